@@ -1,0 +1,68 @@
+"""What a policy was asked to sample, and what it sampled: token ids with their behaviour log-probabilities.
+
+Tokens are stored, never re-tokenised. Knows nothing of prompts' wording, tenants or engines.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+BASE_VERSION = 0
+"""The policy version of the untuned model."""
+
+
+class FinishReason(StrEnum):
+    """Why sampling ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampling parameters of one generation."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 keeps the whole vocabulary."""
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    @property
+    def trainable(self) -> bool:
+        """True when the recorded log-probabilities are those of the full softmax at ``temperature``.
+
+        Truncated sampling renormalises over the kept tokens, which biases the importance ratio (DESIGN section 10).
+        """
+        return self.temperature > 0 and self.top_p == 1.0 and self.top_k == 0 and self.min_p == 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSpan:
+    """First and last policy version that sampled a token of a completion. Equal with method ``adapter``."""
+
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled sequence. ``len(token_ids) == len(logprobs)``; a stop token that ended it is in ``token_ids``."""
+
+    text: str
+    prompt_token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    """Natural log-probability of each sampled token under the distribution that was sampled (temperature included)."""
+    sampling: Sampling
+    finish_reason: FinishReason
+    versions: VersionSpan
+
+    def __post_init__(self) -> None:
+        if len(self.token_ids) != len(self.logprobs):
+            raise ValueError(
+                f"a completion needs one logprob per token, got {len(self.token_ids)} tokens, "
+                f"{len(self.logprobs)} logprobs"
+            )

@@ -1,0 +1,185 @@
+"""Working stand-ins for this package's ports, for tests and for trying the product without a GPU or a store.
+
+Each one keeps its port's contract and records what it was asked, so that tests assert on behaviour instead of mocks.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Sequence
+
+from agent.completion import BASE_VERSION, Completion, FinishReason, VersionSpan
+from agent.episode import Episode
+from agent.errors import EngineError, StoreError
+from agent.language import Detection
+from agent.ports import Claim, GenerateRequest
+
+_FIRST_CONTROL_ID = 0x110000
+"""One above the last code point: ids from here on cannot come out of user text."""
+
+SYSTEM_ID, USER_ID, REPLY_ID, STOP_ID = range(_FIRST_CONTROL_ID, _FIRST_CONTROL_ID + 4)
+
+
+class CharEncoder:
+    """One token per character, its code point. Control tokens lie above Unicode, so no text can spell one."""
+
+    def encode(self, system: str, user: str) -> tuple[int, ...]:
+        """``SYSTEM_ID system USER_ID user REPLY_ID``."""
+        return (SYSTEM_ID, *map(ord, system), USER_ID, *map(ord, user), REPLY_ID)
+
+    @staticmethod
+    def decode(token_ids: Sequence[int]) -> str:
+        """The text of token ids; control tokens are left out."""
+        return "".join(chr(token_id) for token_id in token_ids if token_id < _FIRST_CONTROL_ID)
+
+    @classmethod
+    def split(cls, prompt_token_ids: Sequence[int]) -> tuple[str, str]:
+        """System and user message of an encoded prompt."""
+        ids = list(prompt_token_ids)
+        boundary = ids.index(USER_ID)
+        return cls.decode(ids[:boundary]), cls.decode(ids[boundary:])
+
+
+class FakeEngine:
+    """Answers with a script: ``reply`` makes the text of a request, one token per character, each with ``logprob``.
+
+    ``version`` answers requests that name none; ``failure`` is raised instead of an answer while it is set.
+    """
+
+    def __init__(
+        self, reply: Callable[[GenerateRequest], str], *, version: int = BASE_VERSION, logprob: float = -0.5
+    ) -> None:
+        self._reply = reply
+        self._logprob = logprob
+        self.version = version
+        self.failure: EngineError | None = None
+        self.requests: list[GenerateRequest] = []
+
+    async def generate(self, request: GenerateRequest) -> Completion:
+        """See Engine.generate. Text beyond ``max_tokens`` is cut off with finish reason LENGTH."""
+        self.requests.append(request)
+        if self.failure is not None:
+            raise self.failure
+        text = self._reply(request)
+        token_ids = (*map(ord, text), STOP_ID)
+        reason = FinishReason.STOP
+        if len(token_ids) > request.sampling.max_tokens:
+            token_ids = token_ids[: request.sampling.max_tokens]
+            reason = FinishReason.LENGTH
+        version = self.version if request.policy_version is None else request.policy_version
+        return Completion(
+            text=CharEncoder.decode(token_ids),
+            prompt_token_ids=request.prompt_token_ids,
+            token_ids=token_ids,
+            logprobs=(self._logprob,) * len(token_ids),
+            sampling=request.sampling,
+            finish_reason=reason,
+            versions=VersionSpan(version, version),
+        )
+
+
+class FixedDetector:
+    """Finds a language by the first of its marker words that a line holds; sure of itself, silent without a marker."""
+
+    def __init__(self, markers: dict[str, str], confidence: float = 0.99) -> None:
+        """``markers`` maps a word to the language that it gives away."""
+        self._markers = dict(markers)
+        self._confidence = confidence
+
+    @property
+    def labels(self) -> frozenset[str]:
+        return frozenset(self._markers.values())
+
+    def detect(self, text: str) -> Detection | None:
+        """See LanguageDetector.detect."""
+        words = text.lower().split()
+        for marker, language in self._markers.items():
+            if any(word.strip(".,!?") == marker for word in words):
+                return Detection(language, self._confidence)
+        return None
+
+
+class MemoryJournal:
+    """A claiming journal in memory. An episode is held out by the hash of its prompt, as in a durable journal."""
+
+    def __init__(self, episodes: Iterable[Episode] = (), *, held_out_share: float = 0.0) -> None:
+        self._episodes: dict[str, Episode] = {}
+        self._held_out_share = held_out_share
+        self._claimed: set[str] = set()
+        self._settled: set[str] = set()
+        self.failure: StoreError | None = None
+        for episode in episodes:
+            self._episodes[episode.id] = episode
+
+    @property
+    def episodes(self) -> tuple[Episode, ...]:
+        """Everything appended, oldest first."""
+        return tuple(self._episodes.values())
+
+    @property
+    def settled(self) -> frozenset[str]:
+        """Ids of episodes whose claims were settled."""
+        return frozenset(self._settled)
+
+    async def append(self, episode: Episode) -> None:
+        """See Journal.append. Raises ``failure`` while it is set."""
+        self._check()
+        self._episodes[episode.id] = episode
+
+    async def claim(self, languages: Sequence[str], num_prompts: int, *, seed: int) -> list[Claim]:
+        """See ClaimingJournal.claim."""
+        self._check()
+        training = [episode for episode in self._in(languages) if not self._is_held_out(episode)]
+        fresh = [episode for episode in training if episode.id not in self._claimed | self._settled]
+        chosen = _balanced(fresh, num_prompts)
+        again = [episode for episode in training if episode.id in self._settled - self._claimed]
+        random.Random(seed).shuffle(again)
+        chosen += _balanced(again, num_prompts - len(chosen))
+        self._claimed.update(episode.id for episode in chosen)
+        return [Claim(episode, handle=episode.id) for episode in chosen]
+
+    async def settle(self, claims: Sequence[Claim]) -> None:
+        """See ClaimingJournal.settle."""
+        self._check()
+        handles = {claim.handle for claim in claims}
+        self._claimed -= handles
+        self._settled |= handles
+
+    async def held_out(self, languages: Sequence[str], num_prompts: int) -> list[Episode]:
+        """See ClaimingJournal.held_out."""
+        self._check()
+        return _balanced([episode for episode in self._in(languages) if self._is_held_out(episode)], num_prompts)
+
+    def restart(self) -> None:
+        """What a crash does: claims that were never settled can be claimed again."""
+        self._claimed.clear()
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def _in(self, languages: Sequence[str]) -> list[Episode]:
+        return [episode for episode in self._episodes.values() if episode.brief.language in languages]
+
+    def _is_held_out(self, episode: Episode) -> bool:
+        prompt = repr(episode.completions[episode.served].prompt_token_ids).encode()
+        share = int.from_bytes(hashlib.sha256(prompt).digest()[:8], "big") / 2**64
+        return share < self._held_out_share
+
+
+def _balanced(episodes: Sequence[Episode], num_prompts: int) -> list[Episode]:
+    """Up to ``num_prompts`` episodes in turn: language by language, and within one tenant by tenant."""
+    by_language = _grouped(episodes, lambda episode: episode.brief.language)
+    queues = [_interleaved(list(_grouped(group, lambda episode: episode.brief.tenant))) for group in by_language]
+    return _interleaved(queues)[: max(num_prompts, 0)]
+
+
+def _grouped(episodes: Sequence[Episode], key: Callable[[Episode], str]) -> list[list[Episode]]:
+    groups: dict[str, list[Episode]] = {}
+    for episode in episodes:
+        groups.setdefault(key(episode), []).append(episode)
+    return [groups[name] for name in sorted(groups)]
+
+
+def _interleaved(queues: Sequence[Sequence[Episode]]) -> list[Episode]:
+    longest = max(map(len, queues), default=0)
+    return [queue[turn] for turn in range(longest) for queue in queues if turn < len(queue)]

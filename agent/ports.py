@@ -1,0 +1,100 @@
+"""The seams that this package consumes, as Protocols. Their fakes ship in agent.fakes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from agent.completion import Completion, Sampling
+from agent.episode import Episode
+
+
+class Priority(IntEnum):
+    """Scheduling priority; lower goes first. A rollout never makes a live request wait."""
+
+    LIVE = 0
+    PROBE = 5
+    ROLLOUT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One prompt to sample from."""
+
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    sampling: Sampling
+    priority: Priority = Priority.LIVE
+    cache_scope: str = ""
+    """Requests share prefix-cache blocks only within one scope (the tenant) and one policy version."""
+    policy_version: int | None = None
+    """None samples the active policy; a number samples that version, which must be installed."""
+
+
+class Engine(Protocol):
+    """Samples completions."""
+
+    async def generate(self, request: GenerateRequest) -> Completion:
+        """Sample one completion; cancelling the call aborts the generation.
+
+        Raises:
+            PromptTooLong: prompt plus ``max_tokens`` exceed the context window.
+            EngineDead: the engine process is gone and did not come back in time.
+            EngineError: any other failure of this one request.
+        """
+        ...
+
+
+class PromptEncoder(Protocol):
+    """Turns a system and a user message into the token ids of a chat prompt."""
+
+    def encode(self, system: str, user: str) -> tuple[int, ...]:
+        """Token ids of the chat prompt, ending where the reply begins.
+
+        Special tokens inside ``system`` and ``user`` are neutralised: they never become control tokens.
+        """
+        ...
+
+
+class Journal(Protocol):
+    """Where episodes are kept for tuning."""
+
+    async def append(self, episode: Episode) -> None:
+        """Store one episode durably.
+
+        Raises:
+            StoreError: the store could not take it.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An episode claimed for tuning, with the handle that settles it."""
+
+    episode: Episode
+    handle: str
+
+
+class ClaimingJournal(Journal, Protocol):
+    """A journal that tuning draws prompts from."""
+
+    async def claim(self, languages: Sequence[str], num_prompts: int, *, seed: int) -> list[Claim]:
+        """Claim up to ``num_prompts`` distinct training episodes, balanced by language, then by tenant.
+
+        Never-claimed episodes go first; when they run out, settled ones within retention are drawn again at random
+        (``seed``). Episodes of the held-out split are never returned.
+
+        Raises:
+            StoreError: the store could not be reached.
+        """
+        ...
+
+    async def settle(self, claims: Sequence[Claim]) -> None:
+        """Mark claims as done. A claim that is never settled (a crash) is handed out again to a later run."""
+        ...
+
+    async def held_out(self, languages: Sequence[str], num_prompts: int) -> list[Episode]:
+        """Up to ``num_prompts`` episodes of the held-out split, balanced by language, the same ones on every call
+        while the journal does not grow."""
+        ...

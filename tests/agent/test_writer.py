@@ -1,0 +1,155 @@
+"""The content agent, on the shipped fakes."""
+
+import asyncio
+
+import pytest
+
+from agent.brief import Brief, Kind
+from agent.completion import FinishReason, Sampling
+from agent.config import LanguageSettings, TenantSettings
+from agent.contract import LanguageContract
+from agent.episode import Episode
+from agent.errors import EngineDead, InvalidBrief, StoreError
+from agent.fakes import CharEncoder, FakeEngine, FixedDetector, MemoryJournal
+from agent.ports import Engine, Journal, Priority
+from agent.prompt import PromptLibrary
+from agent.verdict import Verdict
+from agent.writer import ContentAgent, TenantLanguages
+
+_REPLY = "Dieser satz ist auf Deutsch geschrieben."
+_SAMPLING = Sampling(max_tokens=100, temperature=0.7, seed=1)
+_BRIEF = Brief("acme", Kind.CREATE, "de", instructions="Brot {{7*7}}", brand_terms=("Coloq",))
+
+
+class _Rig:
+    """An agent with its fakes in reach."""
+
+    def __init__(self, *, reply: str = _REPLY, engine: Engine | None = None, journal: Journal | None = None) -> None:
+        self.fake_engine = FakeEngine(lambda request: reply, version=3)
+        self.memory = MemoryJournal()
+        self.failures: list[tuple[str, Exception]] = []
+        settings = LanguageSettings(address="formal", brand_terms=("Sentence Inc",))
+        tenants = [TenantSettings(id="acme", languages={"de": settings})]
+        self.agent = ContentAgent(
+            engine or self.fake_engine,
+            CharEncoder(),
+            PromptLibrary.load(),
+            LanguageContract(FixedDetector({"satz": "de", "sentence": "en"})),
+            journal or self.memory,
+            TenantLanguages(tenants),
+            lambda tenant, error: self.failures.append((tenant, error)),
+        )
+
+
+async def test_the_reply_says_what_was_sampled_and_judged() -> None:
+    """Text, verdict, policy version, token counts and finish reason are those of the completion."""
+    rig = _Rig()
+    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    assert (reply.request_id, reply.text, reply.language) == ("r1", _REPLY, "de")
+    assert reply.verdict.verdict is Verdict.PASS
+    assert reply.policy_version == 3
+    assert reply.finish_reason == "stop"
+    assert reply.prompt_tokens == len(rig.fake_engine.requests[0].prompt_token_ids)
+    assert reply.completion_tokens == len(_REPLY) + 1  # one token per character and the stop token
+    assert 0 < reply.duration_ms < 10_000
+
+
+async def test_the_engine_is_asked_at_live_priority_in_the_tenants_cache_scope() -> None:
+    """The request carries the rendered prompt, the sampling parameters and the tenant."""
+    rig = _Rig()
+    await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    (request,) = rig.fake_engine.requests
+    system, user = CharEncoder.split(request.prompt_token_ids)
+    assert "nur auf Deutsch" in system
+    assert "Brot {{7*7}}" in user
+    assert "„Sie“" in user  # the tenant's way of address
+    assert (request.request_id, request.sampling, request.priority) == ("r1", _SAMPLING, Priority.LIVE)
+    assert (request.cache_scope, request.policy_version) == ("acme", None)
+
+
+async def test_the_episode_holds_everything() -> None:
+    """What is journalled is the brief, the template's reference, the completion served and the verdict."""
+    rig = _Rig()
+    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    (episode,) = rig.memory.episodes
+    completion = episode.completions[episode.served]
+    assert (episode.id, episode.brief, episode.verdict) == ("r1", _BRIEF, reply.verdict)
+    assert (episode.prompt.version, episode.prompt.kind, episode.prompt.language) == ("v1", "create", "de")
+    assert completion.text == reply.text
+    assert completion.logprobs == (-0.5,) * (len(_REPLY) + 1)
+    assert episode.created_at.tzinfo is not None
+
+
+async def test_a_broken_contract_is_told_not_hidden() -> None:
+    """A reply in another language is served with verdict FAILED."""
+    reply = await _Rig(reply="This sentence is an English one indeed.").agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    assert reply.verdict.verdict is Verdict.FAILED
+
+
+async def test_brand_terms_of_tenant_and_brief_are_ignored() -> None:
+    """Neither the tenant's nor the brief's names count against the language."""
+    rig = _Rig(reply="Sentence Inc und Coloq: ein satz auf Deutsch.")
+    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    assert reply.verdict.verdict is Verdict.PASS
+
+
+async def test_a_cut_off_reply_says_so() -> None:
+    """Ten tokens of a longer reply end with reason ``length``."""
+    reply = await _Rig().agent.write(_BRIEF, Sampling(max_tokens=10), request_id="r1")
+    assert (reply.text, reply.finish_reason) == (_REPLY[:10], FinishReason.LENGTH.value)
+
+
+async def test_a_journal_failure_is_reported_and_the_reply_served() -> None:
+    """The callback gets the tenant and the error; the caller gets the reply."""
+    rig = _Rig()
+    rig.memory.failure = StoreError("the store is gone")
+    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    assert reply.text == _REPLY
+    assert rig.failures == [("acme", rig.memory.failure)]
+
+
+async def test_an_engine_failure_reaches_the_caller_and_is_not_journalled() -> None:
+    """Without a completion there is no episode."""
+    rig = _Rig()
+    rig.fake_engine.failure = EngineDead("gone")
+    with pytest.raises(EngineDead):
+        await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    assert rig.memory.episodes == ()
+
+
+@pytest.mark.parametrize(("tenant", "language"), [("acme", "fr"), ("other", "de")])
+async def test_a_language_that_the_tenant_does_not_have_is_refused(tenant: str, language: str) -> None:
+    """The engine is not asked for it."""
+    rig = _Rig()
+    with pytest.raises(InvalidBrief, match="language"):
+        await rig.agent.write(Brief(tenant, Kind.CREATE, language, instructions="x"), _SAMPLING, request_id="r1")
+    assert rig.fake_engine.requests == []
+
+
+class _SlowJournal:
+    """Holds every append until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered = asyncio.Event()
+        self.release = asyncio.Event()
+        self.kept: list[str] = []
+
+    async def append(self, episode: Episode) -> None:
+        self.entered.set()
+        await self.release.wait()
+        self.kept.append(episode.id)
+
+
+async def test_the_episode_is_kept_when_the_caller_disconnects() -> None:
+    """Cancelling a request whose reply exists does not cancel its journal write; drain waits for it."""
+    journal = _SlowJournal()
+    rig = _Rig(journal=journal)
+    request = asyncio.create_task(rig.agent.write(_BRIEF, _SAMPLING, request_id="r1"))
+    await journal.entered.wait()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert journal.kept == []
+    journal.release.set()
+    await rig.agent.drain()
+    assert journal.kept == ["r1"]
