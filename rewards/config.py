@@ -1,0 +1,19 @@
+"""Configuration that this package owns: which parts a reward has and what they weigh."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from agent.config import Section
+
+
+class RewardsConfig(Section):
+    """Section `[rewards]`."""
+
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=lambda: {"fidelity": 1.0, "length": 0.5, "repetition": 0.5, "substance": 0.5}
+    )
+    """Weight of each reward part; a part that is absent weighs nothing. Tenants override per language."""
+    extra: dict[str, str] = Field(default_factory=dict)
+    """Reward models of your own: name to `package.module:factory`; the factory takes no argument.
+    Each one needs a weight, here or in a tenant's `reward_weights`."""

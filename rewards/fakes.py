@@ -1,0 +1,32 @@
+"""Working stand-ins for this package's ports, for tests and for trying a configuration."""
+
+from collections.abc import Callable, Sequence
+
+from rewards.score import Sample, Score, Ungradable
+
+
+class FakeRewardModel:
+    """Judges by a function and records what it was asked; ``failure`` is raised instead while it is set."""
+
+    def __init__(
+        self,
+        judge: Callable[[Sample], float | Ungradable] = lambda sample: 0.5,
+        *,
+        name: str = "fake",
+        revision: str = "1",
+    ) -> None:
+        self._judge = judge
+        self.name = name
+        self.revision = revision
+        self.failure: Exception | None = None
+        self.batches: list[tuple[Sample, ...]] = []
+
+    def score(self, samples: Sequence[Sample]) -> list[Score | Ungradable]:
+        """See RewardModel.score."""
+        self.batches.append(tuple(samples))
+        if self.failure is not None:
+            raise self.failure
+        return [self._answer(self._judge(sample)) for sample in samples]
+
+    def _answer(self, value: float | Ungradable) -> Score | Ungradable:
+        return value if isinstance(value, Ungradable) else Score(value, f"{self.name}@{self.revision}")

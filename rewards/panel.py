@@ -1,0 +1,206 @@
+"""The panel: every judge of a tenant and language, and how their parts make one reward.
+
+    total = gate(fidelity) * sum(w_i * part_i) / sum(w_i)      over the parts that are present
+
+    gate(f) = 0 when f < 0.5, else f                           1 when fidelity has no weight
+
+The gate keeps the language: tuning without one drifts towards the model's dominant language while its reward rises
+(arXiv 2506.05850). A reply without a letter or digit scores 0.0 by rule, with the one part ``substance`` at 0. When a
+judge with a weight cannot grade a reply the whole reply is Ungradable, since a mean over other parts would be another
+reward. A part that does not apply (no length was asked for) is absent and weighs nothing.
+
+Weights come from `rewards.weights`, overridden per tenant and language by `reward_weights`. A judge that neither names
+weighs nothing and is not asked.
+"""
+
+import importlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agent.config import LanguageSettings, TenantSettings
+from agent.contract import LanguageContract
+from agent.errors import InvalidConfig
+from agent.language import primary_code
+from rewards.config import RewardsConfig
+from rewards.fidelity import FIDELITY, Fidelity
+from rewards.length import Length
+from rewards.part import Rule, RuleInput
+from rewards.repetition import Repetition
+from rewards.score import RewardModel, Sample, Score, Ungradable
+from rewards.substance import SUBSTANCE, Substance, is_empty
+
+FIDELITY_FLOOR = 0.5
+"""A reply with less than this share in the wanted language is worth nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seat:
+    """What the panel applies to one tenant and language."""
+
+    weights: Mapping[str, float]
+    brand_terms: tuple[str, ...] = ()
+
+    def weight(self, part: str) -> float:
+        return self.weights.get(part, 0.0)
+
+
+@dataclass(slots=True)
+class _Sheet:
+    """The parts of one reply while they come in."""
+
+    seat: _Seat
+    parts: dict[str, float] = field(default_factory=dict)
+    ungradable: Ungradable | None = None
+
+    def enter(self, part: str, value: float | Ungradable | None) -> None:
+        if isinstance(value, Ungradable):
+            self.ungradable = self.ungradable or Ungradable(f"{part}: {value.reason}", value.judge)
+        elif value is not None:
+            self.parts[part] = value
+
+
+class Panel:
+    """Judges replies of all tenants; itself a RewardModel. Built by build_panel."""
+
+    name = "panel"
+    revision = "1"
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        models: Mapping[str, RewardModel],
+        default: _Seat,
+        seats: Mapping[tuple[str, str], _Seat],
+    ) -> None:
+        self._rules = tuple(rules)
+        self._models = dict(models)
+        self._default = default
+        self._seats = dict(seats)
+        self._failures: Counter[str] = Counter()
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """Replies that a judge failed on, by raising or by breaking its contract, since the start; by judge."""
+        return dict(self._failures)
+
+    def score(self, samples: Sequence[Sample]) -> list[Score | Ungradable]:
+        """Judge each sample by the judges and weights of its tenant and language, in order.
+
+        Tenants and languages that the configuration does not know (any longer) get `rewards.weights`.
+        """
+        sheets = [_Sheet(self._seat(sample)) for sample in samples]
+        graded = [(sample, sheet) for sample, sheet in zip(samples, sheets, strict=True) if not is_empty(sample.text)]
+        for sample, sheet in graded:
+            self._apply_rules(sample, sheet)
+        for name in self._models:
+            self._apply_model(name, [(sample, sheet) for sample, sheet in graded if sheet.seat.weight(name) > 0])
+        return [self._total(sample, sheet) for sample, sheet in zip(samples, sheets, strict=True)]
+
+    def _seat(self, sample: Sample) -> _Seat:
+        return self._seats.get((sample.brief.tenant, primary_code(sample.brief.language)), self._default)
+
+    def _apply_rules(self, sample: Sample, sheet: _Sheet) -> None:
+        given = RuleInput(sample, (*sheet.seat.brand_terms, *sample.brief.brand_terms))
+        for rule in self._rules:
+            if sheet.seat.weight(rule.name) > 0:
+                sheet.enter(rule.name, rule.judge(given))
+
+    def _apply_model(self, name: str, pairs: Sequence[tuple[Sample, _Sheet]]) -> None:
+        if not pairs:
+            return
+        try:
+            answers = _checked(self._models[name].score([sample for sample, _ in pairs]), len(pairs))
+        except Exception as error:  # noqa: BLE001 - a stranger's judge may raise anything; the others go on
+            answers = [Ungradable(f"{type(error).__name__}: {error}", judge=name)] * len(pairs)
+            self._failures[name] += len(pairs)
+        for (_, sheet), answer in zip(pairs, answers, strict=True):
+            sheet.enter(name, answer)
+
+    def _total(self, sample: Sample, sheet: _Sheet) -> Score | Ungradable:
+        judge = f"{self.name}@{self.revision}"
+        if is_empty(sample.text):
+            return Score(0.0, judge, {SUBSTANCE: 0.0})
+        if sheet.ungradable is not None:
+            return sheet.ungradable
+        weight = sum(map(sheet.seat.weight, sheet.parts))
+        if weight == 0:
+            return Ungradable("no part that applies has a weight", judge)
+        mean = sum(sheet.seat.weight(part) * value for part, value in sheet.parts.items()) / weight
+        return Score(gate(sheet.parts.get(FIDELITY)) * mean, judge, sheet.parts)
+
+
+def gate(fidelity: float | None) -> float:
+    """The factor for a fidelity: itself from the floor on, 0 below, 1 when it is not judged."""
+    if fidelity is None:
+        return 1.0
+    return fidelity if fidelity >= FIDELITY_FLOOR else 0.0
+
+
+def _checked(answers: Sequence[Score | Ungradable], num_samples: int) -> list[float | Ungradable]:
+    """A model's answers as parts. Raises ValueError when they break the RewardModel contract."""
+    if len(answers) != num_samples:
+        raise ValueError(f"a reward model must answer every sample, got {len(answers)} answers for {num_samples}")
+    values = [answer.value if isinstance(answer, Score) else answer for answer in answers]
+    for value in values:
+        if not isinstance(value, Ungradable) and not -1 <= value <= 1:
+            raise ValueError(f"a score must lie in [-1, 1], got {value}")
+    return values
+
+
+def build_panel(config: RewardsConfig, tenants: Sequence[TenantSettings], contract: LanguageContract) -> Panel:
+    """The panel of a configuration; reward models of `rewards.extra` are imported and made here.
+
+    Raises:
+        InvalidConfig: a weight names no judge, a judge of `rewards.extra` has no weight or cannot be made.
+    """
+    rules: tuple[Rule, ...] = (Fidelity(contract), Length(), Repetition(), Substance())
+    rule_names = frozenset(rule.name for rule in rules)
+    names = rule_names | config.extra.keys()
+    _check_names(config, tenants, rule_names)
+    _check_weights("rewards.weights", config.weights, names)
+    seats = {}
+    for tenant in tenants:
+        for language, settings in tenant.languages.items():
+            _check_weights(f"tenants.{tenant.id}.languages.{language}.reward_weights", settings.reward_weights, names)
+            seats[tenant.id, primary_code(language)] = _seat(config, settings)
+    models = {name: _load_model(name, target) for name, target in config.extra.items()}
+    return Panel(rules, models, _Seat(config.weights), seats)
+
+
+def _seat(config: RewardsConfig, settings: LanguageSettings) -> _Seat:
+    return _Seat({**config.weights, **settings.reward_weights}, settings.brand_terms)
+
+
+def _check_names(config: RewardsConfig, tenants: Sequence[TenantSettings], rule_names: frozenset[str]) -> None:
+    weighted = {*config.weights}
+    for tenant in tenants:
+        for settings in tenant.languages.values():
+            weighted |= settings.reward_weights.keys()
+    for name in config.extra:
+        if name in rule_names:
+            raise InvalidConfig(f"rewards.extra.{name}", f"must not take the name of a rule, got {name!r}")
+        if name not in weighted:
+            raise InvalidConfig(f"rewards.weights.{name}", "a judge of rewards.extra needs a weight, got none")
+
+
+def _check_weights(field_path: str, weights: Iterable[str], names: frozenset[str]) -> None:
+    for name in weights:
+        if name not in names:
+            raise InvalidConfig(f"{field_path}.{name}", f"must name a judge ({', '.join(sorted(names))}), got {name!r}")
+
+
+def _load_model(name: str, target: str) -> RewardModel:
+    field_path = f"rewards.extra.{name}"
+    module_name, _, factory_name = target.partition(":")
+    if not module_name or not factory_name:
+        raise InvalidConfig(field_path, f"must read 'package.module:factory', got {target!r}")
+    try:
+        factory: Callable[[], RewardModel] = getattr(importlib.import_module(module_name), factory_name)
+        model = factory()
+    except Exception as error:  # code of somebody else's: any error in it is an error of this entry
+        raise InvalidConfig(field_path, f"{target!r} failed: {type(error).__name__}: {error}") from error
+    missing = [attribute for attribute in ("name", "revision", "score") if not hasattr(model, attribute)]
+    if missing:
+        raise InvalidConfig(field_path, f"must make a reward model, got one without {', '.join(missing)}")
+    return model

@@ -1,0 +1,216 @@
+"""The panel: routing by tenant and language, composition, and what happens when a judge cannot judge."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+
+import pytest
+
+from agent.brief import Brief, Kind
+from agent.completion import FinishReason
+from agent.config import LanguageSettings, TenantSettings
+from agent.contract import LanguageContract
+from agent.errors import InvalidConfig
+from agent.fakes import FixedDetector
+from rewards.config import RewardsConfig
+from rewards.fakes import FakeRewardModel
+from rewards.panel import Panel, build_panel, gate
+from rewards.score import RewardModel, Sample, Score, Ungradable
+
+_GERMAN = "Dieser Satz ist auf Deutsch."
+_ENGLISH = "This sentence is not German."
+_CONTRACT = LanguageContract(FixedDetector({"satz": "de", "sentence": "en"}))
+
+Plug = Callable[[str, RewardModel], str]
+
+
+@pytest.fixture
+def plug() -> Iterator[Plug]:
+    """Makes a module with a factory of a reward model, as a user's own package would be."""
+    names: list[str] = []
+
+    def make(name: str, model: RewardModel) -> str:
+        module = ModuleType(f"plugged_{name}")
+        module.make = lambda: model  # type: ignore[attr-defined]
+        sys.modules[module.__name__] = module
+        names.append(module.__name__)
+        return f"{module.__name__}:make"
+
+    yield make
+    for name in names:
+        del sys.modules[name]
+
+
+def _tenant(**reward_weights: float) -> TenantSettings:
+    return TenantSettings(id="acme", languages={"de": LanguageSettings(reward_weights=reward_weights)})
+
+
+def _panel(weights: Mapping[str, float], *tenants: TenantSettings, extra: Mapping[str, str] | None = None) -> Panel:
+    return build_panel(RewardsConfig(weights=dict(weights), extra=dict(extra or {})), tenants, _CONTRACT)
+
+
+def _sample(text: str, *, tenant: str = "acme", language: str = "de", max_words: int | None = None) -> Sample:
+    brief = Brief(tenant, Kind.CREATE, language, instructions="Brot", max_words=max_words)
+    return Sample(brief, text, FinishReason.STOP, num_tokens=9)
+
+
+def _score(panel: Panel, sample: Sample) -> Score:
+    (answer,) = panel.score([sample])
+    assert isinstance(answer, Score), answer
+    return answer
+
+
+def test_total_is_the_gate_times_the_weighted_mean() -> None:
+    """Half German: gate 0.5 times (1 x 0.5 + 3 x 1) / 4 = 0.4375; length is absent without bounds."""
+    panel = _panel({"fidelity": 1, "length": 9, "repetition": 3})
+    answer = _score(panel, _sample(f"{_GERMAN} {_ENGLISH}"))
+    assert answer.parts == {"fidelity": 0.5, "repetition": 1.0}
+    assert answer.value == pytest.approx(0.4375)
+    assert answer.judge == "panel@1"
+
+
+def test_a_length_that_was_asked_for_is_part_of_the_mean() -> None:
+    """Five words against at most four: length 1 - 1/4 = 0.75; (1 x 1 + 1 x 0.75) / 2 = 0.875."""
+    answer = _score(_panel({"fidelity": 1, "length": 1}), _sample(_GERMAN, max_words=4))
+    assert answer.parts == {"fidelity": 1.0, "length": 0.75}
+    assert answer.value == pytest.approx(0.875)
+
+
+@pytest.mark.parametrize(("fidelity", "factor"), [(None, 1.0), (1.0, 1.0), (0.7, 0.7), (0.5, 0.5), (0.49, 0.0)])
+def test_the_gate_has_a_hard_floor(fidelity: float | None, factor: float) -> None:
+    """Below one half in the wanted language a reply is worth nothing."""
+    assert gate(fidelity) == factor
+
+
+def test_a_reply_in_the_wrong_language_is_worth_nothing() -> None:
+    """Fidelity 0 closes the gate whatever the other parts are."""
+    assert _score(_panel({"fidelity": 1, "substance": 99}), _sample(_ENGLISH)).value == 0.0
+
+
+@pytest.mark.parametrize("text", ["", " \n ", "!!!", "👍"])
+@pytest.mark.parametrize("weights", [{"fidelity": 1.0}, {"length": 1.0}, {"substance": 1.0, "fidelity": 0.0}])
+def test_an_empty_reply_scores_zero_by_rule(text: str, weights: dict[str, float]) -> None:
+    """Nothing or symbols alone score 0.0 with substance 0, whatever is weighed; they are not Ungradable."""
+    answer = _score(_panel(weights), _sample(text))
+    assert (answer.value, dict(answer.parts)) == (0.0, {"substance": 0.0})
+
+
+def test_undetermined_language_makes_the_reply_ungradable() -> None:
+    """Fidelity has a weight and cannot be told: there is no score from the other parts alone."""
+    (answer,) = _panel({"fidelity": 1, "repetition": 1}).score([_sample("Ok dann")])
+    assert isinstance(answer, Ungradable)
+    assert answer.reason.startswith("fidelity: ")
+
+
+def test_without_a_fidelity_weight_the_gate_is_off() -> None:
+    """Neither an English nor an undetermined reply is held back when fidelity weighs 0."""
+    panel = _panel({"fidelity": 0, "repetition": 1})
+    for text in (_ENGLISH, "Ok dann"):
+        answer = _score(panel, _sample(text))
+        assert (answer.value, dict(answer.parts)) == (1.0, {"repetition": 1.0})
+
+
+def test_no_part_with_a_weight_is_ungradable() -> None:
+    """Length alone, and the brief states none: nothing to judge by."""
+    (answer,) = _panel({"length": 1}).score([_sample(_GERMAN)])
+    assert isinstance(answer, Ungradable)
+
+
+def test_weights_are_overridden_per_tenant_and_language() -> None:
+    """The tenant's German turns the gate off; its other languages and other tenants keep the node's weights."""
+    panel = _panel({"fidelity": 1, "repetition": 1}, _tenant(fidelity=0))
+    ours, other_tenant = panel.score([_sample(_ENGLISH), _sample(_ENGLISH, tenant="other")])
+    assert isinstance(ours, Score)
+    assert isinstance(other_tenant, Score)
+    assert (ours.value, other_tenant.value) == (1.0, 0.0)
+
+
+def test_brand_terms_of_the_tenant_reach_fidelity() -> None:
+    """A tenant's name with a marker of another language does not count."""
+    settings = LanguageSettings(brand_terms=("Sentence Inc",))
+    tenant = TenantSettings(id="acme", languages={"de": settings})
+    answer = _score(_panel({"fidelity": 1}, tenant), _sample("Ein Satz von Sentence Inc auf Deutsch."))
+    assert answer.parts["fidelity"] == 1.0
+
+
+def test_a_reward_model_contributes_its_value(plug: Plug) -> None:
+    """(1 x 1 + 3 x 0.2) / 4 = 0.4, with the gate open."""
+    extra = {"taste": plug("taste", FakeRewardModel(lambda sample: 0.2))}
+    answer = _score(_panel({"fidelity": 1, "taste": 3}, extra=extra), _sample(_GERMAN))
+    assert answer.parts == {"fidelity": 1.0, "taste": 0.2}
+    assert answer.value == pytest.approx(0.4)
+
+
+def test_a_reward_model_sees_one_batch_of_what_it_weighs_in(plug: Plug) -> None:
+    """Empty replies and tenants without a weight for it are not sent to it; the order of answers is kept."""
+    model = FakeRewardModel(lambda sample: len(sample.text) / 100)
+    panel = _panel({"repetition": 1}, _tenant(taste=1), extra={"taste": plug("taste", model)})
+    samples = [_sample("ab"), _sample(""), _sample("abc", tenant="other"), _sample("abcd")]
+    answers = panel.score(samples)
+    assert [[sample.text for sample in batch] for batch in model.batches] == [["ab", "abcd"]]
+    # Means of repetition 1 and taste: (1 + 0.02) / 2, by rule 0, repetition alone, (1 + 0.04) / 2
+    assert [answer.value for answer in answers if isinstance(answer, Score)] == pytest.approx([0.51, 0.0, 1.0, 0.52])
+
+
+def test_an_ungradable_answer_of_a_model_makes_the_reply_ungradable(plug: Plug) -> None:
+    """Its reason and its judge are kept."""
+    extra = {"taste": plug("taste", FakeRewardModel(lambda sample: Ungradable("no opinion", "fake@1")))}
+    (answer,) = _panel({"repetition": 1, "taste": 1}, extra=extra).score([_sample(_GERMAN)])
+    assert answer == Ungradable("taste: no opinion", "fake@1")
+
+
+def test_an_exception_of_a_model_is_ungradable_and_counted(plug: Plug) -> None:
+    """Each reply of the failed batch is Ungradable with the reason; none becomes a number; others go on."""
+    model = FakeRewardModel()
+    model.failure = RuntimeError("out of memory")
+    panel = _panel({"repetition": 1}, _tenant(taste=1), extra={"taste": plug("taste", model)})
+    first, second, other = panel.score([_sample("ab"), _sample("cd"), _sample("ef", tenant="other")])
+    assert first == second == Ungradable("taste: RuntimeError: out of memory", "taste")
+    assert isinstance(other, Score)
+    assert panel.failures == {"taste": 2}
+
+
+class _Short(FakeRewardModel):
+    """Forgets to answer."""
+
+    def score(self, samples: object) -> list[Score | Ungradable]:
+        return []
+
+
+@pytest.mark.parametrize("model", [_Short(), FakeRewardModel(lambda sample: 7.0)])
+def test_a_model_that_breaks_its_contract_is_counted(plug: Plug, model: RewardModel) -> None:
+    """Too few answers, and values outside of [-1, 1], are failures of the judge."""
+    panel = _panel({"taste": 1}, extra={"taste": plug("taste", model)})
+    (answer,) = panel.score([_sample(_GERMAN)])
+    assert isinstance(answer, Ungradable)
+    assert panel.failures == {"taste": 1}
+
+
+@pytest.mark.parametrize(
+    ("weights", "tenant", "extra", "field"),
+    [
+        ({"fidelty": 1.0}, {}, {}, "rewards.weights.fidelty"),
+        ({}, {"taste": 1.0}, {}, "tenants.acme.languages.de.reward_weights.taste"),
+        ({}, {}, {"taste": "json:loads"}, "rewards.weights.taste"),
+        ({"length": 1.0}, {}, {"length": "json:loads"}, "rewards.extra.length"),
+        ({"taste": 1.0}, {}, {"taste": "json"}, "rewards.extra.taste"),
+        ({"taste": 1.0}, {}, {"taste": "no_such_package.x:make"}, "rewards.extra.taste"),
+        ({"taste": 1.0}, {}, {"taste": "json:no_such_factory"}, "rewards.extra.taste"),
+        ({"taste": 1.0}, {}, {"taste": "builtins:dict"}, "rewards.extra.taste"),
+    ],
+)
+def test_a_wrong_configuration_is_refused(
+    weights: dict[str, float], tenant: dict[str, float], extra: dict[str, str], field: str
+) -> None:
+    """Unknown weight names, judges without a weight and judges that cannot be made name their field."""
+    with pytest.raises(InvalidConfig) as caught:
+        _panel(weights, _tenant(**tenant), extra=extra)
+    assert caught.value.field == field
+
+
+def test_the_default_weights_know_every_rule() -> None:
+    """The shipped configuration judges by all four rules; the panel is a reward model itself."""
+    panel: RewardModel = build_panel(RewardsConfig(), (), _CONTRACT)
+    (answer,) = panel.score([_sample(_GERMAN, max_words=9)])
+    assert isinstance(answer, Score)
+    assert set(answer.parts) == {"fidelity", "length", "repetition", "substance"}
