@@ -1,0 +1,79 @@
+"""Which completions are trained on, and what the others are counted as."""
+
+from collections import Counter
+
+import pytest
+
+from agent.completion import Completion, Sampling
+from rewards.score import Score, Ungradable
+from tests.trainer.samples import brief, completion
+from trainer.group import Group, TrainingSequence, trainable_sequences
+
+BAD = Ungradable("a parse failure", "fake@1")
+
+
+def _sequences(
+    *pairs: tuple[Completion, float | Ungradable], current_version: int = 0
+) -> tuple[list[TrainingSequence], Counter[str]]:
+    scores = tuple(Score(value, "fake@1") if isinstance(value, float) else value for _, value in pairs)
+    group = Group(brief(), tuple(sampled for sampled, _ in pairs), scores)
+    return trainable_sequences([group], current_version=current_version, max_staleness=2, scale="none")
+
+
+def test_each_sibling_gets_its_advantage() -> None:
+    """Scores 1 and 0 have mean 0.5; the language is the brief's."""
+    first, second = completion((1,)), completion((2,))
+    sequences, dropped = _sequences((first, 1.0), (second, 0.0))
+    assert sequences == [TrainingSequence(first, 0.5, "de"), TrainingSequence(second, -0.5, "de")]
+    assert +dropped == Counter()
+
+
+@pytest.mark.parametrize(
+    ("unfit", "score", "reason"),
+    [
+        (completion(), BAD, "ungradable"),
+        (completion(version=2), 1.0, "stale"),
+        (completion(sampling=Sampling(16, top_p=0.9)), 1.0, "truncated_sampling"),
+        (completion(sampling=Sampling(16, top_k=40)), 1.0, "truncated_sampling"),
+        (completion(sampling=Sampling(16, min_p=0.1)), 1.0, "truncated_sampling"),
+        (completion(sampling=Sampling(16, temperature=0.0)), 1.0, "truncated_sampling"),
+        (completion(()), 1.0, "empty"),
+    ],
+)
+def test_an_unfit_sibling_is_counted_and_left_out_of_the_mean(
+    unfit: Completion, score: float | Ungradable, reason: str
+) -> None:
+    """The other two keep mean (0.2 + 0.6) / 2 = 0.4 as if it had never been sampled."""
+    sequences, dropped = _sequences(
+        (completion(version=5), 0.2), (unfit, score), (completion(version=5), 0.6), current_version=5
+    ) if reason == "stale" else _sequences((completion(), 0.2), (unfit, score), (completion(), 0.6))
+    assert [sequence.advantage for sequence in sequences] == pytest.approx([-0.2, 0.2])
+    assert +dropped == Counter({reason: 1})
+
+
+def test_staleness_counts_from_the_oldest_token() -> None:
+    """Two versions old is allowed with max_staleness 2, three is not."""
+    pairs = [(completion(version=version), float(version)) for version in (3, 4, 2)]
+    sequences, dropped = _sequences(*pairs, current_version=5)
+    assert [sequence.completion.versions.first for sequence in sequences] == [3, 4]
+    assert +dropped == Counter(stale=1)
+
+
+def test_a_sibling_that_is_left_alone_is_dropped() -> None:
+    """One of two could not be graded: the other is counted as single."""
+    sequences, dropped = _sequences((completion(), 1.0), (completion(), BAD))
+    assert sequences == []
+    assert +dropped == Counter(ungradable=1, single=1)
+
+
+def test_siblings_that_scored_alike_are_dropped() -> None:
+    """All three are counted."""
+    sequences, dropped = _sequences(*[(completion(), 0.7)] * 3)
+    assert sequences == []
+    assert +dropped == Counter(no_spread=3)
+
+
+def test_scores_and_completions_must_agree_in_number() -> None:
+    """A shifted list of scores would reward the wrong replies."""
+    with pytest.raises(ValueError, match="got 2, 1"):
+        Group(brief(), (completion(), completion()), (BAD,))

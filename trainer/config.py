@@ -1,0 +1,72 @@
+"""Configuration that this package owns: how a policy is tuned, gated and published."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from agent.config import Section
+
+
+class AdapterConfig(Section):
+    """Section `[tuning.adapter]`."""
+
+    rank: Literal[8, 16, 32, 64, 128] = 16
+    """LoRA rank."""
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    """LoRA scale; the update is multiplied by `alpha / rank`."""
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Linear layers that get an adapter."""
+
+
+class GateConfig(Section):
+    """Section `[tuning.gate]`."""
+
+    enabled: bool = True
+    """Compare a candidate with the active policy on held-out prompts before it is published."""
+    num_prompts: Annotated[int, Field(ge=1)] = 16
+    """Held-out prompts per evaluation."""
+    margin: Annotated[float, Field(ge=0)] = 0.05
+    """A candidate may score this much lower in a language, no more."""
+
+
+class TuningConfig(Section):
+    """Section `[tuning]`."""
+
+    steps: Annotated[int, Field(ge=1)] = 20
+    """Optimizer steps of a run."""
+    prompts_per_step: Annotated[int, Field(ge=1)] = 4
+    """Prompts claimed from the journal for one step."""
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """Sibling replies sampled per prompt (GRPO's G)."""
+    max_tokens: Annotated[int, Field(ge=1)] = 128
+    """Longest sibling reply, in tokens."""
+    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
+    """Sampling temperature of siblings."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """AdamW's learning rate."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this 2-norm."""
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Lower clip range of the importance ratio (epsilon in GRPO)."""
+    clip_high: Annotated[float, Field(gt=0)] = 0.2
+    """Upper clip range of the importance ratio."""
+    advantage_scale: Literal["none", "group"] = "group"
+    """Divide group-centred rewards by the group's standard deviation (`group`) or not (`none`, Dr. GRPO)."""
+    importance_cap: Annotated[float, Field(ge=1)] = 2.0
+    """Cap of the token-level importance weight between the engine's and the trainer's log-probabilities."""
+    max_staleness: Annotated[int, Field(ge=0)] = 4
+    """Replies sampled more than this many versions ago are dropped and counted."""
+    microbatch_size: Annotated[int, Field(ge=1)] = 8
+    """Sequences per forward pass; gradients accumulate over a step."""
+    logit_chunk_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Most tokens whose logits exist at one time."""
+    publish_every: Annotated[int, Field(ge=1)] | None = None
+    """Publish after every so many steps; unset publishes once, at the end of a run."""
+    parity_mean: Annotated[float, Field(gt=0)] = 0.1
+    """Publication needs a mean |engine logprob - trainer logprob| of at most this, over the parity probe's tokens."""
+    keep_adapters: Annotated[int, Field(ge=1)] = 4
+    """Published adapters kept installed in the engine beside the active one."""
+    adapter: AdapterConfig = AdapterConfig()
+    gate: GateConfig = GateConfig()

@@ -1,0 +1,197 @@
+"""Working stand-ins for this package's ports, for tests and for trying a loop without an engine.
+
+Each one keeps its port's contract. Those that are given the same ``events`` list write into it in the order of what
+happens, so that tests can assert on the order across ports.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agent.completion import BASE_VERSION
+from agent.errors import ColoqError, NotFound, PublicationFailed
+from trainer.batch import TrainingBatch
+from trainer.ports import LearnerSettings, PolicyMetadata, StepResult
+from trainer.records import PolicyRecord, RunStatus
+
+_BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class FakeTrainer:
+    """A learner without a model: keeps versions, and scores every token with ``logprob``.
+
+    ``failures`` maps a method's name to what it raises; ``step`` raises before it keeps the version. A ``logprob`` that
+    differs from the engine's makes a parity probe fail. Nothing is written: digests come from folders' names.
+    """
+
+    def __init__(self, *, logprob: float = -0.5, events: list[str] | None = None) -> None:
+        self.logprob = logprob
+        self.events: list[str] = [] if events is None else events
+        self.failures: dict[str, ColoqError] = {}
+        self.settings: LearnerSettings | None = None
+        self.parent: Path | None = None
+        self.batches: list[TrainingBatch] = []
+        self.kept: set[int] = set()
+        self.installed: list[int] = []
+
+    async def begin(self, settings: LearnerSettings, parent: Path | None) -> None:
+        """See TrainerPort.begin."""
+        self._enter("begin", parent.name if parent else "")
+        self.settings, self.parent = settings, parent
+
+    async def step(self, batch: TrainingBatch, version: int) -> StepResult:
+        """See TrainerPort.step."""
+        self.batches.append(batch)
+        self._enter("step", version)
+        self.kept.add(version)
+        return StepResult(
+            loss=0.0,
+            grad_norm=1.0,
+            clip_fraction=0.0,
+            effective_sample_size=1.0,
+            mismatch_mean=0.0,
+            duration_s=0.001,
+        )
+
+    async def logprobs(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[list[float]]:
+        """See TrainerPort.logprobs."""
+        self._enter("logprobs")
+        return [[self.logprob] * len(reply) for _, reply in zip(prompts, replies, strict=True)]
+
+    async def install(self, version: int) -> None:
+        """See TrainerPort.install."""
+        self._enter("install", version)
+        if version not in self.kept or version in self.installed:
+            raise PublicationFailed(f"version {version} must be kept and without a slot, got {self.installed}")
+        self.installed.append(version)
+
+    async def remove(self, version: int) -> None:
+        """See TrainerPort.remove."""
+        self._enter("remove", version)
+        self.kept.discard(version)
+        if version in self.installed:
+            self.installed.remove(version)
+
+    async def save(self, folder: Path, metadata: PolicyMetadata) -> str:
+        """See TrainerPort.save."""
+        self._enter("save", metadata.version)
+        if metadata.version not in self.kept:
+            raise PublicationFailed(f"version {metadata.version} is not kept, only {sorted(self.kept)}")
+        return _digest(folder)
+
+    async def load(self, folder: Path, version: int) -> str:
+        """See TrainerPort.load."""
+        self._enter("load", version)
+        self.kept.add(version)
+        return _digest(folder)
+
+    def _enter(self, method: str, subject: object = "") -> None:
+        self.events.append(f"{method} {subject}".strip())
+        if method in self.failures:
+            raise self.failures[method]
+
+
+class FakeSink:
+    """A serving side on which nothing runs, but for versions in ``busy``: they drain when ``finish`` says so."""
+
+    def __init__(self, *, active: int = BASE_VERSION, events: list[str] | None = None) -> None:
+        self.active_version = active
+        self.busy: dict[int, asyncio.Event] = {}
+        self.events: list[str] = [] if events is None else events
+
+    def activate(self, version: int) -> None:
+        """See PolicySink.activate."""
+        self.events.append(f"activate {version}")
+        self.active_version = version
+
+    async def drained(self, version: int) -> None:
+        """See PolicySink.drained."""
+        if version in self.busy:
+            await self.busy[version].wait()
+        self.events.append(f"drained {version}")
+
+    def occupy(self, version: int) -> None:
+        """From now on a request runs on ``version``."""
+        self.busy[version] = asyncio.Event()
+
+    def finish(self, version: int) -> None:
+        """The request on ``version`` has ended."""
+        self.busy.pop(version).set()
+
+
+class MemoryLedger:
+    """A ledger in memory; ``failures`` maps a method's name to what it raises."""
+
+    def __init__(self, *, events: list[str] | None = None) -> None:
+        self.events: list[str] = [] if events is None else events
+        self.failures: dict[str, ColoqError] = {}
+        self._version = BASE_VERSION
+        self._active = BASE_VERSION
+        base = PolicyRecord(
+            version=BASE_VERSION,
+            method="base",
+            parent=None,
+            run_id=None,
+            created_at=_BEGINNING,
+            sha256=None,
+            parity=None,
+            evaluation=None,
+        )
+        self._policies = {BASE_VERSION: base}
+        self._runs: dict[str, RunStatus] = {}
+
+    async def next_version(self) -> int:
+        """See PolicyLedger.next_version."""
+        self._version += 1
+        return self._version
+
+    async def record(self, policy: PolicyRecord) -> None:
+        """See PolicyLedger.record."""
+        self._enter("record", policy.version)
+        self._policies[policy.version] = policy
+
+    async def policy(self, version: int) -> PolicyRecord:
+        """See PolicyLedger.policy."""
+        if version not in self._policies:
+            raise NotFound(f"no published policy {version}")
+        return self._policies[version]
+
+    async def policies(self) -> list[PolicyRecord]:
+        """See PolicyLedger.policies."""
+        return [self._policies[version] for version in sorted(self._policies, reverse=True)]
+
+    async def active_version(self) -> int:
+        """See PolicyLedger.active_version."""
+        return self._active
+
+    async def set_active_version(self, version: int) -> None:
+        """See PolicyLedger.set_active_version."""
+        self._enter("set_active", version)
+        self._active = version
+
+    async def save_run(self, status: RunStatus) -> None:
+        """See PolicyLedger.save_run."""
+        if "save_run" in self.failures:
+            raise self.failures["save_run"]
+        self._runs.pop(status.id, None)
+        self._runs[status.id] = status
+
+    async def run(self, run_id: str) -> RunStatus:
+        """See PolicyLedger.run."""
+        if run_id not in self._runs:
+            raise NotFound(f"no tuning run {run_id}")
+        return self._runs[run_id]
+
+    async def runs(self) -> list[RunStatus]:
+        """See PolicyLedger.runs."""
+        return sorted(self._runs.values(), key=lambda status: status.started_at, reverse=True)
+
+    def _enter(self, method: str, subject: object) -> None:
+        self.events.append(f"{method} {subject}")
+        if method in self.failures:
+            raise self.failures[method]
+
+
+def _digest(folder: Path) -> str:
+    return f"sha256 of {folder.name}"

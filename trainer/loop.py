@@ -1,0 +1,254 @@
+"""A tuning run, as the order of its steps:
+
+    claim prompts → sample siblings → score → advantages → batch → one optimizer step → install the candidate → report
+    … and, when due: evaluate → gate → publish
+
+Siblings are sampled from the newest candidate, which no user sees until it is published.
+"""
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from agent.completion import BASE_VERSION
+from agent.errors import ColoqError, GateRejected, TuningError
+from agent.ports import Claim, ClaimingJournal
+from rewards.panel import Panel
+from rewards.score import Score
+from trainer.adapters import AdapterSlots
+from trainer.batch import build_batch
+from trainer.evaluation import Evaluator, to_sample
+from trainer.group import Group, TrainingSequence, trainable_sequences
+from trainer.plan import RunPlan
+from trainer.policy_folder import policy_folder
+from trainer.ports import PolicyLedger, StepResult, TrainerPort
+from trainer.publication import Publisher
+from trainer.records import Evaluation, StepReport
+from trainer.rollout import RolloutSampler
+
+log = structlog.get_logger(__name__)
+
+_MAX_FRUITLESS_DRAWS = 5
+"""Draws in a row without a trainable group before a run gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunHooks:
+    """Where a run reports, and how it is told to stop."""
+
+    on_step: Callable[[StepReport], Awaitable[None]]
+    on_evaluation: Callable[[Evaluation], Awaitable[None]]
+    on_published: Callable[[int], Awaitable[None]]
+    stop: asyncio.Event
+
+
+@dataclass(frozen=True, slots=True)
+class TuningLoop:
+    """Runs one plan at a time."""
+
+    journal: ClaimingJournal
+    sampler: RolloutSampler
+    panel: Panel
+    trainer: TrainerPort
+    slots: AdapterSlots
+    ledger: PolicyLedger
+    publisher: Publisher
+    evaluator: Evaluator
+    policies_root: Path
+
+    async def run(self, run_id: str, plan: RunPlan, hooks: RunHooks) -> bool:
+        """Carry a plan out; False when it was told to stop before the end.
+
+        Candidates that were not published are gone when it returns or raises.
+
+        Raises:
+            TuningError: with the reason; what was published before stays.
+            EngineDead: the engine process died.
+            StoreError: journal or ledger could not be reached.
+        """
+        parent = self.publisher.active_version
+        candidate = _Candidate(version=parent, parent=parent)
+        try:
+            await self.trainer.begin(plan.learner, self._folder(parent))
+            for step in range(1, plan.num_steps + 1):
+                if hooks.stop.is_set():
+                    return False
+                await self._advance(step, candidate, plan, hooks)
+                if plan.publishes_after(step) and not hooks.stop.is_set():
+                    await self._promote(run_id, candidate, plan, hooks)
+            return candidate.published
+        finally:
+            for version in candidate.unpublished:
+                await self._forget(version)
+
+    async def _advance(self, step: int, candidate: "_Candidate", plan: RunPlan, hooks: RunHooks) -> None:
+        """One optimizer step: the candidate becomes a new version."""
+        drawn = await self._draw(step, candidate.version, plan)
+        batch = build_batch(drawn.sequences)
+        version = await self.ledger.next_version()
+        candidate.successor = version
+        result = await self.trainer.step(batch, version)
+        started = time.perf_counter()
+        await self.slots.install(version)
+        install_s = time.perf_counter() - started
+        if not candidate.published:
+            await self.slots.discard(candidate.version)
+        candidate.version, candidate.successor = version, None
+        await self.journal.settle(drawn.claims)
+        await hooks.on_step(_report(step, version, drawn, result, install_s))
+
+    async def _draw(self, step: int, version: int, plan: RunPlan) -> "_Drawn":
+        """Claim, sample and score until something can be trained on."""
+        dropped: Counter[str] = Counter()
+        claims: list[Claim] = []
+        for attempt in range(_MAX_FRUITLESS_DRAWS):
+            drawn = await self._draw_once(step, attempt, version, plan)
+            dropped.update(drawn.dropped)
+            claims += drawn.claims
+            if drawn.sequences:
+                return _Drawn(claims, drawn.groups, drawn.sequences, dropped, drawn.rollout_s, drawn.score_s)
+            log.info("draw_without_signal", step=step, dropped=dict(+drawn.dropped))
+        raise TuningError(
+            f"nothing to learn from in {_MAX_FRUITLESS_DRAWS} draws of {plan.prompts_per_step} prompts; dropped "
+            f"replies by reason: {dict(+dropped)}"
+        )
+
+    async def _draw_once(self, step: int, attempt: int, version: int, plan: RunPlan) -> "_Drawn":
+        seed = plan.sampling(step * _MAX_FRUITLESS_DRAWS + attempt)
+        claims = await self.journal.claim(plan.languages, plan.prompts_per_step, seed=seed.seed or 0)
+        if not claims:
+            raise TuningError(
+                f"the journal has no training prompts in {', '.join(plan.languages)}: send content requests first"
+            )
+        episodes = [claim.episode for claim in claims]
+        started = time.perf_counter()
+        completions = await self.sampler.siblings(
+            episodes,
+            version=version,
+            group_size=plan.group_size,
+            sampling=seed,
+            label=f"rollout-{step}-{attempt}-v{version}",
+        )
+        sampled = time.perf_counter()
+        groups = [
+            Group(
+                episode.brief,
+                siblings,
+                tuple(await asyncio.to_thread(self.panel.score, [to_sample(episode, c) for c in siblings])),
+            )
+            for episode, siblings in zip(episodes, completions, strict=True)
+            if siblings
+        ]
+        sequences, dropped = trainable_sequences(
+            groups,
+            current_version=version,
+            max_staleness=plan.config.max_staleness,
+            scale=plan.config.advantage_scale,
+        )
+        dropped["prompt_too_long"] += len(episodes) - len(groups)
+        return _Drawn(claims, groups, sequences, dropped, sampled - started, time.perf_counter() - sampled)
+
+    async def _promote(self, run_id: str, candidate: "_Candidate", plan: RunPlan, hooks: RunHooks) -> None:
+        """Gate and publish the candidate.
+
+        Raises:
+            GateRejected: the candidate is worse in a language.
+        """
+        evaluation = None
+        if plan.gate:
+            evaluation = await self.evaluator.compare(
+                candidate.version,
+                self.publisher.active_version,
+                languages=plan.languages,
+                max_tokens=plan.max_tokens,
+                seed=plan.seed,
+            )
+            await hooks.on_evaluation(evaluation)
+            if evaluation.rejected:
+                raise GateRejected("; ".join(f"{language}: {why}" for language, why in evaluation.rejected.items()))
+        await self.publisher.publish(candidate.version, parent=candidate.parent, run_id=run_id, evaluation=evaluation)
+        candidate.parent = candidate.version
+        await hooks.on_published(candidate.version)
+
+    async def _forget(self, version: int) -> None:
+        """Free what a version holds. A failure here must not hide why the run ended."""
+        try:
+            await self.slots.discard(version)
+        except ColoqError as error:
+            log.warning("candidate_not_discarded", version=version, reason=str(error))
+
+    def _folder(self, version: int) -> Path | None:
+        return None if version == BASE_VERSION else policy_folder(self.policies_root, version)
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """The newest version of a run, and the published version that it grew from; equal when nothing is unpublished."""
+
+    version: int
+    parent: int
+    successor: int | None = None
+    """The version of a step in progress; the learner may keep it and the engine hold it already."""
+
+    @property
+    def published(self) -> bool:
+        return self.version == self.parent
+
+    @property
+    def unpublished(self) -> list[int]:
+        """Versions to discard when the run ends now."""
+        newest = [] if self.published else [self.version]
+        return newest if self.successor is None else [*newest, self.successor]
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    claims: list[Claim]
+    groups: list[Group]
+    sequences: list[TrainingSequence]
+    dropped: Counter[str]
+    rollout_s: float
+    score_s: float
+
+
+def _report(step: int, version: int, drawn: _Drawn, result: StepResult, install_s: float) -> StepReport:
+    graded = [
+        (group.brief.language, score) for group in drawn.groups for score in group.scores if isinstance(score, Score)
+    ]
+    values = [score.value for _, score in graded]
+    by_language: defaultdict[str, list[float]] = defaultdict(list)
+    parts: defaultdict[str, list[float]] = defaultdict(list)
+    for language, score in graded:
+        by_language[language].append(score.value)
+        for name, value in score.parts.items():
+            parts[name].append(value)
+    mean = _mean(values)
+    return StepReport(
+        step=step,
+        version=version,
+        num_sequences=len(drawn.sequences),
+        num_tokens=sum(len(sequence.completion.token_ids) for sequence in drawn.sequences),
+        reward_mean=mean,
+        reward_std=(_mean([(value - mean) ** 2 for value in values])) ** 0.5,
+        reward_by_language={language: _mean(rewards) for language, rewards in sorted(by_language.items())},
+        parts={name: _mean(part) for name, part in sorted(parts.items())},
+        dropped=dict(+drawn.dropped),
+        loss=result.loss,
+        grad_norm=result.grad_norm,
+        clip_fraction=result.clip_fraction,
+        effective_sample_size=result.effective_sample_size,
+        mismatch_mean=result.mismatch_mean,
+        rollout_s=drawn.rollout_s,
+        score_s=drawn.score_s,
+        train_s=result.duration_s,
+        install_s=install_s,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

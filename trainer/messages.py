@@ -1,0 +1,107 @@
+"""Commands from the front process to the learner in the engine process, and their answers, as msgpack bytes."""
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+
+from trainer.batch import TrainingBatch
+from trainer.ports import LearnerSettings, PolicyMetadata, StepResult
+
+
+class Begin(Struct, tag=True, frozen=True):
+    settings: LearnerSettings
+    parent_folder: str | None
+
+
+class Step(Struct, tag=True, frozen=True):
+    version: int
+    shape: tuple[int, int]
+    token_ids: bytes
+    mask: bytes
+    behaviour_logprobs: bytes
+    advantages: bytes
+    temperature: float
+    oldest_version: int
+
+    @classmethod
+    def of(cls, batch: TrainingBatch, version: int) -> "Step":
+        rows, length = batch.token_ids.shape
+        return cls(
+            version=version,
+            shape=(rows, length),
+            token_ids=batch.token_ids.astype(np.int32).tobytes(),
+            mask=batch.mask.tobytes(),
+            behaviour_logprobs=batch.behaviour_logprobs.tobytes(),
+            advantages=batch.advantages.tobytes(),
+            temperature=batch.temperature,
+            oldest_version=batch.oldest_version,
+        )
+
+    def batch(self) -> TrainingBatch:
+        return TrainingBatch(
+            token_ids=np.frombuffer(self.token_ids, np.int32).reshape(self.shape).astype(np.int64),
+            mask=np.frombuffer(self.mask, np.bool_).reshape(self.shape).copy(),
+            behaviour_logprobs=np.frombuffer(self.behaviour_logprobs, np.float32).reshape(self.shape).copy(),
+            advantages=np.frombuffer(self.advantages, np.float32).copy(),
+            temperature=self.temperature,
+            oldest_version=self.oldest_version,
+        )
+
+
+class Logprobs(Struct, tag=True, frozen=True):
+    prompts: list[list[int]]
+    replies: list[list[int]]
+
+
+class Save(Struct, tag=True, frozen=True):
+    folder: str
+    metadata: PolicyMetadata
+
+
+class Load(Struct, tag=True, frozen=True):
+    folder: str
+    version: int
+
+
+class Forget(Struct, tag=True, frozen=True):
+    version: int
+
+
+Command = Begin | Step | Logprobs | Save | Load | Forget
+
+
+class Done(Struct, tag=True, frozen=True):
+    """The command is carried out; ``digest``, ``step`` or ``logprobs`` is its result."""
+
+    digest: str | None = None
+    step: StepResult | None = None
+    logprobs: list[list[float]] | None = None
+
+
+class Failed(Struct, tag=True, frozen=True):
+    """The command raised. The learner lives on."""
+
+    reason: str
+    publication: bool = False
+    """True when a policy could not be written or read, false when the learner itself failed."""
+
+
+Answer = Done | Failed
+
+_commands: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
+_answers: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
+
+
+def encode(message: Command | Answer) -> bytes:
+    """A message as msgpack."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode_command(data: bytes) -> Command:
+    """The command that ``encode`` wrote. Raises msgspec.DecodeError for anything else."""
+    return _commands.decode(data)
+
+
+def decode_answer(data: bytes) -> Answer:
+    """The answer that ``encode`` wrote. Raises msgspec.DecodeError for anything else."""
+    return _answers.decode(data)

@@ -1,0 +1,69 @@
+"""The parity probe: do engine and trainer agree about a candidate?
+
+Fixed multilingual prompts are continued by the engine; the trainer scores the same tokens. A wrong adapter slot, a
+scale applied twice or a stale weight shows as a large difference, while rounding shows as a small one.
+"""
+
+import asyncio
+import math
+
+from agent.completion import Completion, Sampling
+from agent.errors import ParityFailed
+from agent.ports import Engine, GenerateRequest, Priority, PromptEncoder
+from trainer.ports import TrainerPort
+from trainer.records import ParityReport
+
+PROBE_TEXTS = (
+    "All human beings are born free and equal.",
+    "Alle Menschen sind frei und gleich geboren.",
+    "Wszyscy ludzie rodzą się wolni i równi.",
+    "すべての人間は自由であり、平等である。",
+    "सभी मनुष्य स्वतंत्र और समान जन्म लेते हैं।",
+    "يولد جميع الناس أحرارا متساوين.",
+)
+_PROBE_TOKENS = 12
+
+
+class ParityProbe:
+    """Compares log-probabilities of sampled tokens between engine and trainer."""
+
+    def __init__(self, engine: Engine, trainer: TrainerPort, encoder: PromptEncoder, *, max_mean: float) -> None:
+        self._engine, self._trainer = engine, trainer
+        self._prompts = [encoder.encode("", text) for text in PROBE_TEXTS]
+        self._max_mean = max_mean
+
+    async def check(self, version: int) -> ParityReport:
+        """Probe an installed candidate that is also the trainer's newest.
+
+        Raises:
+            ParityFailed: the mean difference exceeds the bound, or a logprob is not finite.
+        """
+        completions = await asyncio.gather(
+            *(self._continue(prompt, version, seed) for seed, prompt in enumerate(self._prompts))
+        )
+        trainer = await self._trainer.logprobs(
+            [c.prompt_token_ids for c in completions], [c.token_ids for c in completions]
+        )
+        gaps = [
+            abs(ours - theirs)
+            for completion, row in zip(completions, trainer, strict=True)
+            for ours, theirs in zip(row, completion.logprobs, strict=True)
+        ]
+        report = ParityReport(num_tokens=len(gaps), mean=sum(gaps) / len(gaps), max=max(gaps))
+        if not math.isfinite(report.mean) or report.mean > self._max_mean:
+            raise ParityFailed(
+                f"mean |engine logprob - trainer logprob| must be at most {self._max_mean}, got {report.mean:.4g} "
+                f"over {report.num_tokens} tokens of version {version}"
+            )
+        return report
+
+    async def _continue(self, prompt: tuple[int, ...], version: int, seed: int) -> Completion:
+        request = GenerateRequest(
+            request_id=f"parity-v{version}-{seed}",
+            prompt_token_ids=prompt,
+            sampling=Sampling(max_tokens=_PROBE_TOKENS, temperature=1.0, seed=seed),
+            priority=Priority.PROBE,
+            cache_scope="parity",
+            policy_version=version,
+        )
+        return await self._engine.generate(request)

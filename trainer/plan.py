@@ -1,0 +1,65 @@
+"""What one run will do: the operator's request over the node's configuration."""
+
+from dataclasses import dataclass
+
+from agent.completion import Sampling
+from trainer.config import TuningConfig
+from trainer.ports import LearnerSettings
+from trainer.records import RunRequest
+
+_SEED_STRIDE = 1_000_003
+"""Keeps the seeds of different runs and steps apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """A run's parameters, all decided."""
+
+    languages: tuple[str, ...]
+    num_steps: int
+    prompts_per_step: int
+    group_size: int
+    max_tokens: int
+    publish_every: int | None
+    gate: bool
+    seed: int
+    config: TuningConfig
+    learner: LearnerSettings
+
+    @classmethod
+    def of(cls, request: RunRequest, config: TuningConfig, languages: tuple[str, ...]) -> "RunPlan":
+        """``languages`` is what to draw from when the request names none."""
+        return cls(
+            languages=request.languages or languages,
+            num_steps=request.steps or config.steps,
+            prompts_per_step=request.prompts_per_step or config.prompts_per_step,
+            group_size=request.group_size or config.group_size,
+            max_tokens=request.max_tokens or config.max_tokens,
+            publish_every=request.publish_every or config.publish_every,
+            gate=config.gate.enabled if request.gate is None else request.gate,
+            seed=request.seed,
+            config=config,
+            learner=LearnerSettings(
+                rank=config.adapter.rank,
+                alpha=config.adapter.alpha,
+                target_modules=config.adapter.target_modules,
+                learning_rate=request.learning_rate or config.learning_rate,
+                weight_decay=config.weight_decay,
+                max_grad_norm=config.max_grad_norm,
+                clip_low=config.clip_low,
+                clip_high=config.clip_high,
+                importance_cap=config.importance_cap,
+                microbatch_size=config.microbatch_size,
+                logit_chunk_tokens=config.logit_chunk_tokens,
+                seed=request.seed,
+            ),
+        )
+
+    def sampling(self, step: int) -> Sampling:
+        """Sampling of one step's siblings, with the first seed of a range that no other step uses."""
+        seed = (self.seed * _SEED_STRIDE + step * 4096) % 2**31
+        return Sampling(max_tokens=self.max_tokens, temperature=self.config.temperature, seed=seed)
+
+    def publishes_after(self, step: int) -> bool:
+        """True after the last step, and every ``publish_every`` steps."""
+        return step == self.num_steps or (self.publish_every is not None and step % self.publish_every == 0)

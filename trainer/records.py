@@ -1,0 +1,129 @@
+"""What the outside sees of tuning: a run's request, its reports and status, and the policies it made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What an operator may choose per run; None takes the node's configuration."""
+
+    languages: tuple[str, ...] = ()
+    """Languages to draw prompts from; empty draws from all that tenants have."""
+    steps: int | None = None
+    group_size: int | None = None
+    prompts_per_step: int | None = None
+    max_tokens: int | None = None
+    learning_rate: float | None = None
+    publish_every: int | None = None
+    gate: bool | None = None
+    seed: int = 0
+
+
+class RunState(StrEnum):
+    """Where a run is. The last four are final."""
+
+    RUNNING = "running"
+    STOPPING = "stopping"
+    SUCCEEDED = "succeeded"
+    STOPPED = "stopped"
+    """Ended by an operator; what had been published stays."""
+    REJECTED = "rejected"
+    """The gate refused the candidate; nothing was published for it."""
+    FAILED = "failed"
+
+    @property
+    def final(self) -> bool:
+        return self not in (RunState.RUNNING, RunState.STOPPING)
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One optimizer step, measured at its edges."""
+
+    step: int
+    """1-based."""
+    version: int
+    """Policy version that the step made."""
+    num_sequences: int
+    num_tokens: int
+    reward_mean: float
+    reward_std: float
+    reward_by_language: Mapping[str, float]
+    parts: Mapping[str, float]
+    """Mean of each reward part over the graded replies."""
+    dropped: Mapping[str, int]
+    """Replies or groups that were not trained on, by reason."""
+    loss: float
+    grad_norm: float
+    clip_fraction: float
+    effective_sample_size: float
+    """(sum w)^2 / (n sum w^2) of the importance weights, in (0, 1]."""
+    mismatch_mean: float
+    """Mean |engine logprob - trainer logprob| over the trained tokens."""
+    rollout_s: float
+    score_s: float
+    train_s: float
+    install_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Held-out comparison of a candidate with the active policy."""
+
+    version: int
+    baseline_version: int
+    reward: float
+    baseline_reward: float
+    by_language: Mapping[str, tuple[float, float]]
+    """Language to (candidate, baseline) mean reward."""
+    fidelity: Mapping[str, tuple[float, float]]
+    """Language to (candidate, baseline) share of text in the language, by the gate's own detector."""
+    rejected: Mapping[str, str]
+    """Language to the reason it fails; empty when the candidate passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """Engine against trainer on the probe's tokens, in nats."""
+
+    num_tokens: int
+    mean: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A tuning run as `GET /admin/tuning/runs/{id}` shows it."""
+
+    id: str
+    state: RunState
+    request: RunRequest
+    started_at: datetime
+    ended_at: datetime | None
+    num_steps: int
+    """Steps that the run will take."""
+    steps: tuple[StepReport, ...]
+    published: tuple[int, ...]
+    """Policy versions that the run published."""
+    evaluation: Evaluation | None
+    reason: str | None
+    """Why the run failed, was rejected or stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRecord:
+    """One row of the ledger. Version 0 is the base model."""
+
+    version: int
+    method: str
+    """`base` or `adapter`."""
+    parent: int | None
+    run_id: str | None
+    created_at: datetime
+    sha256: str | None
+    """Digest of the manifest, which holds the digest of every file."""
+    parity: ParityReport | None
+    evaluation: Evaluation | None
