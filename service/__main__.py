@@ -1,0 +1,5 @@
+"""`python -m service` is `coloq`."""
+
+from service.cli import app
+
+app()

@@ -1,0 +1,84 @@
+"""The node's configuration: one frozen tree from one TOML file. Each package owns its section."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from agent.config import AgentConfig, Section, TenantSettings
+from rewards.config import RewardsConfig
+from trainer.config import TuningConfig
+
+
+class EngineConfig(Section):
+    """Section `[engine]`."""
+
+    model: str = "smollm2-135m-instruct"
+    """Hugging Face id, local folder, or an embedded model's name (`coloq model list`)."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Type of the weights in memory; `auto` takes the model's own."""
+    max_model_len: Annotated[int, Field(ge=16)] = 1024
+    """Context window: prompt and reply together, in tokens."""
+    max_num_seqs: Annotated[int, Field(ge=1)] = 16
+    """Sequences that the engine runs at once, live requests and rollouts together."""
+    live_reserve: Annotated[int, Field(ge=1)] = 2
+    """Sequence slots that rollouts never take."""
+    max_num_batched_tokens: Annotated[int, Field(ge=16)] | None = None
+    """Tokens per engine step; unset takes vLLM's default."""
+    kv_cache_gib: Annotated[float, Field(gt=0)] = 0.5
+    """Memory of the KV cache, in GiB."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Share of the GPU that must be free at start; the KV cache's size comes from `kv_cache_gib`."""
+    enforce_eager: bool = False
+    """Skip CUDA graphs and torch.compile: starts faster, serves slower. Always so on a CPU."""
+    num_threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads of the engine process; unset takes all cores. Ignored on a GPU."""
+    start_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """The node gives up when the engine is not ready after this long."""
+    max_restarts: Annotated[int, Field(ge=0)] = 3
+    """Engine restarts within ten minutes before the node exits non-zero for its supervisor."""
+    seed: int = 0
+    """Seed of the engine's own random choices; a request's seed goes before it."""
+
+
+class StoreConfig(Section):
+    """Section `[store]`."""
+
+    url: str | None = None
+    """URL of a Redis or Valkey; unset starts an embedded Valkey. Its password comes from COLOQ_STORE_PASSWORD."""
+    journal_retention: Annotated[int, Field(ge=1)] = 100_000
+    """Episodes kept per tenant and language."""
+    held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of episodes, by hash of the prompt, that is never trained on and feeds the gate."""
+
+
+class ServerConfig(Section):
+    """Section `[server]`."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port to listen on; 0 picks a free one."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 262_144
+    """Largest request body."""
+    shutdown_grace_s: Annotated[float, Field(ge=0)] = 10.0
+    """How long requests in flight may finish after SIGTERM."""
+
+
+class NodeConfig(Section):
+    """The whole tree."""
+
+    data_dir: Path = Path(".coloq")
+    """Folder of the node's data: policies, embedded store, admin key's hash. Relative to the configuration file."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is logged."""
+    log_format: Literal["console", "json"] = "console"
+    """`console` for people, `json` for one JSON object a line."""
+    server: ServerConfig = ServerConfig()
+    engine: EngineConfig = EngineConfig()
+    store: StoreConfig = StoreConfig()
+    agent: AgentConfig = AgentConfig()
+    rewards: RewardsConfig = RewardsConfig()
+    tuning: TuningConfig = TuningConfig()
+    tenants: tuple[TenantSettings, ...] = ()
+    """Who may use the node, one `[[tenants]]` table each."""

@@ -1,0 +1,186 @@
+"""The demo as the order of its stages, against a node's HTTP API alone:
+
+    briefs ─► greedy reply ─► tuning steps ─► gate, publication and swaps under traffic ─► rollback, greedy reply again
+
+A stage that does not show what it has to show ends the demo with DemoFailed. Knows no process and no file.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from agent.completion import BASE_VERSION
+from service.demo.briefs import DemoBrief, first_of_each_language, languages_of
+from service.demo.failure import DemoFailed
+from service.demo.results import DemoResults, Exchange, Failure, Flip, GreedyCheck, SwapRecord
+from service.demo.screen import Screen
+from service.demo.tenant_client import Clock, TenantClient, Traffic
+from service.http.client import AdminClient
+from service.http.tuning_schema import EvaluationView, RunBody, RunView
+from trainer.records import RunState
+
+MIN_GAIN = 0.02
+"""The held-out reward has to rise by at least this much."""
+_NUM_CLIENTS = 3
+_AT_ONCE = 12
+_POLL_S = 0.1
+_BETWEEN_FLIPS_S = 4.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What the stages share."""
+
+    tenant: TenantClient
+    admin: AdminClient
+    screen: Screen
+    clock: Clock
+
+    async def play(self, briefs: Sequence[DemoBrief], run: RunBody) -> DemoResults:
+        """Every stage, in order.
+
+        Raises:
+            DemoFailed: a stage did not show what it has to show.
+            NodeRefused: the node refused an operator's call.
+        """
+        shown = first_of_each_language(briefs)
+        replies, original = await self._send(briefs, shown)
+        stepped = await self._take_steps(run)
+        tuned_run, tuned, swap = await self._swap(stepped.id, shown)
+        greedy = GreedyCheck(original, tuned, await self._roll_back(original))
+        return DemoResults(self.clock.now_s, tuple(replies), tuned_run, checked_evaluation(tuned_run), swap, greedy)
+
+    async def _send(self, briefs: Sequence[DemoBrief], shown: Sequence[DemoBrief]) -> tuple[list[Exchange], Exchange]:
+        """Replies of the untuned model to the shown briefs, and its greedy reply to the first."""
+        with self.screen.stage(f"Send {len(briefs)} briefs in {', '.join(languages_of(briefs))}") as status:
+            turns = asyncio.Semaphore(_AT_ONCE)
+            tasks = [asyncio.create_task(self._in_turn(brief, turns)) for brief in briefs]
+            for number, done in enumerate(asyncio.as_completed(tasks), start=1):
+                await done
+                status.update(f"{number} of {len(briefs)} replies")
+            replies = [reply for task in tasks if (reply := task.result()).brief in shown]
+            self.screen.replies(replies)
+            return replies, await self._greedy(shown[0])
+
+    async def _take_steps(self, body: RunBody) -> RunView:
+        """Start a run and follow it until its steps are done, or it has ended early."""
+        with self.screen.stage("Tune on what was answered: a GRPO run of one LoRA adapter"):
+            run = await self._operate(lambda: self.admin.start(body))
+            with self.screen.run_progress(run.num_steps) as progress:
+                while not run.state.final and run.steps_done < run.num_steps:
+                    await asyncio.sleep(_POLL_S)
+                    run = await self._operate(lambda: self.admin.run(run.id))
+                    progress.show(run)
+            return run
+
+    async def _swap(self, run_id: str, shown: Sequence[DemoBrief]) -> tuple[RunView, Exchange, SwapRecord]:
+        """Publish, and go back and forth, while clients go on asking; the tuned policy's greedy reply after that."""
+        with self.screen.stage(f"Gate, publish and swap policies while {_NUM_CLIENTS} clients go on asking"):
+            flips: list[Flip] = []
+            async with self._traffic(shown) as traffic:
+                run = await self._published(run_id)
+                self.screen.evaluation(checked_evaluation(run))
+                version = run.published[-1]
+                flips.append(Flip(self.clock.now_s, version, "published"))
+                for target in (BASE_VERSION, version):
+                    await asyncio.sleep(_BETWEEN_FLIPS_S)
+                    flips.append(await self._activate(target))
+                await asyncio.sleep(_BETWEEN_FLIPS_S)
+            swap = swap_record(traffic.answers, flips)
+            self.screen.swap(swap)
+            check_swap(swap)
+            return run, await self._greedy(shown[0]), swap
+
+    async def _roll_back(self, original: Exchange) -> Exchange:
+        with self.screen.stage("Roll back to the untuned model"):
+            await self._activate(BASE_VERSION)
+            again = await self._greedy(original.brief)
+            self.screen.replies([original, again])
+            check_same(original, again)
+            self.screen.say("the greedy reply is the first one again, word for word")
+            return again
+
+    async def _published(self, run_id: str) -> RunView:
+        """The run once it has ended well. Raises DemoFailed."""
+        while True:
+            run = await self._operate(lambda: self.admin.run(run_id))
+            if run.state.final:
+                break
+            await asyncio.sleep(_POLL_S)
+        if run.state is not RunState.SUCCEEDED:
+            raise DemoFailed(f"the tuning run must succeed, got {run.state.value}: {run.reason}")
+        return run
+
+    async def _activate(self, version: int) -> Flip:
+        policy = await self._operate(lambda: self.admin.activate(version))
+        return Flip(self.clock.now_s, policy.version, "activated")
+
+    async def _greedy(self, brief: DemoBrief) -> Exchange:
+        """A greedy reply, sampled alone."""
+        return succeeded(await self.tenant.write(brief, temperature=0.0))
+
+    async def _in_turn(self, brief: DemoBrief, turns: asyncio.Semaphore) -> Exchange:
+        async with turns:
+            return succeeded(await self.tenant.write(brief))
+
+    @asynccontextmanager
+    async def _traffic(self, briefs: Sequence[DemoBrief]) -> AsyncIterator[Traffic]:
+        async with Traffic(self.tenant, briefs, num_clients=_NUM_CLIENTS) as traffic:
+            yield traffic
+
+    @staticmethod
+    async def _operate(call: Callable[[], T]) -> T:
+        """An operator's call; the client blocks, so it runs in a thread."""
+        return await asyncio.to_thread(call)
+
+
+def succeeded(answer: Exchange | Failure) -> Exchange:
+    """The exchange. Raises DemoFailed for a failure."""
+    if isinstance(answer, Failure):
+        raise DemoFailed(f"every brief must be answered, got {answer.reason}")
+    return answer
+
+
+def checked_evaluation(run: RunView) -> EvaluationView:
+    """The run's held-out comparison. Raises DemoFailed unless the reward rose by MIN_GAIN."""
+    evaluation = run.evaluation
+    if evaluation is None or evaluation.reward is None or evaluation.baseline_reward is None:
+        raise DemoFailed("the run must be evaluated on held-out prompts, got no evaluation")
+    if evaluation.reward < evaluation.baseline_reward + MIN_GAIN:
+        raise DemoFailed(
+            f"the held-out reward must rise by {MIN_GAIN:g} or more, got {evaluation.baseline_reward:.3f} before and "
+            f"{evaluation.reward:.3f} after"
+        )
+    return evaluation
+
+
+def swap_record(answers: Sequence[Exchange | Failure], flips: Sequence[Flip]) -> SwapRecord:
+    """What clients saw, and when the policy changed."""
+    return SwapRecord(
+        exchanges=tuple(answer for answer in answers if isinstance(answer, Exchange)),
+        failures=tuple(answer for answer in answers if isinstance(answer, Failure)),
+        flips=tuple(flips),
+    )
+
+
+def check_swap(swap: SwapRecord) -> None:
+    """Raises DemoFailed when a request failed, a version answered nobody, or nobody was asking during a change."""
+    if swap.failures:
+        raise DemoFailed(f"no request may fail, got {len(swap.failures)} failed: {swap.failures[0].reason}")
+    for flip in swap.flips:
+        if flip.version not in swap.replies_by_version:
+            raise DemoFailed(f"policy {flip.version} must answer while it is active, got no reply from it")
+        if swap.in_flight_at(flip) == 0:
+            raise DemoFailed(f"requests must be in flight at every change, got none at {flip.at_s:.1f} s")
+
+
+def check_same(original: Exchange, again: Exchange) -> None:
+    """Raises DemoFailed when a rolled back policy answers otherwise than it did."""
+    if again.policy_version != original.policy_version:
+        raise DemoFailed(f"policy {original.policy_version} must answer again, got {again.policy_version}")
+    if again.text != original.text:
+        raise DemoFailed(f"a rollback must bring the same greedy reply, got {again.text!r} after {original.text!r}")

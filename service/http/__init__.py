@@ -1,0 +1,1 @@
+"""The HTTP face of a node: routes, authentication, errors as RFC 9457 problems."""

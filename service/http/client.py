@@ -1,0 +1,92 @@
+"""A client of the admin routes, for the CLI. Proxies and `.netrc` of the environment are ignored: a node is reached
+directly, and its key comes from the caller alone."""
+
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from agent.errors import ColoqError
+from service.http.problem_schema import Problem
+from service.http.tuning_schema import PolicyList, PolicyView, RunBody, RunList, RunView
+
+View = TypeVar("View", bound=BaseModel)
+TIMEOUT_S = 30.0
+
+
+class NodeRefused(ColoqError):
+    """The node answered with a problem, or could not be reached; the message says what to do next."""
+
+
+class AdminClient:
+    """The admin routes of one node. Use it as a context manager.
+
+    Every method raises NodeRefused.
+    """
+
+    def __init__(self, url: str, admin_key: str) -> None:
+        self._url = url
+        headers = {"Authorization": f"Bearer {admin_key}"}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def start(self, body: RunBody) -> RunView:
+        """Start a run."""
+        content = body.model_dump_json(exclude_none=True)
+        return self._call("POST", "/admin/tuning/runs", RunView, content=content)
+
+    def runs(self) -> RunList:
+        """Runs, newest first."""
+        return self._call("GET", "/admin/tuning/runs", RunList)
+
+    def run(self, run_id: str) -> RunView:
+        """One run with its steps."""
+        return self._call("GET", f"/admin/tuning/runs/{_segment(run_id)}", RunView)
+
+    def stop(self, run_id: str) -> RunView:
+        """Ask a run to stop after its current step."""
+        return self._call("POST", f"/admin/tuning/runs/{_segment(run_id)}/stop", RunView)
+
+    def policies(self) -> PolicyList:
+        """Policies, newest first."""
+        return self._call("GET", "/admin/policies", PolicyList)
+
+    def activate(self, version: int) -> PolicyView:
+        """Make a policy the one that new requests get."""
+        return self._call("POST", f"/admin/policies/{version}/activate", PolicyView)
+
+    def _call(self, method: str, path: str, view: type[View], content: str | None = None) -> View:
+        headers = {"Content-Type": "application/json"} if content is not None else {}
+        try:
+            response = self._http.request(method, path, content=content, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise NodeRefused(f"no node answers at {self._url} ({type(error).__name__}); is it running?") from error
+        if not response.is_success:
+            raise NodeRefused(_refusal(response))
+        try:
+            return view.model_validate_json(response.content)
+        except ValidationError as error:
+            raise NodeRefused(f"{self._url} does not answer like a node of this version") from error
+
+
+def _segment(value: str) -> str:
+    return quote(value, safe="")
+
+
+def _refusal(response: httpx.Response) -> str:
+    """The problem's detail and request id, or the bare status of something that is no problem document."""
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        return f"{response.url} answered {response.status_code}, which is not from a Coloq node"
+    wait = f" (retry after {problem.retry_after} s)" if problem.retry_after is not None else ""
+    return f"{problem.detail}{wait} [{problem.status} {problem.code}, {problem.request_id}]"

@@ -1,0 +1,43 @@
+"""Stops work that nobody waits for: a caller that hangs up cancels its generation.
+
+FastAPI does not do this by itself. Once the body is read, the only message that `receive` still brings is
+`http.disconnect`; the engine aborts a generation when its task is cancelled.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.types import Receive
+
+from agent.errors import ColoqError
+
+T = TypeVar("T")
+
+
+class ClientGone(ColoqError):
+    """The caller closed the connection before the reply was ready."""
+
+
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled, and waited for, when the caller hangs up or this call is cancelled.
+
+    Raises:
+        ClientGone: the caller hung up first.
+    """
+    task = asyncio.create_task(work)
+    watcher = asyncio.create_task(_disconnection(receive))
+    try:
+        await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone("the caller closed the connection")
+        return task.result()
+    finally:
+        task.cancel()
+        watcher.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
+
+
+async def _disconnection(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

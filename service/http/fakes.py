@@ -1,0 +1,248 @@
+"""Fakes of `service.http.ports`: a node without an engine, store or trainer. They keep what they were asked.
+
+`served` puts an app of fakes behind a real server, for clients that need a socket.
+"""
+
+import asyncio
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from agent.brief import Brief
+from agent.completion import BASE_VERSION, Sampling
+from agent.config import TenantSettings
+from agent.episode import Reply
+from agent.errors import Conflict, NotFound
+from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
+from service.http.ports import Health
+from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus, StepReport
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+READY = Health(ready=True, engine="ready", store="ready", tuning="idle", policy_version=3)
+
+
+@dataclass
+class FakeContent:
+    """Answers with `text` after `delay_s`, or raises `error`."""
+
+    text: str = "Guten Tag."
+    error: Exception | None = None
+    delay_s: float = 0.0
+    policy_version: int = 3
+    calls: list[tuple[Brief, Sampling, str]] = field(default_factory=list)
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
+        self.calls.append((brief, sampling, request_id))
+        self.started.set()
+        try:
+            await asyncio.sleep(self.delay_s)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        if self.error is not None:
+            raise self.error
+        return self._reply(brief, request_id)
+
+    def _reply(self, brief: Brief, request_id: str) -> Reply:
+        sentence = SentenceVerdict(0, len(self.text), Verdict.PASS, brief.language, 0.98)
+        return Reply(
+            request_id=request_id,
+            text=self.text,
+            language=brief.language,
+            verdict=LanguageVerdict(brief.language, Verdict.PASS, 1.0, (sentence,)),
+            policy_version=self.policy_version,
+            finish_reason="stop",
+            prompt_tokens=40,
+            completion_tokens=5,
+            duration_ms=12.5,
+        )
+
+
+def step_report(step: int, *, reward: float = 0.5, loss: float = 0.1, version: int | None = None) -> StepReport:
+    """A plausible report of one step."""
+    return StepReport(
+        step=step,
+        version=version if version is not None else step,
+        num_sequences=32,
+        num_tokens=2048,
+        reward_mean=reward,
+        reward_std=0.1,
+        reward_by_language={"de": reward},
+        parts={"language": reward},
+        dropped={},
+        loss=loss,
+        grad_norm=1.0,
+        clip_fraction=0.0,
+        effective_sample_size=0.97,
+        mismatch_mean=0.01,
+        rollout_s=1.0,
+        score_s=0.1,
+        train_s=0.5,
+        install_s=0.01,
+    )
+
+
+@dataclass
+class FakeTuning:
+    """Runs that take one step of `reports` each time their status is asked for, and then end as `ends`.
+
+    Without reports a run stays at its start until it is stopped.
+    """
+
+    reports: Sequence[StepReport] = ()
+    ends: RunState = RunState.SUCCEEDED
+    reason: str | None = None
+    error: Exception | None = None
+    """Raised by `start`."""
+    runs: dict[str, RunStatus] = field(default_factory=dict)
+    _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+
+    async def start(self, request: RunRequest) -> RunStatus:
+        if self.error is not None:
+            raise self.error
+        running = next((run.id for run in self.runs.values() if not run.state.final), None)
+        if running is not None:
+            raise Conflict(f"one tuning run at a time, and {running} is running", running)
+        status = RunStatus(
+            id=f"run_{next(self._ids)}",
+            state=RunState.RUNNING,
+            request=request,
+            started_at=EPOCH,
+            ended_at=None,
+            num_steps=request.steps or len(self.reports) or 20,
+            steps=(),
+            published=(),
+            evaluation=None,
+            reason=None,
+        )
+        self.runs[status.id] = status
+        return status
+
+    async def status(self, run_id: str) -> RunStatus:
+        run = self._run(run_id)
+        if not run.state.final and self.reports:
+            self.runs[run_id] = run = self._advanced(run)
+        return run
+
+    async def list(self) -> Sequence[RunStatus]:
+        return [*reversed(self.runs.values())]
+
+    async def stop(self, run_id: str) -> RunStatus:
+        run = self._run(run_id)
+        if run.state.final:
+            return run
+        self.runs[run_id] = replace(run, state=RunState.STOPPED, ended_at=EPOCH, reason="stopped by an operator")
+        return self.runs[run_id]
+
+    def _run(self, run_id: str) -> RunStatus:
+        if run_id not in self.runs:
+            raise NotFound(f"there is no tuning run {run_id}")
+        return self.runs[run_id]
+
+    def _advanced(self, run: RunStatus) -> RunStatus:
+        steps = tuple(self.reports[: len(run.steps) + 1])
+        if len(steps) < len(self.reports):
+            return replace(run, steps=steps)
+        published = (steps[-1].version,) if self.ends is RunState.SUCCEEDED else ()
+        return replace(run, steps=steps, state=self.ends, published=published, ended_at=EPOCH, reason=self.reason)
+
+
+BASE_POLICY = PolicyRecord(BASE_VERSION, "base", None, None, EPOCH, None, None, None)
+
+
+@dataclass
+class FakePolicies:
+    """Policies by version, the active one among them."""
+
+    records: dict[int, PolicyRecord] = field(default_factory=lambda: {BASE_VERSION: BASE_POLICY})
+    active_version: int = BASE_VERSION
+    error: Exception | None = None
+    """Raised by `activate`."""
+
+    async def list(self) -> Sequence[PolicyRecord]:
+        return [self.records[version] for version in sorted(self.records, reverse=True)]
+
+    async def activate(self, version: int) -> PolicyRecord:
+        if self.error is not None:
+            raise self.error
+        if version not in self.records:
+            raise NotFound(f"there is no policy {version}")
+        self.active_version = version
+        return self.records[version]
+
+
+@dataclass
+class FakeNode:
+    """A node of fakes."""
+
+    content: FakeContent = field(default_factory=FakeContent)
+    tuning: FakeTuning = field(default_factory=FakeTuning)
+    policies: FakePolicies = field(default_factory=FakePolicies)
+    state: Health = READY
+
+    async def health(self) -> Health:
+        return self.state
+
+
+@dataclass
+class FakeAuthenticator:
+    """Keys in plain text."""
+
+    tenants: Mapping[str, TenantSettings]
+    admin_key: str = "admin-key"
+
+    def tenant(self, key: str) -> TenantSettings | None:
+        return self.tenants.get(key)
+
+    def is_admin(self, key: str) -> bool:
+        return key == self.admin_key
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One counted request."""
+
+    method: str
+    route: str
+    status: int
+    duration_s: float
+
+
+@dataclass
+class FakeMetrics:
+    """Keeps every observation."""
+
+    observations: list[Observation] = field(default_factory=list)
+
+    def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
+        self.observations.append(Observation(method, route, status, duration_s))
+
+    def render(self) -> str:
+        return f"# TYPE coloq_requests counter\ncoloq_requests_total {len(self.observations)}\n"
+
+
+@contextmanager
+def served(app: ASGIApp) -> Iterator[str]:
+    """Serve `app` on a free loopback port, in a thread of its own; yields its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()

@@ -1,0 +1,51 @@
+"""The OpenAPI document: error responses as problems, operation ids from function names, no pages that load a CDN."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic.json_schema import models_json_schema
+
+from service.http.problem_schema import MEDIA_TYPE, Problem
+
+DESCRIPTIONS = {
+    400: "The body is not JSON.",
+    401: "No key, or one that nobody holds.",
+    403: "The key is not for this route.",
+    404: "No such thing.",
+    409: "Not in the current state.",
+    413: "The body is larger than the node takes.",
+    415: "The body is not declared as JSON.",
+    422: "The request breaks a rule; `errors` names each field.",
+    500: "The node failed.",
+    503: "Not ready; try again after `Retry-After` seconds.",
+    504: "No reply was ready in time.",
+}
+_SCHEMAS = "#/components/schemas/{model}"
+_REF = {"$ref": _SCHEMAS.format(model=Problem.__name__)}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI responses for these statuses, each a problem."""
+    return {
+        status: {"description": DESCRIPTIONS[status], "content": {MEDIA_TYPE: {"schema": _REF}}} for status in statuses
+    }
+
+
+def operation_id(route: APIRoute) -> str:
+    """The handler's name, which is unique in the app."""
+    return route.name
+
+
+class DocumentedApp(FastAPI):
+    """A FastAPI whose document defines the schema that `problems` refers to."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, made once."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            _, definitions = models_json_schema(
+                [(Problem, "serialization")], ref_template=_REF["$ref"][:-7] + "{model}"
+            )
+            document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+        return super().openapi()

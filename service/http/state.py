@@ -1,0 +1,38 @@
+"""What one app was built with, and what one request carries; handlers reach both through typed functions."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from agent.config import TenantSettings
+from service.config import NodeConfig
+from service.http.ports import Authenticator, NodePorts, RequestMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class AppParts:
+    """The arguments of `create_app`."""
+
+    node: NodePorts
+    auth: Authenticator
+    config: NodeConfig
+    metrics: RequestMetrics
+
+
+def parts_of(request: Request) -> AppParts:
+    """The parts of the app that serves this request."""
+    parts = request.app.state.parts
+    assert isinstance(parts, AppParts)
+    return parts
+
+
+def request_id_of(request: Request) -> str:
+    """The id that the middleware gave this request."""
+    return str(request.state.request_id)
+
+
+def tenant_of(request: Request) -> TenantSettings:
+    """The tenant that the route's guard let in."""
+    tenant = request.state.tenant
+    assert isinstance(tenant, TenantSettings)
+    return tenant

@@ -1,0 +1,197 @@
+"""Tuning runs and policies as JSON, for the admin routes and for the CLI that calls them. No FastAPI in here."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus
+
+Measured = float | None
+"""A measurement; null when it was not a finite number."""
+Language = Annotated[str, Field(min_length=2, max_length=35)]
+
+
+class RunBody(BaseModel):
+    """What may be chosen per run; what is not given comes from the node's configuration."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        json_schema_extra={"examples": [{"languages": ["de", "en"], "steps": 10, "group_size": 8, "seed": 7}]},
+    )
+
+    languages: list[Language] = Field(
+        default_factory=list, max_length=64, description="Languages to draw prompts from; empty draws from all."
+    )
+    steps: int | None = Field(default=None, ge=1, le=100_000, description="Optimizer steps.")
+    group_size: int | None = Field(default=None, ge=2, le=256, description="Sibling replies sampled per prompt.")
+    prompts_per_step: int | None = Field(default=None, ge=1, le=1024, description="Prompts claimed for one step.")
+    max_tokens: int | None = Field(default=None, ge=1, le=100_000, description="Longest sibling reply, in tokens.")
+    learning_rate: float | None = Field(default=None, gt=0, le=1, description="AdamW's learning rate.")
+    publish_every: int | None = Field(default=None, ge=1, le=100_000, description="Publish after so many steps.")
+    gate: bool | None = Field(default=None, description="Compare with the active policy before publishing.")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of prompt choice and sampling.")
+
+    def request(self) -> RunRequest:
+        """The run to start."""
+        return RunRequest(**{**self.model_dump(), "languages": tuple(self.languages)})
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class RequestView(_View):
+    """What was chosen for a run; null was taken from the configuration."""
+
+    languages: list[str]
+    steps: int | None
+    group_size: int | None
+    prompts_per_step: int | None
+    max_tokens: int | None
+    learning_rate: float | None
+    publish_every: int | None
+    gate: bool | None
+    seed: int
+
+
+class StepView(_View):
+    """One optimizer step."""
+
+    step: int = Field(description="Counts from 1.")
+    version: int = Field(description="Policy version that the step made.")
+    num_sequences: int
+    num_tokens: int
+    reward_mean: Measured
+    reward_std: Measured
+    reward_by_language: dict[str, Measured]
+    parts: dict[str, Measured] = Field(description="Mean of each part of the reward.")
+    dropped: dict[str, int] = Field(description="What was not trained on, by reason.")
+    loss: Measured
+    grad_norm: Measured
+    clip_fraction: Measured
+    effective_sample_size: Measured = Field(description="Of the importance weights, in (0, 1].")
+    mismatch_mean: Measured = Field(description="Mean |engine logprob - trainer logprob|, in nats.")
+    rollout_s: float
+    score_s: float
+    train_s: float
+    install_s: float
+
+
+def _named_pair(value: object) -> object:
+    return {"candidate": value[0], "baseline": value[1]} if isinstance(value, tuple) else value
+
+
+class Comparison(BaseModel):
+    """A candidate's mean beside the active policy's."""
+
+    candidate: Measured
+    baseline: Measured
+
+
+Pair = Annotated[Comparison, BeforeValidator(_named_pair)]
+
+
+class EvaluationView(_View):
+    """Held-out comparison of a candidate with the policy that it would replace."""
+
+    version: int
+    baseline_version: int
+    reward: Measured
+    baseline_reward: Measured
+    by_language: dict[str, Pair] = Field(description="Mean reward by language.")
+    fidelity: dict[str, Pair] = Field(description="Share of text in the language, by the gate's own detector.")
+    rejected: dict[str, str] = Field(description="Language to the reason it fails; empty when it passes.")
+
+
+class ParityView(_View):
+    """Engine against trainer on the probe's tokens, in nats."""
+
+    num_tokens: int
+    mean: Measured
+    max: Measured
+
+
+class RunSummary(BaseModel):
+    """One tuning run, without its steps."""
+
+    id: str
+    state: RunState = Field(description="`succeeded`, `stopped`, `rejected` and `failed` are final.")
+    started_at: datetime
+    ended_at: datetime | None
+    num_steps: int = Field(description="Steps that the run will take.")
+    steps_done: int
+    published: list[int] = Field(description="Policy versions that the run published.")
+    reason: str | None = Field(description="Why the run failed, was rejected or stopped.")
+
+    @classmethod
+    def of(cls, status: RunStatus) -> "RunSummary":
+        return cls(
+            id=status.id,
+            state=status.state,
+            started_at=status.started_at,
+            ended_at=status.ended_at,
+            num_steps=status.num_steps,
+            steps_done=len(status.steps),
+            published=list(status.published),
+            reason=status.reason,
+        )
+
+
+class RunView(RunSummary):
+    """One tuning run with a report per step."""
+
+    request: RequestView
+    steps: list[StepView]
+    evaluation: EvaluationView | None
+
+    @classmethod
+    def of(cls, status: RunStatus) -> "RunView":
+        return cls(
+            **RunSummary.of(status).model_dump(),
+            request=RequestView.model_validate(status.request),
+            steps=[StepView.model_validate(step) for step in status.steps],
+            evaluation=EvaluationView.model_validate(status.evaluation) if status.evaluation is not None else None,
+        )
+
+
+class RunList(BaseModel):
+    """Runs, newest first."""
+
+    runs: list[RunSummary]
+
+
+class PolicyView(BaseModel):
+    """One published policy; version 0 is the untuned model."""
+
+    version: int
+    active: bool = Field(description="True for the policy that new requests get.")
+    method: str = Field(description="`base` or `adapter`.")
+    parent: int | None
+    run_id: str | None = Field(description="The run that published it.")
+    created_at: datetime
+    sha256: str | None = Field(description="Digest of the manifest, which holds the digest of every file.")
+    parity: ParityView | None
+    evaluation: EvaluationView | None
+
+    @classmethod
+    def of(cls, record: PolicyRecord, active_version: int) -> "PolicyView":
+        return cls(
+            version=record.version,
+            active=record.version == active_version,
+            method=record.method,
+            parent=record.parent,
+            run_id=record.run_id,
+            created_at=record.created_at,
+            sha256=record.sha256,
+            parity=ParityView.model_validate(record.parity) if record.parity is not None else None,
+            evaluation=EvaluationView.model_validate(record.evaluation) if record.evaluation is not None else None,
+        )
+
+
+class PolicyList(BaseModel):
+    """Policies, newest first, the untuned model last."""
+
+    active_version: int
+    policies: list[PolicyView]

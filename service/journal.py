@@ -1,0 +1,278 @@
+"""The journal of episodes on the node's store: what tuning draws its prompts from.
+
+    append ─► train ─► claim: abandoned claims, then unread episodes, then random ones again ─► settle
+          └─► held  ─► held_out
+
+A hash of the prompt chooses the split, so one prompt is always on one side.
+"""
+
+import hashlib
+import json
+import random
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import zip_longest
+from typing import TypeVar, cast
+
+from agent.brief import Brief
+from agent.episode import Episode
+from agent.ports import Claim
+from service.config import StoreConfig
+from service.episode_stream import Entry, EpisodeStream
+from service.store import Store, store_errors
+
+_REGISTRY = "node:journal:streams"
+"""Set of `<tenant> <language>`: which streams exist."""
+_MAX_PENDING_READ = 1000
+_REPEATS_READ = 8
+"""Held-out episodes read per one that is wanted: repetitions of a prompt are looked past."""
+
+Source = TypeVar("Source")
+Item = TypeVar("Item")
+
+
+class Split(StrEnum):
+    """Which side of the journal an episode is on."""
+
+    TRAIN = "train"
+    HELD = "held"
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """Whose episodes in which language."""
+
+    tenant: str
+    language: str
+
+    def key(self, split: Split) -> str:
+        """The stream's key."""
+        return f"t:{self.tenant}:journal:{self.language}:{split}"
+
+
+def split_of(brief: Brief, held_out_share: float) -> Split:
+    """The split of a brief's prompt: the same for the same kind, language, instructions and text."""
+    prompt = json.dumps([brief.kind, brief.language, brief.instructions, brief.text])
+    fraction = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8]) / 2**64
+    return Split.HELD if fraction < held_out_share else Split.TRAIN
+
+
+class RedisJournal:
+    """``agent.ports.ClaimingJournal`` on Redis or Valkey.
+
+    A payload that cannot be read is reported to ``on_corrupt``, logged and skipped. A claim that nobody settles for
+    ``abandoned_after_s`` is handed out again; on an embedded store, which only this node uses, those of an earlier
+    process are handed out at once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: StoreConfig,
+        *,
+        on_corrupt: Callable[[], None] = lambda: None,
+        abandoned_after_s: float = 600.0,
+    ) -> None:
+        self._redis = store.redis
+        self._retention = config.journal_retention
+        self._held_out_share = config.held_out_share
+        self._on_corrupt = on_corrupt
+        self._sole_user = store.embedded is not None
+        self._abandoned_after_ms = int(abandoned_after_s * 1000)
+        self._consumer = secrets.token_hex(8)
+
+    async def append(self, episode: Episode) -> None:
+        """Store one episode; an id that the journal already has changes nothing.
+
+        Raises:
+            StoreError: the store could not take it.
+        """
+        shelf = Shelf(episode.brief.tenant, episode.brief.language)
+        stream = self._stream(shelf, split_of(episode.brief, self._held_out_share))
+        with store_errors("take an episode"):
+            await stream.append(
+                episode, retention=self._retention, registry=_REGISTRY, member=f"{shelf.tenant} {shelf.language}"
+            )
+
+    async def get(self, tenant: str, request_id: str) -> Episode | None:
+        """A tenant's episode by the request id that its caller saw; None when unknown or no longer kept.
+
+        Raises:
+            StoreError: the store could not be reached.
+        """
+        with store_errors("look up an episode"):
+            for shelf in await self._shelves():
+                for split in Split:
+                    if shelf.tenant == tenant and (entry := await self._stream(shelf, split).find(request_id)):
+                        return entry.episode
+        return None
+
+    async def claim(self, languages: Sequence[str], num_prompts: int, *, seed: int) -> list[Claim]:
+        """Claim up to ``num_prompts`` distinct training episodes, balanced by language, then by tenant.
+
+        No languages means all. Within a language the unclaimed episodes of every tenant go first, then settled ones
+        at random. ``seed`` also chooses which languages go first when there are more than prompts: vary it by call.
+
+        Raises:
+            StoreError: the store could not be reached.
+        """
+        rng = random.Random(seed)
+        with store_errors("hand out episodes"):
+            by_language: dict[str, list[_TenantDraw]] = {}
+            for shelf in await self._shelves(languages):
+                draw = await self._tenant_draw(shelf, num_prompts, rng)
+                by_language.setdefault(shelf.language, []).append(draw)
+            draws = [_LanguageDraw(_shuffled(tenants, rng)) for tenants in by_language.values()]
+            return await _take_turns(_shuffled(draws, rng), num_prompts)
+
+    async def settle(self, claims: Sequence[Claim]) -> None:
+        """Mark claims as done; settling twice is harmless.
+
+        Raises:
+            StoreError: the store could not be reached.
+        """
+        by_key: dict[str, list[str]] = {}
+        for claim in claims:
+            key, _, entry_id = claim.handle.partition(" ")
+            by_key.setdefault(key, []).append(entry_id)
+        with store_errors("settle episodes"):
+            for key, entry_ids in by_key.items():
+                await self._stream_at(key).settle(*entry_ids)
+
+    async def held_out(self, languages: Sequence[str], num_prompts: int) -> list[Episode]:
+        """Up to ``num_prompts`` of the newest held-out episodes, each with another prompt, balanced by language, then
+        by tenant; the same ones while the journal does not grow. No languages means all.
+
+        Raises:
+            StoreError: the store could not be reached.
+        """
+        by_language: dict[str, list[list[Episode]]] = {}
+        with store_errors("read held-out episodes"):
+            for shelf in await self._shelves(languages):
+                newest = await self._stream(shelf, Split.HELD).newest(_REPEATS_READ * num_prompts)
+                by_language.setdefault(shelf.language, []).append(newest)
+        return _interleave([_distinct(_interleave(tenants)) for tenants in by_language.values()])[:num_prompts]
+
+    async def count(self) -> dict[tuple[str, str, Split], int]:
+        """Number of episodes kept, by (tenant, language, split).
+
+        Raises:
+            StoreError: the store could not be reached.
+        """
+        with store_errors("count episodes"):
+            return {
+                (shelf.tenant, shelf.language, split): await self._stream(shelf, split).count()
+                for shelf in await self._shelves()
+                for split in Split
+            }
+
+    async def _shelves(self, languages: Sequence[str] = ()) -> list[Shelf]:
+        members = cast("set[str]", await self._redis.smembers(_REGISTRY))
+        shelves = [Shelf(*member.split(" ")) for member in sorted(members)]
+        return [shelf for shelf in shelves if not languages or shelf.language in languages]
+
+    def _stream(self, shelf: Shelf, split: Split) -> EpisodeStream:
+        return self._stream_at(shelf.key(split))
+
+    def _stream_at(self, key: str) -> EpisodeStream:
+        return EpisodeStream(self._redis, key, consumer=self._consumer, on_corrupt=self._on_corrupt)
+
+    async def _tenant_draw(self, shelf: Shelf, num_prompts: int, rng: random.Random) -> "_TenantDraw":
+        stream = self._stream(shelf, Split.TRAIN)
+        await stream.open_group()
+        abandoned = await stream.abandoned(
+            idle_ms=self._abandoned_after_ms, sole_user=self._sole_user, count=_MAX_PENDING_READ
+        )
+        count = await stream.count()
+        # At most num_prompts are handed out before, so twice as many leave enough others to draw from.
+        ranks = rng.sample(range(count), min(count, 2 * num_prompts))
+        idle_ms = 0 if self._sole_user else self._abandoned_after_ms
+        return _TenantDraw(stream, deque(abandoned), idle_ms, deque(ranks))
+
+
+class _TenantDraw:
+    """Draws from one tenant's stream for one call of ``claim``."""
+
+    def __init__(self, stream: EpisodeStream, abandoned: deque[str], idle_ms: int, ranks: deque[int]) -> None:
+        self._stream = stream
+        self._abandoned = abandoned
+        self._idle_ms = idle_ms
+        self._ranks = ranks
+        self._handed_out: set[str] = set()
+
+    async def fresh(self) -> Claim | None:
+        """The next abandoned or unread episode."""
+        while self._abandoned:
+            entry = await self._stream.take_over(self._abandoned.popleft(), idle_ms=self._idle_ms)
+            if entry and (claim := await self._claimed(entry)):
+                return claim
+        while entry := await self._stream.read_new():
+            if claim := await self._claimed(entry):
+                return claim
+        return None
+
+    async def again(self) -> Claim | None:
+        """A random episode that this call has not handed out."""
+        while self._ranks:
+            entry = await self._stream.at_rank(self._ranks.popleft())
+            if entry and entry.id not in self._handed_out and (claim := await self._claimed(entry)):
+                return claim
+        return None
+
+    async def _claimed(self, entry: Entry) -> Claim | None:
+        if entry.episode is None:
+            await self._stream.settle(entry.id)
+            return None
+        self._handed_out.add(entry.id)
+        return Claim(entry.episode, handle=f"{self._stream.key} {entry.id}")
+
+
+class _LanguageDraw:
+    """Draws from a language's tenants in turn: what is fresh anywhere, then what is not."""
+
+    def __init__(self, tenants: Sequence[_TenantDraw]) -> None:
+        self._with_fresh = deque(tenants)
+        self._with_any = deque(tenants)
+
+    async def next(self) -> Claim | None:
+        """The next claim; None when the language has no more."""
+        fresh = await _next_in_turn(self._with_fresh, _TenantDraw.fresh)
+        return fresh or await _next_in_turn(self._with_any, _TenantDraw.again)
+
+
+async def _take_turns(languages: Sequence[_LanguageDraw], num_prompts: int) -> list[Claim]:
+    turns = deque(languages)
+    claims: list[Claim] = []
+    while len(claims) < num_prompts and (claim := await _next_in_turn(turns, _LanguageDraw.next)):
+        claims.append(claim)
+    return claims
+
+
+async def _next_in_turn(turns: deque[Source], draw: Callable[[Source], Awaitable[Claim | None]]) -> Claim | None:
+    """A claim of the first source that has one; it goes to the end of the row, exhausted ones leave it."""
+    while turns:
+        source = turns.popleft()
+        if claim := await draw(source):
+            turns.append(source)
+            return claim
+    return None
+
+
+def _shuffled(items: Sequence[Item], rng: random.Random) -> list[Item]:
+    return rng.sample(items, len(items))
+
+
+def _interleave(rows: Sequence[Sequence[Item]]) -> list[Item]:
+    """The first of every row, then the second of every row, and so on."""
+    return [item for column in zip_longest(*rows) for item in column if item is not None]
+
+
+def _distinct(episodes: Sequence[Episode]) -> list[Episode]:
+    """The episodes of one language without those that repeat an earlier prompt."""
+    by_prompt: dict[tuple[str, str, str], Episode] = {}
+    for episode in episodes:
+        by_prompt.setdefault((episode.brief.kind, episode.brief.instructions, episode.brief.text), episode)
+    return list(by_prompt.values())

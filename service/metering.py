@@ -1,0 +1,79 @@
+"""Feeds the node's metrics from its parts, which know nothing of metrics."""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from agent.brief import Brief
+from agent.completion import Sampling
+from agent.episode import Reply
+from agent.errors import StoreError
+from agent.writer import ContentAgent
+from service.journal import RedisJournal
+from service.supervised_engine import SupervisedEngine
+from service.telemetry import Metrics
+from trainer.records import RunState, RunStatus
+
+log = structlog.get_logger(__name__)
+
+_JOURNAL_PERIOD_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredContent:
+    """service.http.ports.ContentPort: the content agent, counted."""
+
+    agent: ContentAgent
+    metrics: Metrics
+
+    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
+        """See ContentPort."""
+        try:
+            reply = await self.agent.write(brief, sampling, request_id=request_id)
+        except BaseException as error:
+            self.metrics.content_failed(brief.tenant, error)
+            raise
+        self.metrics.observe_reply(brief.tenant, reply)
+        return reply
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMetrics:
+    """service.http.ports.RequestMetrics: gauges are read when they are asked for."""
+
+    metrics: Metrics
+    engine: SupervisedEngine
+
+    def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
+        """See RequestMetrics."""
+        self.metrics.observe_request(method=method, route=route, status=status, duration_s=duration_s)
+
+    def render(self) -> str:
+        """See RequestMetrics."""
+        self.metrics.set_engine_ready(self.engine.state == "ready")
+        self.metrics.set_active_policy(self.engine.active_version)
+        self.metrics.set_rollouts_in_flight(self.engine.slots.num_rollouts)
+        return self.metrics.render()
+
+
+def count_run(metrics: Metrics, status: RunStatus) -> None:
+    """Count a run that ended, and what it published."""
+    metrics.run_ended(status.state.value)
+    for _ in status.published:
+        metrics.publication_ended("published")
+    if status.state in (RunState.REJECTED, RunState.FAILED):
+        metrics.publication_ended(status.state.value)
+
+
+async def watch_journal(journal: RedisJournal, metrics: Metrics) -> None:
+    """Keep the journal's gauges fresh, forever."""
+    while True:
+        try:
+            counts = await journal.count()
+            metrics.set_journal_episodes(
+                {(tenant, language, split.value): num for (tenant, language, split), num in counts.items()}
+            )
+        except StoreError as error:
+            log.warning("journal_not_counted", reason=str(error))
+        await asyncio.sleep(_JOURNAL_PERIOD_S)

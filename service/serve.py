@@ -1,0 +1,212 @@
+"""`coloq serve`: a node with its HTTP server, from start to SIGTERM or Ctrl-C.
+
+    bind the port ─► open the node (engine, store) ─► listen ─► serve … ─► finish requests in flight ─► close the node
+                     a signal ends the start                    a signal, or an engine that stays dead
+
+The port is bound first, so that a taken one is found before the engine's slow start; until the node can answer,
+connections are refused.
+"""
+
+import asyncio
+import errno
+import math
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+import uvicorn
+
+from agent.errors import EngineDead, InvalidConfig
+from service import engine_environment, models
+from service.config import NodeConfig, ServerConfig
+from service.config_file import load
+from service.http.app import create_app
+from service.http.ports import Authenticator, NodePorts, RequestMetrics
+from service.secrets import AdminKey, Secrets
+from service.telemetry import configure_logging
+
+log = structlog.get_logger(__name__)
+
+Announce = Callable[[str], None]
+_KEEP_ALIVE_S = 75
+
+
+class ServableNode(NodePorts, Protocol):
+    """A running node; service.node.Node is the real one."""
+
+    @property
+    def keys(self) -> Authenticator: ...
+
+    @property
+    def metrics(self) -> RequestMetrics: ...
+
+    @property
+    def admin(self) -> AdminKey: ...
+
+    @property
+    def gave_up(self) -> "asyncio.Future[str]":
+        """Resolved with the reason when the node cannot go on."""
+        ...
+
+
+OpenNode = Callable[[], AbstractAsyncContextManager[ServableNode]]
+
+
+def serve(config_path: Path, announce: Announce) -> None:
+    """Run a node until it is told to stop; ``announce`` gets the lines that a person needs to see.
+
+    Raises:
+        ColoqError: the node could not start, or its engine died too often to be restarted again.
+    """
+    config = load(config_path)
+    secrets = Secrets.from_environment(os.environ)
+    configure_logging(config.log_level, config.log_format)
+    model = models.resolve(config.engine.model, progress=announce)
+    engine_environment.prepare(config.engine)
+    asyncio.run(run_until_told(config, partial(_open_node, config, model, secrets), announce))
+
+
+async def run_until_told(config: NodeConfig, open_node: OpenNode, announce: Announce) -> None:
+    """Serve until SIGTERM or SIGINT; one that comes during the start ends the start.
+
+    Raises:
+        InvalidConfig: the address cannot be listened on; nothing was started.
+        EngineDead: the node could not go on. Everything is stopped.
+        ColoqError: the node could not start.
+    """
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    async with _bound(config.server) as sockets:
+        announce("Starting the engine …")
+        node_is_up = asyncio.Event()
+        serving = asyncio.create_task(_serve(config, open_node, sockets, announce, node_is_up, told))
+        await _first_of(serving, told.wait())
+        if not node_is_up.is_set():
+            serving.cancel()
+            with suppress(asyncio.CancelledError):
+                await serving
+            return
+        await serving
+
+
+@asynccontextmanager
+async def _open_node(config: NodeConfig, model: str, secrets: Secrets) -> AsyncIterator[ServableNode]:
+    from service.node import open_node  # imports vLLM, which reads the environment
+
+    async with open_node(config, model, secrets) as node:
+        yield node
+
+
+async def _serve(
+    config: NodeConfig,
+    open_node: OpenNode,
+    sockets: Sequence[socket.socket],
+    announce: Announce,
+    node_is_up: asyncio.Event,
+    told: asyncio.Event,
+) -> None:
+    async with open_node() as node:
+        node_is_up.set()
+        server = _Server(_uvicorn_config(node, config))
+        listening = asyncio.create_task(server.listen(sockets))
+        try:
+            if node.admin.plain is not None:
+                announce(f"Admin key, shown this once (keep it in COLOQ_ADMIN_KEY):\n\n  {node.admin.plain}\n")
+            await server.is_listening(listening)
+            announce(f"Ready: {_url(sockets[0])}")
+            await _first_of(listening, told.wait(), node.gave_up)
+            log.info("node_stopping", reason=node.gave_up.result() if node.gave_up.done() else "told to")
+        finally:
+            server.should_exit = True
+            await listening
+        if node.gave_up.done():
+            raise EngineDead(node.gave_up.result())
+
+
+def _uvicorn_config(node: ServableNode, config: NodeConfig) -> uvicorn.Config:
+    return uvicorn.Config(
+        create_app(node, node.keys, config, node.metrics),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(config.server.shutdown_grace_s),
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: the node decides when to stop."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+    async def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Serve on bound sockets until ``should_exit``.
+
+        Raises:
+            InvalidConfig: another process listens on the port by now.
+        """
+        try:
+            await self.serve(list(sockets))
+        except OSError as error:
+            host, port = sockets[0].getsockname()[:2]
+            raise _unusable(host, port, error) from error
+
+    async def is_listening(self, listening: "asyncio.Task[None]") -> None:
+        """Return once requests are taken; raises what ``listening`` raises before that."""
+        while not self.started and not listening.done():  # noqa: ASYNC110 - uvicorn sets a flag, no event
+            await asyncio.sleep(0.01)
+        if listening.done():
+            listening.result()
+
+
+@asynccontextmanager
+async def _bound(server: ServerConfig) -> AsyncIterator[list[socket.socket]]:
+    """Sockets bound to every address of ``server.host``, not yet listening.
+
+    Raises:
+        InvalidConfig: the address is taken, is not of this machine, or may not be used.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        binding = await loop.create_server(asyncio.Protocol, server.host, server.port, start_serving=False)
+    except OSError as error:
+        raise _unusable(server.host, server.port, error) from error
+    sockets = [bound.dup() for bound in binding.sockets]
+    binding.close()
+    try:
+        yield sockets
+    finally:
+        for bound in sockets:
+            bound.close()
+
+
+def _unusable(host: str, port: int, error: OSError) -> InvalidConfig:
+    if error.errno == errno.EADDRINUSE:
+        return InvalidConfig("server.port", f"must be free, but another process already listens on {host}:{port}")
+    return InvalidConfig("server.host", f"must be an address that can be listened on, got {host}:{port} ({error})")
+
+
+def _url(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _first_of(*awaitables: Awaitable[Any]) -> None:
+    """Return when the first is done; of the others, those made here from coroutines are cancelled."""
+    given = {item for item in awaitables if asyncio.isfuture(item)}
+    made = {asyncio.ensure_future(item) for item in awaitables if not asyncio.isfuture(item)}
+    try:
+        await asyncio.wait(given | made, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in made:
+            task.cancel()

@@ -1,0 +1,92 @@
+"""The node's store: Redis or Valkey by URL, or an embedded Valkey. What is kept there is the business of its users.
+
+Keys of a tenant begin with ``t:<tenant>:``, the node's own with ``node:``.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import redis.asyncio
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import RedisError
+
+from agent.errors import StoreError
+from service.config import StoreConfig
+from service.embedded_valkey import EmbeddedValkey, embedded_valkey
+
+log = structlog.get_logger(__name__)
+
+_MAX_CONNECTIONS = 64
+_TIMEOUT_S = 5.0
+
+
+class Store:
+    """An open store. ``redis`` answers in text; wrap its calls in ``store_errors``."""
+
+    def __init__(self, client: Redis, url: str, embedded: EmbeddedValkey | None = None) -> None:
+        self.redis = client
+        self.url = url
+        """Where the store is, for logs: never with a password."""
+        self.embedded = embedded
+        """The server that this node runs; None with a store of its own elsewhere."""
+
+    async def ping(self) -> None:
+        """Check that the store answers.
+
+        Raises:
+            StoreError: it does not.
+        """
+        with store_errors("answer"):
+            await self.redis.ping()
+
+
+@contextmanager
+def store_errors(purpose: str) -> Iterator[None]:
+    """Turn what the client raises into a StoreError: ``the store could not <purpose>: <reason>``."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise StoreError(f"the store could not {purpose}: {str(error) or type(error).__name__}") from error
+
+
+@asynccontextmanager
+async def open_store(config: StoreConfig, data_dir: Path, *, password: str | None = None) -> AsyncIterator[Store]:
+    """Connect to ``config.url``, or run an embedded Valkey on ``<data_dir>/store``, for the length of the block.
+
+    ``password`` is for ``config.url`` only.
+
+    Raises:
+        StoreError: the store does not answer or refuses the password.
+    """
+    if config.url is None:
+        async with embedded_valkey(data_dir) as server, _connected(f"unix://{server.socket_path}") as client:
+            yield Store(client, f"unix://{server.socket_path}", server)
+    else:
+        async with _connected(config.url, password) as client:
+            store = Store(client, config.url)
+            await store.ping()
+            log.info("store_connected", url=store.url)
+            yield store
+
+
+@asynccontextmanager
+async def _connected(url: str, password: str | None = None) -> AsyncIterator[Redis]:
+    pool = BlockingConnectionPool.from_url(
+        url,
+        password=password,
+        decode_responses=True,
+        # Bytes that are not text must reach the code that reports a corrupt entry, not fail inside the client.
+        encoding_errors="replace",
+        max_connections=_MAX_CONNECTIONS,
+        timeout=_TIMEOUT_S,
+        socket_timeout=_TIMEOUT_S,
+        socket_connect_timeout=_TIMEOUT_S,
+    )
+    client = redis.asyncio.Redis(connection_pool=pool)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+        await pool.aclose()

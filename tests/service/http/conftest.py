@@ -1,0 +1,52 @@
+"""An app of fakes, and a client of it."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from agent.config import AgentConfig, LanguageSettings, TenantSettings
+from service.config import NodeConfig, ServerConfig
+from service.http.app import create_app
+from service.http.fakes import FakeAuthenticator, FakeMetrics, FakeNode
+
+
+@pytest.fixture
+def node() -> FakeNode:
+    return FakeNode()
+
+
+@pytest.fixture
+def metrics() -> FakeMetrics:
+    return FakeMetrics()
+
+
+@pytest.fixture
+def config() -> NodeConfig:
+    return NodeConfig(server=ServerConfig(max_body_bytes=2048), agent=AgentConfig(hold_s=0.2, temperature=0.5))
+
+
+@pytest.fixture
+def app(node: FakeNode, config: NodeConfig, metrics: FakeMetrics) -> FastAPI:
+    acme = TenantSettings(
+        id="acme", languages={"de": LanguageSettings(brand_terms=("Klingelo",)), "en": LanguageSettings()}
+    )
+    return create_app(node, FakeAuthenticator({"tenant-key": acme}, "admin-key"), config, metrics)
+
+
+@pytest.fixture
+async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client without a key."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node") as client:
+        yield client
+
+
+@pytest.fixture
+def tenant_key() -> dict[str, str]:
+    return {"Authorization": "Bearer tenant-key"}
+
+
+@pytest.fixture
+def admin_key() -> dict[str, str]:
+    return {"Authorization": "Bearer admin-key"}

@@ -1,0 +1,309 @@
+"""The journal on real servers: what is stored, split, claimed, handed out again and settled."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from agent.brief import Brief, Kind
+from agent.completion import Completion, FinishReason, Sampling, VersionSpan
+from agent.episode import Episode, PromptRef
+from agent.errors import StoreError
+from agent.ports import Claim, ClaimingJournal
+from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
+from service.config import StoreConfig
+from service.journal import RedisJournal, Split, split_of
+from service.store import Store, open_store
+
+ALL_TRAIN = StoreConfig(held_out_share=0.0)
+MOSTLY_HELD = StoreConfig(held_out_share=0.999999)
+
+
+def episode(name: str, language: str = "pl", tenant: str = "acme", instructions: str | None = None) -> Episode:
+    """An episode whose every field differs from its default; `name` is its id and, unless given, its prompt."""
+    completion = Completion(
+        text="Zażółć\ngęślą 🙂",
+        prompt_token_ids=(1, 2, 3),
+        token_ids=(7, 8),
+        logprobs=(-0.5, -1.25),
+        sampling=Sampling(max_tokens=16, temperature=0.7, top_p=0.9, seed=5, stop=("\n\n",)),
+        finish_reason=FinishReason.STOP,
+        versions=VersionSpan(2, 3),
+    )
+    return Episode(
+        id=name,
+        created_at=datetime(2026, 11, 22, 12, 30, 15, 123456, tzinfo=UTC),
+        brief=Brief(
+            tenant=tenant,
+            kind=Kind.CREATE,
+            language=language,
+            instructions=instructions or name,
+            keywords=("żółw",),
+            min_words=3,
+            brand_terms=("Coloq",),
+        ),
+        prompt=PromptRef("v1", "create", language),
+        completions=(completion, replace(completion, text="druga")),
+        served=1,
+        verdict=LanguageVerdict("pl", Verdict.PASS, 1.0, (SentenceVerdict(0, 6, Verdict.PASS, "pl", 0.99),)),
+    )
+
+
+async def fill(journal: RedisJournal, episodes: Sequence[Episode]) -> None:
+    for item in episodes:
+        await journal.append(item)
+
+
+def ids(claims: Sequence[Claim]) -> list[str]:
+    return [claim.episode.id for claim in claims]
+
+
+def test_journal_is_a_claiming_journal() -> None:
+    """The journal has every method of the Protocol that the loop consumes."""
+
+    def check(journal: RedisJournal) -> ClaimingJournal:
+        return journal
+
+    assert check.__annotations__["return"] is ClaimingJournal
+
+
+async def test_episode_comes_back_as_it_was(any_store: Store) -> None:
+    """Text, token ids, log-probabilities, sampling, versions and verdict survive the store without a change."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await journal.append(episode("r-1"))
+    assert await journal.get("acme", "r-1") == episode("r-1")
+    assert [claim.episode for claim in await journal.claim(["pl"], 5, seed=0)] == [episode("r-1")]
+
+
+async def test_episode_is_its_tenants_own(any_store: Store) -> None:
+    """Another tenant cannot look up an episode, whatever id it asks for."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await journal.append(episode("r-1"))
+    assert await journal.get("zeta", "r-1") is None
+    assert await journal.get("acme", "r-2") is None
+
+
+async def test_keys_begin_with_the_tenant(store: Store) -> None:
+    """Everything of a tenant lies under its own prefix; the node's registry holds names only."""
+    journal = RedisJournal(store, ALL_TRAIN)
+    await journal.append(episode("r-1"))
+    assert sorted(await store.redis.keys("*")) == [
+        "node:journal:streams",
+        "t:acme:journal:pl:train",
+        "t:acme:journal:pl:train:index",
+    ]
+    assert await store.redis.smembers("node:journal:streams") == {"acme pl"}
+
+
+async def test_same_request_is_stored_once(any_store: Store) -> None:
+    """An append that is repeated after a timeout makes no second training sample."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await fill(journal, [episode("r-1"), episode("r-1"), episode("r-2")])
+    assert await journal.count() == {("acme", "pl", Split.TRAIN): 2, ("acme", "pl", Split.HELD): 0}
+
+
+def test_split_follows_the_prompt_alone() -> None:
+    """Kind, language, instructions and text choose the split; ids, tenants and limits do not."""
+    brief = episode("r-1").brief
+    shares = [split_of(replace(brief, instructions=f"prompt {n}"), 0.2) for n in range(1000)]
+    # 1000 prompts at share 0.2: 200 expected, standard deviation sqrt(1000 * 0.2 * 0.8) = 12.6; four of them are 51.
+    assert abs(Counter(shares)[Split.HELD] - 200) < 51
+    for share in (0.1, 0.5, 0.9):
+        assert split_of(brief, share) == split_of(replace(brief, tenant="zeta", max_words=9, keywords=()), share)
+    assert split_of(brief, 0.0) is Split.TRAIN
+    assert split_of(brief, 0.999999) is Split.HELD
+    # Moving a word from one field to the next makes another prompt: over 64 pairs both splits agree with p = 2^-64.
+    pairs = [(f"a{n}b", f"{n}a b") for n in range(64)]
+    assert any(
+        split_of(replace(brief, instructions=one, text="c"), 0.5) != split_of(replace(brief, instructions=other), 0.5)
+        for one, other in pairs
+    )
+
+
+async def test_held_out_prompts_are_never_claimed(any_store: Store) -> None:
+    """Training and held-out episodes do not meet: together they are all, and no prompt is on both sides."""
+    journal = RedisJournal(any_store, StoreConfig(held_out_share=0.5))
+    await fill(journal, [episode(f"r-{n}", instructions=f"prompt {n // 2}") for n in range(40)])
+    claimed = {claim.episode.id for claim in await journal.claim(["pl"], 100, seed=0)}
+    held = {item.brief.instructions for item in await journal.held_out(["pl"], 100)}
+    trained = {f"prompt {int(name[2:]) // 2}" for name in claimed}
+    assert trained | held == {f"prompt {n}" for n in range(20)}
+    assert trained & held == set()
+
+
+async def test_unread_episodes_go_first_and_are_handed_out_once(any_store: Store) -> None:
+    """While there are unread episodes, oldest first, nothing comes twice."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await fill(journal, [episode(f"r-{n}") for n in range(6)])
+    first = await journal.claim(["pl"], 4, seed=0)
+    assert ids(first) == ["r-0", "r-1", "r-2", "r-3"]
+    await journal.settle(first)
+    second = await journal.claim(["pl"], 4, seed=0)
+    assert ids(second)[:2] == ["r-4", "r-5"]
+    assert len(set(ids(second))) == 4
+
+
+async def test_settled_episodes_are_drawn_again_by_seed(any_store: Store) -> None:
+    """When unread ones run out, a seed chooses which come again: the same seed the same, another seed others."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await fill(journal, [episode(f"r-{n}") for n in range(30)])
+    await journal.settle(await journal.claim(["pl"], 30, seed=0))
+    drawn = [ids(await journal.claim(["pl"], 8, seed=seed)) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+    assert all(len(set(names)) == 8 for names in drawn)
+
+
+async def test_one_call_never_hands_out_an_episode_twice(any_store: Store) -> None:
+    """A claim of more than there is returns each episode once, though it may draw settled ones again."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await fill(journal, [episode(f"r-{n}") for n in range(3)])
+    await journal.settle(await journal.claim(["pl"], 1, seed=0))
+    assert sorted(ids(await journal.claim(["pl"], 10, seed=0))) == ["r-0", "r-1", "r-2"]
+
+
+async def test_claims_are_balanced_by_language_then_by_tenant(any_store: Store) -> None:
+    """A language or tenant with much traffic gets no more than its turn; what a small one lacks goes to the others."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await fill(journal, [episode(f"pl-{n}", "pl") for n in range(20)])
+    await fill(journal, [episode(f"pl-zeta-{n}", "pl", tenant="zeta") for n in range(3)])
+    await fill(journal, [episode(f"hi-{n}", "hi") for n in range(2)])
+    claims = await journal.claim(["pl", "hi"], 4, seed=0)
+    assert Counter((claim.episode.brief.language, claim.episode.brief.tenant) for claim in claims) == {
+        ("hi", "acme"): 2,
+        ("pl", "acme"): 1,
+        ("pl", "zeta"): 1,
+    }
+    await journal.settle(claims)
+    # 23 Polish episodes and 2 Hindi ones are all there is: 25, however many are asked for.
+    assert len(await journal.claim([], 100, seed=0)) == 25
+
+
+async def test_seed_chooses_which_languages_come_first(any_store: Store) -> None:
+    """With fewer prompts than languages no language is always left out."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    languages = ["ar", "de", "en", "es", "fr", "hi"]
+    await fill(journal, [episode(f"{code}-{n}", code) for code in languages for n in range(10)])
+    first = {(await journal.claim(languages, 1, seed=seed))[0].episode.brief.language for seed in range(24)}
+    assert len(first) > 3
+
+
+async def test_only_the_wanted_languages_are_touched(any_store: Store) -> None:
+    """A claim for one language leaves the others' unread episodes unread; an unknown language has none."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await fill(journal, [episode("pl-0", "pl"), episode("de-0", "de")])
+    assert ids(await journal.claim(["pl"], 5, seed=0)) == ["pl-0"]
+    assert await journal.claim(["sw"], 5, seed=0) == []
+    assert ids(await journal.claim(["de"], 5, seed=0)) == ["de-0"]
+
+
+async def test_claims_of_a_killed_process_are_handed_out_first(tmp_path: Path) -> None:
+    """On the embedded store, what an earlier process claimed and never settled comes before unread episodes."""
+    async with open_store(StoreConfig(), tmp_path) as store:
+        journal = RedisJournal(store, ALL_TRAIN)
+        await fill(journal, [episode(f"r-{n}") for n in range(5)])
+        claims = await journal.claim(["pl"], 3, seed=0)
+        await journal.settle(claims[:1])
+    async with open_store(StoreConfig(), tmp_path) as store:
+        again = RedisJournal(store, ALL_TRAIN)
+        assert ids(await again.claim(["pl"], 1, seed=0)) == ["r-1"]
+        assert ids(await again.claim(["pl"], 2, seed=0)) == ["r-2", "r-3"]
+
+
+async def test_claims_left_for_long_are_handed_out_again(any_store: Store) -> None:
+    """A claim that nobody settles comes back after a while, also to the process that made it; a settled one not."""
+    journal = RedisJournal(any_store, ALL_TRAIN, abandoned_after_s=0.0)
+    await fill(journal, [episode(f"r-{n}") for n in range(4)])
+    claims = await journal.claim(["pl"], 2, seed=0)
+    await journal.settle(claims[:1])
+    assert ids(await journal.claim(["pl"], 2, seed=0)) == ["r-1", "r-2"]
+
+
+async def test_another_nodes_fresh_claims_are_left_alone(redis_url: str, tmp_path: Path) -> None:
+    """On a shared store a node takes nothing over that another node may still be working on."""
+    async with open_store(StoreConfig(url=redis_url), tmp_path) as store:
+        one, other = RedisJournal(store, ALL_TRAIN), RedisJournal(store, ALL_TRAIN)
+        await fill(one, [episode(f"r-{n}") for n in range(4)])
+        assert ids(await one.claim(["pl"], 2, seed=0)) == ["r-0", "r-1"]
+        assert ids(await other.claim(["pl"], 2, seed=0)) == ["r-2", "r-3"]
+
+
+async def test_settling_twice_or_nothing_is_harmless(any_store: Store) -> None:
+    """Settling is idempotent."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await journal.append(episode("r-1"))
+    claims = await journal.claim(["pl"], 1, seed=0)
+    await journal.settle(claims)
+    await journal.settle(claims)
+    await journal.settle([])
+
+
+async def test_held_out_is_the_same_on_every_call_and_balanced(any_store: Store) -> None:
+    """The gate sees the newest held-out prompts, languages in turn, each prompt once, the same on every call."""
+    journal = RedisJournal(any_store, MOSTLY_HELD)
+    await fill(journal, [episode(f"pl-{n}", "pl", instructions=f"prompt {n % 4}") for n in range(8)])
+    await fill(journal, [episode("de-0", "de")])
+    held = await journal.held_out(["pl", "de"], 4)
+    assert [item.id for item in held] == ["de-0", "pl-7", "pl-6", "pl-5"]
+    assert await journal.held_out(["pl", "de"], 4) == held
+    assert [item.id for item in await journal.held_out(["pl"], 10)] == ["pl-7", "pl-6", "pl-5", "pl-4"]
+    assert await journal.claim(["pl", "de"], 10, seed=0) == []
+
+
+async def test_only_so_many_episodes_are_kept(any_store: Store) -> None:
+    """Past the retention the oldest episodes go; they are neither found nor drawn, and those kept are."""
+    journal = RedisJournal(any_store, StoreConfig(held_out_share=0.0, journal_retention=150))
+    await fill(journal, [episode(f"r-{n}") for n in range(400)])
+    assert (await journal.count())["acme", "pl", Split.TRAIN] == 150
+    assert await journal.get("acme", "r-0") is None
+    assert await journal.get("acme", "r-250") == episode("r-250")
+    # Streams are trimmed by whole nodes of 100 entries, so at most that many more than the retention are left.
+    assert 150 <= await any_store.redis.xlen("t:acme:journal:pl:train") < 251
+
+
+async def test_corrupt_entry_is_counted_and_skipped(any_store: Store) -> None:
+    """An entry that cannot be read is counted and passed over, by claims, look-ups and the held-out split alike."""
+    corrupt: list[str] = []
+    journal = RedisJournal(any_store, ALL_TRAIN, on_corrupt=lambda: corrupt.append("one"))
+    await journal.append(episode("r-0"))
+    for payload in ("not json", '{"id": "r-x"}', b"\xff\xfe"):
+        await any_store.redis.xadd("t:acme:journal:pl:train", {"id": "r-x", "episode": payload})
+    await any_store.redis.xadd("t:acme:journal:pl:train", {"something": "else"})
+    await journal.append(episode("r-1"))
+    assert ids(await journal.claim(["pl"], 5, seed=0)) == ["r-0", "r-1"]
+    assert len(corrupt) == 4
+    assert await any_store.redis.xlen("t:acme:journal:pl:train") == 6
+    # A prompt that is no valid brief (nothing asked for) is corrupt too, not an error of a caller.
+    await any_store.redis.rename("t:acme:journal:pl:train", "t:acme:journal:pl:held")
+    assert [item.id for item in await journal.held_out(["pl"], 5)] == ["r-1", "r-0"]
+
+
+async def test_entry_that_was_trimmed_while_claimed_is_skipped(any_store: Store) -> None:
+    """An abandoned claim whose episode is gone is passed over."""
+    journal = RedisJournal(any_store, ALL_TRAIN, abandoned_after_s=0.0)
+    await fill(journal, [episode("r-0"), episode("r-1")])
+    (claim,) = await journal.claim(["pl"], 1, seed=0)
+    await any_store.redis.xdel("t:acme:journal:pl:train", claim.handle.split(" ")[1])
+    assert ids(await journal.claim(["pl"], 5, seed=0)) == ["r-1"]
+
+
+async def test_lost_store_is_a_store_error(store: Store) -> None:
+    """Every method of the journal fails as StoreError when the store is gone."""
+    journal = RedisJournal(store, ALL_TRAIN)
+    await journal.append(episode("r-0"))
+    claims = await journal.claim(["pl"], 1, seed=0)
+    assert store.embedded is not None
+    await store.embedded.stop()
+    with pytest.raises(StoreError, match="the store could not take an episode"):
+        await journal.append(episode("r-1"))
+    with pytest.raises(StoreError, match="hand out"):
+        await journal.claim(["pl"], 1, seed=0)
+    with pytest.raises(StoreError, match="settle"):
+        await journal.settle(claims)
+    with pytest.raises(StoreError, match="held-out"):
+        await journal.held_out(["pl"], 1)
+    with pytest.raises(StoreError, match="look up"):
+        await journal.get("acme", "r-0")

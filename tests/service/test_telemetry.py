@@ -1,0 +1,190 @@
+"""Logs and metrics."""
+
+import json
+import logging
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+import structlog
+
+from agent.episode import Reply
+from agent.verdict import LanguageVerdict, Verdict
+from service.telemetry import Metrics, configure_logging
+from trainer.records import StepReport
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    """Logging is the process's own; what a test changes is put back."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    names = ("uvicorn.access", "uvicorn.error", "httpx", "httpcore", "asyncio", "vllm")
+    levels = {name: logging.getLogger(name).level for name in names}
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, quiet in levels.items():
+        logging.getLogger(name).setLevel(quiet)
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def test_json_logs_have_bound_values_and_take_in_the_standard_library(capsys: pytest.CaptureFixture[str]) -> None:
+    """Our events and a library's records are one JSON object a line, with what the context has bound."""
+    configure_logging("info", "json")
+    with structlog.contextvars.bound_contextvars(request_id="r-1", tenant="acme", policy_version=7):
+        structlog.get_logger("ours").info("policy_published", stall_ms=3.1)
+        logging.getLogger("theirs").warning("disk %s", "full")
+    ours, theirs = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    bound = {"request_id": "r-1", "tenant": "acme", "policy_version": 7}
+    assert ours.pop("timestamp").endswith("Z")
+    assert ours == bound | {"event": "policy_published", "stall_ms": 3.1, "level": "info", "logger": "ours"}
+    assert theirs.pop("timestamp").endswith("Z")
+    assert theirs == bound | {"event": "disk full", "level": "warning", "logger": "theirs"}
+
+
+def test_level_holds_back_what_is_below_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """At level `warning` neither our info events nor a library's are written."""
+    configure_logging("warning", "console")
+    structlog.get_logger("ours").info("quiet")
+    logging.getLogger("theirs").info("quiet")
+    structlog.get_logger("ours").warning("loud", n=1)
+    written = capsys.readouterr().err
+    assert "quiet" not in written
+    assert "loud" in written
+    assert "n=1" in written
+
+
+@pytest.mark.parametrize(("level", "shown"), [("info", False), ("debug", True)])
+def test_engine_and_server_talk_about_themselves_at_debug_only(
+    level: Literal["info", "debug"], shown: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """vLLM's warnings at import and uvicorn's life-cycle lines are noise to an operator; vLLM's errors are not."""
+    configure_logging(level, "console")
+    logging.getLogger("vllm.triton_utils.importing").warning("no CPU backend")
+    logging.getLogger("uvicorn.error").info("Started server process")
+    logging.getLogger("vllm.engine").error("broken")
+    written = capsys.readouterr().err
+    assert ("no CPU backend" in written, "Started server process" in written) == (shown, shown)
+    assert "broken" in written
+
+
+def test_second_set_up_replaces_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    """Setting logging up again changes the format and doubles no line."""
+    configure_logging("info", "console")
+    configure_logging("info", "json")
+    structlog.get_logger("ours").info("once")
+    assert [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()] == ["once"]
+
+
+def lines(metrics: Metrics) -> list[str]:
+    return metrics.render().splitlines()
+
+
+def test_reply_is_counted_by_tenant_and_language() -> None:
+    """A reply adds its tokens, its verdict and its duration in seconds: 250 ms is 0.25."""
+    verdict = LanguageVerdict("pl", Verdict.FAILED, 0.5, ())
+    reply = Reply("r-1", "tekst", "pl", verdict, 3, "stop", prompt_tokens=11, completion_tokens=7, duration_ms=250.0)
+    metrics = Metrics()
+    metrics.observe_reply("acme", reply)
+    metrics.observe_reply("acme", reply)
+    assert {
+        'coloq_replies_total{finish_reason="stop",language="pl",tenant="acme"} 2.0',
+        'coloq_tokens_total{language="pl",part="prompt",tenant="acme"} 22.0',
+        'coloq_tokens_total{language="pl",part="completion",tenant="acme"} 14.0',
+        'coloq_language_verdicts_total{language="pl",tenant="acme",verdict="failed"} 2.0',
+        'coloq_reply_duration_seconds_sum{language="pl"} 0.5',
+    } <= set(lines(metrics))
+
+
+def test_request_is_counted_by_route_and_status() -> None:
+    """Requests are counted by method, route template and status, their latency by method and route."""
+    metrics = Metrics()
+    metrics.observe_request(method="POST", route="/v1/content", status=200, duration_s=0.3)
+    assert 'coloq_http_requests_total{method="POST",route="/v1/content",status="200"} 1.0' in lines(metrics)
+    buckets = [line for line in lines(metrics) if line.startswith("coloq_http_request_duration_seconds_bucket")]
+    assert 'coloq_http_request_duration_seconds_bucket{le="0.25",method="POST",route="/v1/content"} 0.0' in buckets
+    assert 'coloq_http_request_duration_seconds_bucket{le="0.5",method="POST",route="/v1/content"} 1.0' in buckets
+
+
+def test_step_shows_its_last_values_and_adds_up_what_was_dropped() -> None:
+    """Gauges show the last step; counters add up over steps."""
+    report = StepReport(
+        step=1,
+        version=1,
+        num_sequences=8,
+        num_tokens=100,
+        reward_mean=0.25,
+        reward_std=0.1,
+        reward_by_language={"pl": 0.5},
+        parts={},
+        dropped={"stale": 2},
+        loss=-0.125,
+        grad_norm=2.0,
+        clip_fraction=0.0,
+        effective_sample_size=0.75,
+        mismatch_mean=0.01,
+        rollout_s=1.0,
+        score_s=0.1,
+        train_s=2.0,
+        install_s=0.05,
+    )
+    metrics = Metrics()
+    metrics.observe_step(report)
+    metrics.observe_step(report)
+    assert {
+        "coloq_tuning_steps_total 2.0",
+        "coloq_tuning_tokens_total 200.0",
+        'coloq_tuning_dropped_total{reason="stale"} 4.0',
+        "coloq_tuning_reward_mean 0.25",
+        'coloq_tuning_language_reward_mean{language="pl"} 0.5',
+        "coloq_tuning_loss -0.125",
+        "coloq_tuning_grad_norm 2.0",
+        "coloq_tuning_effective_sample_size 0.75",
+        'coloq_tuning_phase_duration_seconds_sum{phase="train"} 4.0',
+    } <= set(lines(metrics))
+
+
+def test_state_and_events_of_the_node() -> None:
+    """Gauges follow the node's state; counters its events."""
+    metrics = Metrics()
+    metrics.set_active_policy(7)
+    metrics.set_engine_ready(True)
+    metrics.set_rollouts_in_flight(12)
+    metrics.set_journal_episodes({("acme", "pl", "train"): 40})
+    metrics.engine_restarted()
+    metrics.journal_failed("acme")
+    metrics.journal_corrupt()
+    metrics.publication_ended("published")
+    metrics.run_ended("succeeded")
+    metrics.content_failed("acme", TimeoutError())
+    assert {
+        "coloq_policy_active_version 7.0",
+        "coloq_engine_ready 1.0",
+        "coloq_rollouts_in_flight 12.0",
+        'coloq_journal_episodes{language="pl",split="train",tenant="acme"} 40.0',
+        "coloq_engine_restarts_total 1.0",
+        'coloq_journal_failures_total{tenant="acme"} 1.0',
+        "coloq_journal_corrupt_total 1.0",
+        'coloq_publications_total{outcome="published"} 1.0',
+        'coloq_tuning_runs_total{state="succeeded"} 1.0',
+        'coloq_content_failures_total{error="TimeoutError",tenant="acme"} 1.0',
+    } <= set(lines(metrics))
+
+
+def test_every_metric_is_ours_and_described() -> None:
+    """Names begin with `coloq_` (the process's own with `process_`), and each has a sentence."""
+    helps = [line.split(" ", 3)[2:] for line in lines(Metrics()) if line.startswith("# HELP")]
+    assert len(helps) > 20
+    for name, sentence in helps:
+        assert name.startswith(("coloq_", "process_"))
+        assert sentence.endswith(".")
+
+
+def test_two_nodes_in_one_process_count_apart() -> None:
+    """Each node has its own registry."""
+    one, other = Metrics(), Metrics()
+    one.engine_restarted()
+    assert "coloq_engine_restarts_total 1.0" in lines(one)
+    assert "coloq_engine_restarts_total 0.0" in lines(other)
