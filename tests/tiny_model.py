@@ -45,8 +45,19 @@ def _templates() -> list[str]:
     return [(folder / f"{language}.toml").read_text(encoding="utf-8") for language in ("en", "de", "fr", "pl")]
 
 
+def _vowel_shares(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+    """[V]: each token's share of ASCII vowels, less the mean over the vocabulary."""
+    texts = [tokenizer.decode([token]) for token in range(len(tokenizer))]
+    shares = torch.tensor([sum(c in "aeiouAEIOU" for c in text) / max(len(text), 1) for text in texts])
+    return shares - shares.mean()
+
+
 def save_tiny_llama(folder: Path, *, seed: int = 0, hidden_size: int = 128, num_layers: int = 4) -> Path:
-    """Write a random Llama and its tokenizer; about 1.2 million parameters."""
+    """Write a random Llama and its tokenizer; about 1.2 million parameters.
+
+    Its head has one planted direction, along which tokens rich in vowels become likelier: a trained model has such
+    directions for what it knows, a random one has none, and GRPO would need thousands of samples to make one.
+    """
     tokenizer = train_tokenizer()
     torch.manual_seed(seed)
     config = LlamaConfig(
@@ -64,6 +75,8 @@ def save_tiny_llama(folder: Path, *, seed: int = 0, hidden_size: int = 128, num_
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config).float()
+    with torch.no_grad():
+        model.lm_head.weight[:, 0] += _vowel_shares(tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -45,9 +45,7 @@ class Learner:
         Raises:
             TrainerFailed: ``parent`` is of another shape, or a target module does not exist.
         """
-        self._run = None
-        if self._peft is not None:
-            self._base, self._peft = self._peft.unload(), None
+        self._end_run()
         self._check_targets(settings.target_modules)
         config = LoraConfig(
             r=settings.rank,
@@ -63,10 +61,11 @@ class Learner:
         except ValueError as error:
             raise TrainerFailed(f"tuning.adapter.target_modules does not fit this model: {error}") from error
         parameters = _allocate(self._peft, self._base)
-        if parent is None:
-            _initialise(parameters, settings.seed)
-        else:
-            _copy_into(parameters, parent)
+        try:
+            _fill(parameters, parent, settings.seed)
+        except TrainerFailed:
+            self._end_run()
+            raise
         optimizer = MasterAdamW(
             list(parameters.values()), learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -131,10 +130,17 @@ class Learner:
             "inference_mode": True,
         }
 
+    def _end_run(self) -> None:
+        """Take the adapter off the model, if there is one."""
+        self._run = None
+        if self._peft is not None:
+            self._base, self._peft = self._peft.unload(), None
+
     def _check_targets(self, target_modules: Sequence[str]) -> None:
         """PEFT passes over a name that matches nothing as long as another one matches."""
-        names = {name.rpartition(".")[2] for name, _ in self._base.named_modules()}
-        if missing := sorted(set(target_modules) - names):
+        names = [f".{name}" for name, _ in self._base.named_modules()]
+        missing = [target for target in target_modules if not any(name.endswith(f".{target}") for name in names)]
+        if missing:
             raise TrainerFailed(f"tuning.adapter.target_modules must name modules of this model, got {missing}")
 
     def _accumulate(self, run: "_Run", batch: TrainingBatch, rows: slice, tally: "_Tally") -> None:
@@ -225,6 +231,14 @@ def _allocate(peft: PeftModel, base: PreTrainedModel) -> dict[str, nn.Parameter]
         setattr(peft.get_submodule(path), leaf, parameter)
         parameters[_tensor_name(name)] = parameter
     return parameters
+
+
+def _fill(parameters: dict[str, nn.Parameter], parent: dict[str, Tensor] | None, seed: int) -> None:
+    """Raises TrainerFailed when ``parent`` does not fit."""
+    if parent is None:
+        _initialise(parameters, seed)
+    else:
+        _copy_into(parameters, parent)
 
 
 def _initialise(parameters: dict[str, nn.Parameter], seed: int) -> None:

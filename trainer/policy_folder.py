@@ -80,14 +80,13 @@ def read_policy(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        for name, expected in manifest["files"].items():
-            if (found := _sha256(folder / name)) != expected["sha256"]:
-                raise PublicationFailed(
-                    f"{folder.name}/{name} must have sha256 {expected['sha256'][:12]}…, got {found[:12]}…"
-                )
+        for name in (WEIGHTS, ADAPTER_CONFIG):
+            expected, found = manifest["files"][name]["sha256"], _sha256(folder / name)
+            if found != expected:
+                raise PublicationFailed(f"{folder.name}/{name} must have sha256 {expected[:12]}…, got {found[:12]}…")
         config = json.loads((folder / ADAPTER_CONFIG).read_text())
         return load_file(folder / WEIGHTS), config, _sha256(folder / MANIFEST)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise PublicationFailed(f"policy {folder.name} cannot be read: {error}") from error
 
 

@@ -84,4 +84,7 @@ def tiny_llama(*, tied: bool = False, seed: int = 0) -> LlamaForCausalLM:
         bos_token_id=1,
         eos_token_id=2,
     )
-    return LlamaForCausalLM(config).float().eval()
+    model = LlamaForCausalLM(config)
+    model.float()
+    model.eval()
+    return model

@@ -31,22 +31,21 @@ def test_each_sibling_gets_its_advantage() -> None:
 @pytest.mark.parametrize(
     ("unfit", "score", "reason"),
     [
-        (completion(), BAD, "ungradable"),
+        (completion(version=5), BAD, "ungradable"),
         (completion(version=2), 1.0, "stale"),
-        (completion(sampling=Sampling(16, top_p=0.9)), 1.0, "truncated_sampling"),
-        (completion(sampling=Sampling(16, top_k=40)), 1.0, "truncated_sampling"),
-        (completion(sampling=Sampling(16, min_p=0.1)), 1.0, "truncated_sampling"),
-        (completion(sampling=Sampling(16, temperature=0.0)), 1.0, "truncated_sampling"),
-        (completion(()), 1.0, "empty"),
+        (completion(version=5, sampling=Sampling(16, top_p=0.9)), 1.0, "truncated_sampling"),
+        (completion(version=5, sampling=Sampling(16, top_k=40)), 1.0, "truncated_sampling"),
+        (completion(version=5, sampling=Sampling(16, min_p=0.1)), 1.0, "truncated_sampling"),
+        (completion(version=5, sampling=Sampling(16, temperature=0.0)), 1.0, "truncated_sampling"),
+        (completion((), version=5), 1.0, "empty"),
     ],
 )
 def test_an_unfit_sibling_is_counted_and_left_out_of_the_mean(
     unfit: Completion, score: float | Ungradable, reason: str
 ) -> None:
     """The other two keep mean (0.2 + 0.6) / 2 = 0.4 as if it had never been sampled."""
-    sequences, dropped = _sequences(
-        (completion(version=5), 0.2), (unfit, score), (completion(version=5), 0.6), current_version=5
-    ) if reason == "stale" else _sequences((completion(), 0.2), (unfit, score), (completion(), 0.6))
+    fit = completion(version=5)
+    sequences, dropped = _sequences((fit, 0.2), (unfit, score), (fit, 0.6), current_version=5)
     assert [sequence.advantage for sequence in sequences] == pytest.approx([-0.2, 0.2])
     assert +dropped == Counter({reason: 1})
 

@@ -1,0 +1,49 @@
+"""The shipped fakes keep the contracts of their ports."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.errors import NotFound, PublicationFailed, TrainerFailed
+from trainer.fakes import FakeSink, FakeTrainer, MemoryLedger
+from trainer.ports import PolicyLedger, PolicyMetadata, PolicySink, TrainerPort
+
+
+def test_fakes_are_their_ports() -> None:
+    """Type checkers hold the fakes to the Protocols through these assignments."""
+    trainer: TrainerPort = FakeTrainer()
+    sink: PolicySink = FakeSink()
+    ledger: PolicyLedger = MemoryLedger()
+    assert all((trainer, sink, ledger))
+
+
+async def test_only_what_is_kept_can_be_installed_or_saved() -> None:
+    """As in the engine process."""
+    trainer = FakeTrainer()
+    with pytest.raises(PublicationFailed):
+        await trainer.install(1)
+    with pytest.raises(PublicationFailed):
+        await trainer.save(Path("v1"), PolicyMetadata(1, 0, "run_a", "tiny"))
+    assert await trainer.load(Path("v1"), 1) == await trainer.save(Path("v1"), PolicyMetadata(1, 0, "run_a", "tiny"))
+    await trainer.install(1)
+    assert trainer.installed == [1]
+
+
+async def test_a_scripted_failure_is_raised_after_it_is_recorded() -> None:
+    """What was tried is in the events; nothing came of it."""
+    trainer = FakeTrainer()
+    trainer.failures["install"] = TrainerFailed("no")
+    with pytest.raises(TrainerFailed):
+        await trainer.install(1)
+    assert (trainer.events, trainer.installed) == (["install 1"], [])
+
+
+async def test_the_ledger_begins_with_the_base_model() -> None:
+    """Versions rise from 1; what was never published is not found."""
+    ledger = MemoryLedger()
+    assert [await ledger.next_version(), await ledger.next_version()] == [1, 2]
+    assert [record.version for record in await ledger.policies()] == [0]
+    with pytest.raises(NotFound):
+        await ledger.policy(1)
+    with pytest.raises(NotFound):
+        await ledger.run("run_a")

@@ -1,0 +1,272 @@
+"""One adapter on one model: where it starts, which way it moves, and what cannot change it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from agent.errors import TrainerFailed
+from tests.trainer.samples import SETTINGS, completion, tiny_llama
+from trainer.batch import TrainingBatch, build_batch
+from trainer.group import TrainingSequence
+from trainer.learner import Learner
+from trainer.ports import LearnerSettings
+
+PROMPTS = [(3, 4, 5), (6, 7), (8, 9, 10, 11), (12,)]
+REPLIES = [(20, 21, 22), (30, 31), (40,), (20, 31, 40, 41, 42)]
+ADVANTAGES = [1.0, -0.5, 0.75, -1.25]
+
+
+def _learner(settings: LearnerSettings = SETTINGS) -> Learner:
+    learner = Learner(tiny_llama(), base_model="tiny")
+    learner.begin(settings, None)
+    return learner
+
+
+def _batch(learner: Learner, *rows: int) -> TrainingBatch:
+    """On-policy: behaviour log-probabilities are the learner's own."""
+    rows = rows or (0, 1, 2, 3)
+    sequences = []
+    for row in rows:
+        (logprobs,) = learner.logprobs([PROMPTS[row]], [REPLIES[row]])
+        sampled = completion(REPLIES[row], prompt=PROMPTS[row], logprobs=tuple(logprobs))
+        sequences.append(TrainingSequence(sampled, ADVANTAGES[row], "de"))
+    return build_batch(sequences)
+
+
+def _assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], atol: float) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
+
+
+def test_a_fresh_adapter_changes_nothing() -> None:
+    """B is zero, so the first policy's log-probabilities are the base model's."""
+    base = Learner(tiny_llama(), base_model="tiny").logprobs(PROMPTS, REPLIES)
+    assert _learner().logprobs(PROMPTS, REPLIES) == base
+    fresh = _learner().snapshot()
+    assert all(bool(value.any()) == (".lora_A." in name) for name, value in fresh.items())
+
+
+def test_logprobs_are_log_softmax_of_the_model_s_logits() -> None:
+    """Prompt (3, 4, 5), reply (20, 21, 22): positions 2, 3 and 4 predict the reply."""
+    (values,) = Learner(tiny_llama(), base_model="tiny").logprobs([PROMPTS[0]], [REPLIES[0]])
+    with torch.no_grad():
+        logits = tiny_llama()(input_ids=torch.tensor([[3, 4, 5, 20, 21, 22]])).logits[0]
+    expected = torch.log_softmax(logits, dim=1)[[2, 3, 4], [20, 21, 22]]
+    assert values == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_steps_make_good_replies_likelier_and_bad_ones_less_likely() -> None:
+    """Replies 0 and 2 have a positive advantage, 1 and 3 a negative one."""
+    learner = _learner()
+    before = [sum(row) for row in learner.logprobs(PROMPTS, REPLIES)]
+    for _ in range(3):
+        learner.step(_batch(learner))
+    after = [sum(row) for row in learner.logprobs(PROMPTS, REPLIES)]
+    assert [late > early for early, late in zip(before, after, strict=True)] == [True, False, True, False]
+
+
+def test_one_on_policy_step_as_it_is_reported() -> None:
+    """Ratios and weights are 1: the loss is minus the mean advantage, (1 - 0.5 + 0.75 - 1.25) / 4 = 0."""
+    learner = _learner()
+    result = learner.step(_batch(learner))
+    assert result.loss == pytest.approx(0, abs=1e-6)
+    assert result.effective_sample_size == pytest.approx(1)
+    assert result.mismatch_mean == pytest.approx(0, abs=1e-6)
+    assert result.clip_fraction == 0
+    assert result.grad_norm > 0
+
+
+def test_mismatch_and_truncated_weights_are_reported() -> None:
+    """The engine recorded every token log 4 too low: weights are 4, truncated to 2, and equal, so nothing is lost.
+
+    The loss is minus twice the mean advantage of rows 0 and 2: -2 (1 + 0.75) / 2 = -1.75.
+    """
+    learner = _learner()
+    batch = _batch(learner, 0, 2)
+    shifted = np.where(batch.mask, batch.behaviour_logprobs - np.log(4), 0).astype(np.float32)
+    result = learner.step(replace(batch, behaviour_logprobs=shifted))
+    assert result.loss == pytest.approx(-1.75, abs=1e-5)
+    assert result.mismatch_mean == pytest.approx(np.log(4), abs=1e-5)
+    assert result.effective_sample_size == pytest.approx(1)
+
+
+@pytest.mark.parametrize("microbatch_size", [1, 2, 3])
+def test_micro_batches_add_up_to_the_whole_batch(microbatch_size: int) -> None:
+    """Also when the last one is smaller: the same loss, gradient and next policy."""
+    whole, parts = _learner(), _learner(replace(SETTINGS, microbatch_size=microbatch_size))
+    one, other = whole.step(_batch(whole)), parts.step(_batch(parts))
+    assert other.loss == pytest.approx(one.loss, abs=1e-6)
+    assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
+    assert other.effective_sample_size == pytest.approx(one.effective_sample_size)
+    after, expected = (learner.logprobs(PROMPTS, REPLIES) for learner in (parts, whole))
+    for ours, theirs in zip(after, expected, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def test_padding_changes_nothing() -> None:
+    """A batch padded to four times the length, with other tokens in the padding, makes the same step."""
+    plain, padded = _learner(), _learner()
+    batch = _batch(plain)
+    width = ((0, 0), (0, 96))
+    wide = TrainingBatch(
+        token_ids=np.pad(np.where(batch.token_ids == 0, 17, batch.token_ids), width, constant_values=23),
+        mask=np.pad(batch.mask, width),
+        behaviour_logprobs=np.pad(batch.behaviour_logprobs, width),
+        advantages=batch.advantages,
+        temperature=batch.temperature,
+        oldest_version=0,
+    )
+    assert padded.step(wide).grad_norm == pytest.approx(plain.step(batch).grad_norm, rel=1e-5)
+    _assert_close(padded.snapshot(), plain.snapshot(), atol=1e-5)
+
+
+def test_logit_chunks_change_nothing() -> None:
+    """Eleven sampled tokens, in one chunk or in six."""
+    whole, chunked = (
+        _learner(replace(SETTINGS, logit_chunk_tokens=1000)),
+        _learner(replace(SETTINGS, logit_chunk_tokens=2)),
+    )
+    batch = _batch(whole)
+    assert chunked.step(batch).grad_norm == pytest.approx(whole.step(batch).grad_norm, rel=1e-5)
+
+
+def test_a_gradient_longer_than_the_bound_is_scaled_down() -> None:
+    """AdamW's first step does not depend on the gradient's length, so the bound shows in the reported norm only."""
+    learner = _learner(replace(SETTINGS, max_grad_norm=1e-9))
+    batch = _batch(learner)
+    bounded = learner.step(batch).grad_norm
+    assert bounded == pytest.approx(_learner().step(batch).grad_norm)
+
+
+@pytest.mark.parametrize("poison", ["advantages", "behaviour_logprobs"])
+def test_a_loss_that_is_not_finite_changes_nothing(poison: str) -> None:
+    """The step is refused, the weights stay, and the next clean step goes as if nothing had been."""
+    learner, untouched = _learner(), _learner()
+    batch = _batch(learner)
+    before = learner.snapshot()
+    bad = replace(batch, **{poison: np.full_like(getattr(batch, poison), np.nan)})
+    with pytest.raises(TrainerFailed, match="must be finite"):
+        learner.step(bad)
+    _assert_close(learner.snapshot(), before, atol=0)
+    learner.step(batch)
+    untouched.step(batch)
+    _assert_close(learner.snapshot(), untouched.snapshot(), atol=0)
+
+
+def test_one_bad_row_spoils_the_whole_step() -> None:
+    """A NaN in the last micro-batch does not leave the first ones' gradient behind."""
+    learner = _learner(replace(SETTINGS, microbatch_size=1))
+    batch = _batch(learner)
+    before = learner.snapshot()
+    advantages = batch.advantages.copy()
+    advantages[-1] = np.nan
+    with pytest.raises(TrainerFailed):
+        learner.step(replace(batch, advantages=advantages))
+    _assert_close(learner.snapshot(), before, atol=0)
+
+
+def test_an_update_that_is_not_finite_changes_nothing() -> None:
+    """An infinite learning rate ends the step before it reaches the weights."""
+    learner = _learner(replace(SETTINGS, learning_rate=float("inf")))
+    before = learner.snapshot()
+    with pytest.raises(TrainerFailed, match="updated weights"):
+        learner.step(_batch(learner))
+    _assert_close(learner.snapshot(), before, atol=0)
+
+
+def test_a_step_that_raised_leaves_no_gradient() -> None:
+    """Advantages of another batch make the second micro-batch fail; the next step is a clean one."""
+    settings = replace(SETTINGS, microbatch_size=2)
+    learner, untouched = _learner(settings), _learner(settings)
+    batch = _batch(learner)
+    outside = batch.token_ids.copy()
+    outside[3, 0] = 10_000
+    with pytest.raises(IndexError):
+        learner.step(replace(batch, token_ids=outside))
+    learner.step(batch)
+    untouched.step(batch)
+    _assert_close(learner.snapshot(), untouched.snapshot(), atol=0)
+
+
+def test_a_run_may_go_on_from_a_parent() -> None:
+    """The parent's weights come back exactly, and the base model has not been touched."""
+    learner = _learner()
+    learner.step(_batch(learner))
+    parent, logprobs = learner.snapshot(), learner.logprobs(PROMPTS, REPLIES)
+    learner.begin(SETTINGS, None)
+    assert learner.logprobs(PROMPTS, REPLIES) == Learner(tiny_llama(), base_model="tiny").logprobs(PROMPTS, REPLIES)
+    learner.begin(SETTINGS, parent)
+    _assert_close(learner.snapshot(), parent, atol=0)
+    assert learner.logprobs(PROMPTS, REPLIES) == logprobs
+
+
+def test_a_snapshot_is_a_copy() -> None:
+    """Later steps do not change what was kept as a version."""
+    learner = _learner()
+    kept = learner.snapshot()
+    before = {name: value.clone() for name, value in kept.items()}
+    learner.step(_batch(learner))
+    _assert_close(kept, before, atol=0)
+
+
+def test_a_parent_of_another_rank_is_refused() -> None:
+    """The message names the first tensor that differs; no run has begun then."""
+    parent = _learner(replace(SETTINGS, rank=2)).snapshot()
+    learner = _learner()
+    with pytest.raises(TrainerFailed, match=r"12 tensors differ, the first is base_model\.model\.model\.layers\.0\."):
+        learner.begin(SETTINGS, parent)
+    with pytest.raises(TrainerFailed, match="must begin"):
+        learner.snapshot()
+    assert learner.logprobs(PROMPTS, REPLIES) == Learner(tiny_llama(), base_model="tiny").logprobs(PROMPTS, REPLIES)
+
+
+def test_target_modules_must_exist() -> None:
+    """PEFT would pass over the unknown one; a run can begin after the refusal."""
+    learner = _learner()
+    with pytest.raises(TrainerFailed, match=r"must name modules of this model, got \['qkv'\]"):
+        learner.begin(replace(SETTINGS, target_modules=("q_proj", "qkv")), None)
+    with pytest.raises(TrainerFailed, match="does not fit this model"):
+        learner.begin(replace(SETTINGS, target_modules=("self_attn",)), None)
+    learner.begin(SETTINGS, None)
+    assert learner.step(_batch(learner)).grad_norm > 0
+
+
+def test_a_target_may_be_named_with_its_parent() -> None:
+    """As PEFT matches names: by their last parts."""
+    learner = _learner(replace(SETTINGS, target_modules=("self_attn.q_proj",)))
+    assert len(learner.snapshot()) == 4
+
+
+def test_the_seed_decides_the_run() -> None:
+    """The same seed makes the same adapter, whatever was drawn elsewhere; another seed another one."""
+    one = _learner().snapshot()
+    torch.rand(5)
+    _assert_close(_learner().snapshot(), one, atol=0)
+    other = _learner(replace(SETTINGS, seed=1)).snapshot()
+    name = next(name for name in one if ".lora_A." in name)
+    assert not torch.equal(one[name], other[name])
+
+
+def test_the_process_s_random_state_is_left_alone() -> None:
+    """It belongs to the engine, which shares the process: neither a start nor a step draws from it."""
+    learner = Learner(tiny_llama(), base_model="tiny")
+    state = torch.get_rng_state()
+    learner.begin(SETTINGS, None)
+    learner.step(_batch(learner))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_adapters_compute_in_the_model_s_precision() -> None:
+    """A bf16 model gets bf16 adapters; their masters are in fp32."""
+    learner = Learner(tiny_llama().bfloat16(), base_model="tiny")
+    learner.begin(SETTINGS, None)
+    assert {value.dtype for value in learner.snapshot().values()} == {torch.bfloat16}
+    assert learner.step(_batch(learner)).grad_norm > 0
+
+
+def test_nothing_steps_before_a_run_begins() -> None:
+    """The error says what is missing."""
+    with pytest.raises(TrainerFailed, match="a run must begin before it can step"):
+        Learner(tiny_llama(), base_model="tiny").step(_batch(_learner()))

@@ -1,0 +1,42 @@
+"""Engine against trainer, token by token."""
+
+import math
+
+import pytest
+
+from agent.errors import ParityFailed
+from agent.fakes import CharEncoder, FakeEngine
+from agent.ports import Priority
+from trainer.fakes import FakeTrainer
+from trainer.parity import PROBE_TEXTS, ParityProbe
+
+
+def _probe(engine_logprob: float, trainer_logprob: float) -> tuple[ParityProbe, FakeEngine]:
+    engine = FakeEngine(lambda request: "abc", logprob=engine_logprob)
+    return ParityProbe(engine, FakeTrainer(logprob=trainer_logprob), CharEncoder(), max_mean=0.1), engine
+
+
+async def test_a_difference_within_the_bound_passes() -> None:
+    """Six prompts of three letters and a stop token: 24 tokens, each 0.0625 apart."""
+    probe, engine = _probe(-0.5, -0.5625)
+    report = await probe.check(7)
+    assert (report.num_tokens, report.mean, report.max) == (24, 0.0625, 0.0625)
+    assert len(engine.requests) == len(PROBE_TEXTS)
+    assert {(r.policy_version, r.priority, r.sampling.temperature) for r in engine.requests} == {
+        (7, Priority.PROBE, 1.0)
+    }
+
+
+async def test_a_difference_above_the_bound_fails() -> None:
+    """In either direction; the message has the bound, what came, and the version."""
+    for trainer_logprob in (-0.75, -0.25):
+        probe, _ = _probe(-0.5, trainer_logprob)
+        with pytest.raises(ParityFailed, match=r"at most 0.1, got 0.25 over 24 tokens of version 7"):
+            await probe.check(7)
+
+
+async def test_a_difference_that_is_no_number_fails() -> None:
+    """NaN is not above any bound, and must not pass for it."""
+    probe, _ = _probe(-0.5, math.nan)
+    with pytest.raises(ParityFailed, match="got nan"):
+        await probe.check(7)

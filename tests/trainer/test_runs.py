@@ -1,0 +1,204 @@
+"""Tuning runs as operators see them."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from agent.completion import Completion
+from agent.errors import Conflict, EngineDead, InvalidInput, NotFound, StoreError, TrainerFailed
+from agent.ports import GenerateRequest
+from tests.trainer.samples import episode
+from tests.trainer.tuning import CONFIG, Node
+from trainer.records import RunRequest, RunState, RunStatus
+from trainer.runs import TuningRuns
+
+EPISODES = [episode(number, language) for language in ("de", "pl") for number in range(1, 7)]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path, EPISODES)
+
+
+async def _ended(node: Node, run_id: str) -> RunStatus:
+    async with asyncio.timeout(10):
+        while True:
+            status = await node.runs.status(run_id)
+            if status.state.final:
+                return status
+            await asyncio.sleep(0.005)
+
+
+async def test_a_run_succeeds(node: Node) -> None:
+    """It starts running at once, and ends with three steps and one published version, also in the ledger."""
+    started = await node.runs.start(RunRequest())
+    assert (started.state, started.num_steps, node.runs.summary) == (RunState.RUNNING, 3, "running")
+    status = await _ended(node, started.id)
+    assert (status.state, status.reason, status.published) == (RunState.SUCCEEDED, None, (3,))
+    assert [report.step for report in status.steps] == [1, 2, 3]
+    assert status.ended_at is not None
+    assert status.ended_at >= status.started_at
+    await asyncio.sleep(0)
+    assert await node.ledger.run(started.id) == status
+    assert node.runs.summary == "idle"
+
+
+async def test_metrics_hear_of_every_step_and_of_the_end(node: Node) -> None:
+    """Through the two callbacks."""
+    versions: list[int] = []
+    ends: list[RunStatus] = []
+    node.runs = TuningRuns(
+        node.loop, node.ledger, CONFIG, ("de", "pl"), lambda report: versions.append(report.version), ends.append
+    )
+    status = await _ended(node, (await node.runs.start(RunRequest())).id)
+    assert versions == [1, 2, 3]
+    assert ends == [status]
+
+
+async def test_a_second_start_is_refused_with_the_running_id(node: Node) -> None:
+    """And is possible once the first has ended."""
+    first = await node.runs.start(RunRequest())
+    with pytest.raises(Conflict) as refusal:
+        await node.runs.start(RunRequest())
+    assert refusal.value.blocking_id == first.id
+    await _ended(node, first.id)
+    second = await node.runs.start(RunRequest(steps=1))
+    assert second.id != first.id
+    await _ended(node, second.id)
+    assert {status.id for status in await node.runs.list()} == {first.id, second.id}
+
+
+async def test_an_unknown_language_is_refused(node: Node) -> None:
+    """The message lists what tenants have; nothing was started."""
+    with pytest.raises(InvalidInput, match="languages: must be among de, pl, got fr"):
+        await node.runs.start(RunRequest(languages=("de", "fr")))
+    assert await node.runs.list() == []
+
+
+async def test_without_tenants_there_is_nothing_to_tune_on(tmp_path: Path) -> None:
+    """Whatever is asked for."""
+    for request in (RunRequest(), RunRequest(languages=("de",))):
+        with pytest.raises(InvalidInput, match="no tenant is configured"):
+            await Node(tmp_path, EPISODES, languages=()).runs.start(request)
+
+
+async def test_a_trainer_failure_is_the_reason(node: Node) -> None:
+    """Readiness shows it until a later run does better; nothing was published."""
+    node.trainer.failures["step"] = TrainerFailed("loss and gradient norm must be finite, got nan and nan")
+    status = await _ended(node, (await node.runs.start(RunRequest())).id)
+    assert (status.state, status.published) == (RunState.FAILED, ())
+    assert status.reason == "loss and gradient norm must be finite, got nan and nan"
+    assert node.runs.summary == f"stopped: {status.reason}"
+    node.trainer.failures.clear()
+    await _ended(node, (await node.runs.start(RunRequest())).id)
+    assert node.runs.summary == "idle"
+
+
+async def test_a_dead_engine_is_the_reason(node: Node) -> None:
+    """Rollouts run at the same time; one reason is given, in the engine's own words."""
+    node.engine.failure = EngineDead("the engine process died")
+    status = await _ended(node, (await node.runs.start(RunRequest())).id)
+    assert (status.state, status.reason) == (RunState.FAILED, "the engine process died")
+
+
+async def test_an_empty_journal_is_the_reason(tmp_path: Path) -> None:
+    """With what to do about it."""
+    node = Node(tmp_path, [])
+    status = await _ended(node, (await node.runs.start(RunRequest(languages=("pl",)))).id)
+    assert status.state is RunState.FAILED
+    assert status.reason == "the journal has no training prompts in pl: send content requests first"
+
+
+async def test_without_spread_the_reason_has_counts(tmp_path: Path) -> None:
+    """Every reply scored 0.5."""
+    node = Node(tmp_path, EPISODES, judge=lambda sample: 0.5)
+    status = await _ended(node, (await node.runs.start(RunRequest())).id)
+    assert status.state is RunState.FAILED
+    assert "dropped replies by reason: {'no_spread': 20}" in str(status.reason)
+
+
+async def test_a_rejected_candidate_is_no_failure(node: Node) -> None:
+    """The gate has nothing to compare on here, so it rejects; nothing is published and readiness is idle."""
+    status = await _ended(node, (await node.runs.start(RunRequest(gate=True))).id)
+    assert (status.state, status.published, node.sink.active_version) == (RunState.REJECTED, (), 0)
+    assert str(status.reason).startswith("the gate needs held-out prompts in de, pl")
+    assert node.runs.summary == "idle"
+
+
+async def test_an_unexpected_error_ends_the_run_only(tmp_path: Path) -> None:
+    """The boundary records type and message; another run can start."""
+
+    def broken(request: GenerateRequest) -> str:
+        raise ZeroDivisionError("a defect")
+
+    node = Node(tmp_path, EPISODES, reply=broken)
+    status = await _ended(node, (await node.runs.start(RunRequest())).id)
+    assert (status.state, status.reason) == (RunState.FAILED, "ZeroDivisionError: a defect")
+    assert node.runs.summary == "stopped: ZeroDivisionError: a defect"
+
+
+class _Held:
+    """Rollouts wait until they are let go."""
+
+    def __init__(self, node: Node) -> None:
+        self.waiting = asyncio.Event()
+        self.go = asyncio.Event()
+        self._generate = node.engine.generate
+        node.engine.generate = self._held  # type: ignore[method-assign]  # the engine is slow in this test
+
+    async def _held(self, request: GenerateRequest) -> Completion:
+        self.waiting.set()
+        await self.go.wait()
+        return await self._generate(request)
+
+
+async def test_a_run_stops_after_its_current_step(node: Node) -> None:
+    """Stopping until then; the step in progress is carried out, nothing is published."""
+    held = _Held(node)
+    started = await node.runs.start(RunRequest())
+    await held.waiting.wait()
+    assert (await node.runs.stop(started.id)).state is RunState.STOPPING
+    held.go.set()
+    status = await _ended(node, started.id)
+    assert (status.state, status.reason) == (RunState.STOPPED, "stopped by an operator")
+    assert (len(status.steps), status.published) == (1, ())
+
+
+async def test_stopping_what_has_ended_changes_nothing(node: Node) -> None:
+    """The final status comes back; an unknown run is not found."""
+    status = await _ended(node, (await node.runs.start(RunRequest(steps=1))).id)
+    assert await node.runs.stop(status.id) == status
+    with pytest.raises(NotFound):
+        await node.runs.stop("run_unknown")
+
+
+async def test_closing_the_node_stops_the_run(node: Node) -> None:
+    """It is recorded as stopped, and no candidate is left in the engine."""
+    held = _Held(node)
+    started = await node.runs.start(RunRequest())
+    await held.waiting.wait()
+    await node.runs.close()
+    status = await node.ledger.run(started.id)
+    assert (status.state, status.reason) == (RunState.STOPPED, "the node is stopping")
+    assert (node.slots.installed, node.trainer.kept) == ((), set())
+    await node.runs.close()
+
+
+async def test_a_store_that_fails_at_the_start_starts_nothing(node: Node) -> None:
+    """The caller hears of it, and can try again."""
+    node.ledger.failures["save_run"] = StoreError("no")
+    with pytest.raises(StoreError):
+        await node.runs.start(RunRequest())
+    node.ledger.failures.clear()
+    await _ended(node, (await node.runs.start(RunRequest(steps=1))).id)
+
+
+async def test_an_end_that_cannot_be_stored_is_still_known(node: Node) -> None:
+    """The store fails from the first step on: the run ends failed, and is not shown as running for ever."""
+    started = await node.runs.start(RunRequest())
+    node.ledger.failures["save_run"] = StoreError("the store is gone")
+    status = await _ended(node, started.id)
+    assert (status.state, status.reason) == (RunState.FAILED, "the store is gone")
+    assert [known.state for known in await node.runs.list()] == [RunState.FAILED]
+    assert (await node.ledger.run(started.id)).state is RunState.RUNNING

@@ -1,0 +1,102 @@
+"""The learner's thread: commands in, answers out, in order, whatever they raise."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.samples import SETTINGS, completion, tiny_llama
+from trainer import messages
+from trainer.batch import build_batch
+from trainer.group import TrainingSequence
+from trainer.learner import Learner
+from trainer.policy_folder import policy_folder
+from trainer.ports import PolicyMetadata
+from trainer.thread import LearnerThread
+
+STEP = messages.Step.of(
+    build_batch([TrainingSequence(completion((20, 21)), 1.0, "de"), TrainingSequence(completion((22,)), -1.0, "de")]), 1
+)
+SCORE = messages.Logprobs([[1, 2]], [[20, 21]])
+
+
+@pytest.fixture
+def thread() -> LearnerThread:
+    return LearnerThread(Learner(tiny_llama(), base_model="tiny"))
+
+
+def _answer(thread: LearnerThread, ticket: int) -> messages.Answer:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        answer = thread.poll(ticket)
+        if answer is not None:
+            return answer
+        time.sleep(0.005)
+    raise TimeoutError(f"no answer to {ticket}")
+
+
+def _ask(thread: LearnerThread, command: messages.Command) -> messages.Answer:
+    return _answer(thread, thread.submit(command))
+
+
+def test_commands_run_in_order(thread: LearnerThread) -> None:
+    """All are handed over at once; the step finds the run begun before it, the score finds the step."""
+    tickets = [thread.submit(command) for command in (SCORE, messages.Begin(SETTINGS, None), STEP, SCORE)]
+    before, begun, step, after = [_answer(thread, ticket) for ticket in tickets]
+    assert begun == messages.Done()
+    assert isinstance(step, messages.Done)
+    assert step.step is not None
+    assert isinstance(before, messages.Done)
+    assert isinstance(after, messages.Done)
+    assert before.logprobs != after.logprobs
+
+
+def test_an_answer_is_given_once(thread: LearnerThread) -> None:
+    """Nothing piles up for callers who have gone on; a ticket that nobody has is just not done."""
+    ticket = thread.submit(messages.Forget(3))
+    assert _answer(thread, ticket) == messages.Done()
+    assert thread.poll(ticket) is None
+    assert thread.poll(99) is None
+
+
+def test_a_command_that_raises_is_answered_and_the_thread_lives_on(thread: LearnerThread) -> None:
+    """A step before any run, a token outside of the vocabulary, a folder that is not there; then all goes well."""
+    assert _ask(thread, STEP) == messages.Failed("TrainerFailed: a run must begin before it can step")
+    unknown = _ask(thread, messages.Logprobs([[1]], [[9999]]))
+    assert isinstance(unknown, messages.Failed)
+    assert unknown.reason.startswith("IndexError: ")
+    missing = _ask(thread, messages.Load("nowhere/v5", 5))
+    assert isinstance(missing, messages.Failed)
+    assert missing.publication
+    assert _ask(thread, messages.Begin(SETTINGS, None)) == messages.Done()
+
+
+def test_versions_are_kept_until_they_are_forgotten(thread: LearnerThread, tmp_path: Path) -> None:
+    """Step keeps, save writes what was kept, load keeps what was written, forget frees; the digests agree."""
+    _ask(thread, messages.Begin(SETTINGS, None))
+    _ask(thread, STEP)
+    assert set(thread.kept) == set(thread.configs) == {1}
+    folder = str(policy_folder(tmp_path, 1))
+    saved = _ask(thread, messages.Save(folder, PolicyMetadata(1, 0, "run_a", "tiny")))
+    assert _ask(thread, messages.Forget(1)) == messages.Done()
+    assert thread.kept == {}
+    assert thread.configs == {}
+    assert _ask(thread, messages.Load(folder, 1)) == saved
+    assert set(thread.kept) == {1}
+    assert _ask(thread, messages.Begin(SETTINGS, folder)) == messages.Done()
+
+
+def test_a_version_that_is_not_kept_cannot_be_written(thread: LearnerThread, tmp_path: Path) -> None:
+    """A publication fails then, not the learner."""
+    answer = _ask(thread, messages.Save(str(tmp_path / "v2"), PolicyMetadata(2, 0, "run_a", "tiny")))
+    assert answer == messages.Failed("version 2 is not kept, only []", publication=True)
+
+
+def test_a_step_that_fails_keeps_nothing(thread: LearnerThread) -> None:
+    """There is no version then that could be installed."""
+    _ask(thread, messages.Begin(SETTINGS, None))
+    sick = build_batch([TrainingSequence(completion(), float("nan"), "de")])
+    answer = _ask(thread, messages.Step.of(sick, 1))
+    assert isinstance(answer, messages.Failed)
+    assert "must be finite" in answer.reason
+    assert thread.kept == {}
