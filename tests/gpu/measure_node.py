@@ -43,7 +43,7 @@ parity_mean = 0.1
 [tuning.gate]
 enabled = true
 num_prompts = 24
-margin = 0.2
+margin = 0.5
 [[tenants]]
 id = "acme"
 key_hashes = ["{key_hash}"]
@@ -61,7 +61,18 @@ async def measure(node: NodeProcess, rows: list[tuple[str, Any]], steps: int) ->
             *(
                 ask(http, node, language=language, instructions=f"Write two sentences about {thing}.", max_tokens=64)
                 for language in ("en", "de", "fr", "pl")
-                for thing in ("tea", "a lamp", "rain", "bread", "a train", "the sea", "a chair", "snow", "a clock", "wool")
+                for thing in (
+                    "tea",
+                    "a lamp",
+                    "rain",
+                    "bread",
+                    "a train",
+                    "the sea",
+                    "a chair",
+                    "snow",
+                    "a clock",
+                    "wool",
+                )
             )
         )
         rows.append(("requests served before tuning", len([r for r in replies if r.status_code == 200])))
@@ -83,7 +94,9 @@ async def measure(node: NodeProcess, rows: list[tuple[str, Any]], steps: int) ->
         for step in status["steps"]:
             rows.append((f"step {step['step']}", _step(step)))
         evaluation = status["evaluation"] or {}
-        rows.append(("held-out reward, candidate / baseline", (evaluation.get("reward"), evaluation.get("baseline_reward"))))
+        rows.append(
+            ("held-out reward, candidate / baseline", (evaluation.get("reward"), evaluation.get("baseline_reward")))
+        )
         policies = (await http.get("/admin/policies", headers=node.admin_headers)).json()
         rows.append(("policies", [(p["version"], p["parity"]) for p in policies["policies"]]))
         after = await greedy(http, node)
@@ -120,7 +133,6 @@ def main() -> None:
             rows.append(("exit status, processes left", (status, left)))
         finally:
             node.kill()
-            print(node.log()[-3000:] if len(rows) < 12 else "")
             for name, value in rows:
                 print(f"{name:55} {value}")
 

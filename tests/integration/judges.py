@@ -1,4 +1,4 @@
-"""A learnable rule for a tiny random model: the share of vowels among a reply's characters. Loaded through rewards.extra."""
+"""A learnable rule for a tiny random model: the share of vowels in a reply. Loaded through `rewards.extra`."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A node as its own process, as `coloq serve` starts it, for tests that speak to it over HTTP and look into its store."""
+"""A node as its own process, as `coloq serve` starts it, for tests that speak HTTP and look into its store."""
 
 import os
 import re
@@ -21,7 +21,7 @@ from service.store import open_store
 _ROOT = Path(__file__).resolve().parents[2]
 _READY = re.compile(r"^Ready: (http\S+)$", re.MULTILINE)
 _ADMIN_KEY = re.compile(r"clq_admin_[\w-]+")
-START_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 400.0
 
 CONFIG = """
 [server]
@@ -37,20 +37,21 @@ kv_cache_gib = 0.25
 max_restarts = 5
 
 [agent]
-max_tokens = 64
+max_tokens = 256
 temperature = 1.0
+hold_s = 60.0
 
 [rewards]
 weights = {{ vowels = 1.0 }}
 extra = {{ vowels = "tests.integration.judges:VowelShare" }}
 
 [tuning]
-steps = 15
+steps = 8
 prompts_per_step = 4
-group_size = 32
-max_tokens = 8
-learning_rate = 0.02
-microbatch_size = 64
+group_size = 8
+max_tokens = 16
+learning_rate = 0.01
+microbatch_size = 32
 
 [tuning.adapter]
 rank = 8
@@ -97,7 +98,8 @@ class NodeProcess:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "service", "serve", "--config", str(self.folder / "node.toml")],
                 cwd=self.folder,
-                env=os.environ | {"PYTHONPATH": str(_ROOT)},
+                env=os.environ
+                | {"PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))},
                 stdout=log,
                 stderr=log,
             )

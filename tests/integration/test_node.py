@@ -18,9 +18,11 @@ from tests.integration.node_process import NodeProcess
 
 pytestmark = pytest.mark.engine
 
+RECOVERY_S = 60.0
+"""Within which requests in flight are answered after kill -9 of the engine; 14 s on two idle cores."""
 LANGUAGES = ("en", "de", "fr", "pl")
-REWARD_MARGIN = 0.08
-"""By how much the held-out share of vowels must rise within the run's 15 steps, seed 0."""
+REWARD_MARGIN = 0.3
+"""By how much the held-out share of vowels must rise within the run's 8 steps, seed 0."""
 TASKS = (
     "Write about a chair.",
     "Write about a lamp.",
@@ -121,7 +123,7 @@ async def test_served_replies_are_journalled_with_what_tuning_needs(node: NodePr
 
 
 async def test_a_run_raises_the_held_out_reward_and_publishes_while_requests_run(node: NodeProcess) -> None:
-    """Fifteen steps raise the share of vowels by the stated margin; the next reply carries the new version and other
+    """Eight steps raise the share of vowels by the stated margin; the next reply carries the new version and other
     logprobs; rolling back restores the old ones exactly; no request fails meanwhile."""
     async with client(node) as http:
         before = await greedy(http, node)
@@ -161,10 +163,10 @@ async def test_twenty_publications_fail_no_request(node: NodeProcess) -> None:
 
 async def test_a_live_request_never_waits_behind_rollouts(node: NodeProcess) -> None:
     """While rollouts fill the engine, a live request takes about as long as it takes beside other live requests: it is
-    not queued behind 64 rollouts of 300 tokens."""
+    not queued behind 40 rollouts of 200 tokens."""
     async with client(node) as http:
         run_id = await start_run(
-            http, node, steps=1, gate=False, prompts_per_step=4, group_size=16, max_tokens=300, seed=2
+            http, node, steps=1, gate=False, prompts_per_step=4, group_size=10, max_tokens=200, seed=2
         )
         rollouts = 0
         while rollouts < 16:
@@ -181,28 +183,37 @@ async def test_a_live_request_never_waits_behind_rollouts(node: NodeProcess) -> 
     assert duration_s < 5.0
 
 
-@pytest.mark.parametrize(
-    ("request_body", "state", "reason"),
-    [
-        ({"learning_rate": 1e30, "steps": 3, "gate": False}, "failed", "finite"),
-        ({"learning_rate": 0.5, "steps": 2, "gate": True, "seed": 5}, "rejected", "more than"),
-    ],
-)
-async def test_a_bad_run_harms_nothing(
-    node: NodeProcess, request_body: dict[str, Any], state: str, reason: str
-) -> None:
-    """A diverging learner ends its run with the reason; nothing is published and replies stay the same."""
+async def test_a_rejected_candidate_harms_nothing(node: NodeProcess) -> None:
+    """A run whose candidate is worse in a language ends rejected, naming it; nothing is published, replies stay."""
     async with client(node) as http:
         before = await greedy(http, node)
-        status = await ended_run(http, node, await start_run(http, node, **request_body))
-        assert (status["state"], status["published"]) == (state, [])
-        assert reason in status["reason"]
+        status = await ended_run(http, node, await start_run(http, node, learning_rate=0.5, steps=2, seed=5))
+        assert (status["state"], status["published"]) == ("rejected", [])
+        assert any(f"{language}: reward fell from" in status["reason"] for language in LANGUAGES)
         assert await greedy(http, node) == before
 
 
+async def test_a_failing_learner_harms_nothing(node: NodeProcess) -> None:
+    """A learner that raises (its parent policy is damaged on disk) ends the run as failed with the reason; nothing is
+    published, replies stay, `/readyz` says why tuning stopped, and the next run works."""
+    async with client(node) as http:
+        before = await greedy(http, node)
+        weights = node.folder / ".coloq" / "policies" / f"v{before[0]}" / "adapter_model.safetensors"
+        content = weights.read_bytes()
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        status = await ended_run(http, node, await start_run(http, node, steps=1, gate=False))
+        assert (status["state"], status["published"]) == ("failed", [])
+        assert "sha256" in status["reason"]
+        assert (await http.get("/readyz")).json()["tuning"].startswith("stopped: ")
+        assert await greedy(http, node) == before
+        weights.write_bytes(content)
+        small = {"steps": 1, "gate": False, "learning_rate": 1e-4, "seed": 6}
+        assert (await ended_run(http, node, await start_run(http, node, **small)))["state"] == "succeeded"
+
+
 async def test_the_node_recovers_from_the_death_of_its_engine(node: NodeProcess) -> None:
-    """Kill -9 of the engine under load: requests in flight are answered by the next engine within 60 s, the active
-    policy serves again, and the journal keeps every episode."""
+    """Kill -9 of the engine under load: requests in flight are answered by the next engine within the stated time, the
+    active policy serves again, and the journal keeps every episode."""
     async with client(node) as http:
         before = await greedy(http, node)
         async with node.journal() as journal:
@@ -212,16 +223,12 @@ async def test_the_node_recovers_from_the_death_of_its_engine(node: NodeProcess)
         started = time.perf_counter()
         node.engine().kill()
         responses = await asyncio.gather(*loaded)
-        recovery_s = time.perf_counter() - started
-        codes = {response.status_code for response in responses}
-        assert codes <= {200, 503, 504}, [response.text for response in responses]
-        while not (await http.get("/readyz")).json()["ready"]:
-            await asyncio.sleep(0.2)
-        assert time.perf_counter() - started < 60.0
+        # The configuration holds a call for 60 s, longer than a restart takes: each is answered by the next engine.
+        assert {response.status_code for response in responses} == {200}, [response.text for response in responses]
+        assert time.perf_counter() - started < RECOVERY_S
         assert await greedy(http, node) == before
         async with node.journal() as journal:
             assert sum((await journal.count()).values()) >= episodes + 1
-        print(f"engine killed: answered after {recovery_s:.1f} s with {sorted(codes)}")
 
 
 async def test_a_restarted_node_serves_the_last_published_policy(node: NodeProcess) -> None:
