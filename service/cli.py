@@ -119,6 +119,23 @@ def serve(config: ConfigPath = DEFAULT_CONFIG) -> None:
     serve_node(config, typer.echo)
 
 
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the report goes.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the tuning run.")] = 0,
+) -> None:
+    """Start a node, send briefs, tune, swap policies under traffic, roll back; writes DIR/report.html."""
+    from rich.console import Console
+
+    from service.demo.command import play_demo
+
+    try:
+        play_demo(output, seed=seed, console=Console())
+    except KeyboardInterrupt:
+        typer.echo("Stopped; nothing is left running.", err=True)
+        raise typer.Exit(130) from None
+
+
 @config_app.command("check")
 def check(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Validate the file and the secrets in the environment; report every broken rule."""

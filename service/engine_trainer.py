@@ -6,9 +6,9 @@ The engine's loop is held only for handing a command over, asking for an answer,
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from agent.errors import EngineDead, EngineError, PublicationFailed, TrainerFailed
-from service.supervised_engine import SupervisedEngine
 from trainer import messages
 from trainer.batch import TrainingBatch
 from trainer.ports import LearnerSettings, PolicyMetadata, StepResult
@@ -16,10 +16,18 @@ from trainer.ports import LearnerSettings, PolicyMetadata, StepResult
 _FIRST_POLL_S, _LONGEST_POLL_S, _POLL_GROWTH = 0.002, 0.05, 1.5
 
 
+class WorkerCalls(Protocol):
+    """How the engine process is reached; service.supervised_engine.SupervisedEngine in a node."""
+
+    async def call(self, method: str, *args: Any) -> Any:
+        """Call a worker method between two engine steps. Raises EngineError, EngineDead among them."""
+        ...
+
+
 class EngineTrainer:
     """The learner in the engine process."""
 
-    def __init__(self, engine: SupervisedEngine) -> None:
+    def __init__(self, engine: WorkerCalls) -> None:
         self._engine = engine
 
     async def begin(self, settings: LearnerSettings, parent: Path | None) -> None:

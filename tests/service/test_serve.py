@@ -1,0 +1,223 @@
+"""A node with its HTTP server, from start to signal."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+
+from agent.config import LanguageSettings, TenantSettings
+from agent.errors import EngineDead, InvalidConfig, ModelError
+from service.config import NodeConfig, ServerConfig
+from service.http.fakes import FakeAuthenticator, FakeContent, FakeMetrics, FakeNode
+from service.secrets import AdminKey
+from service.serve import run_until_told
+
+TENANT = TenantSettings(id="acme", languages={"de": LanguageSettings()})
+BRIEF = {"kind": "create", "language": "de", "instructions": "Begrüße uns."}
+KEY = {"Authorization": "Bearer tenant-key"}
+
+
+@dataclass
+class ServedNode(FakeNode):
+    """A fake node with what a server needs beside its ports."""
+
+    keys: FakeAuthenticator = field(default_factory=lambda: FakeAuthenticator({"tenant-key": TENANT}))
+    metrics: FakeMetrics = field(default_factory=FakeMetrics)
+    admin: AdminKey = field(default_factory=lambda: AdminKey("sha256:0", plain="clq_admin_x"))
+    gave_up: "asyncio.Future[str]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Stage:
+    """Runs `run_until_told` over a fake node, and keeps what happened in order."""
+
+    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, grace_s: float = 5.0) -> None:
+        self.config = NodeConfig(server=ServerConfig(host=host, port=port, shutdown_grace_s=grace_s))
+        self.log: list[str] = []
+        self.announced: list[str] = []
+        self.content = FakeContent()
+        self.failure: Exception | None = None
+        self.may_open = asyncio.Event()
+        self.may_open.set()
+        self.ready = asyncio.Event()
+        self.node: ServedNode | None = None
+
+    @asynccontextmanager
+    async def open_node(self) -> AsyncIterator[ServedNode]:
+        self.log.append("starting")
+        try:
+            await self.may_open.wait()
+            if self.failure is not None:
+                raise self.failure
+            self.node = ServedNode(content=self.content)
+            self.log.append("open")
+            yield self.node
+        finally:
+            self.log.append("closed")
+
+    def announce(self, line: str) -> None:
+        self.announced.append(line)
+        if line.startswith("Ready: "):
+            self.ready.set()
+
+    def start(self) -> "asyncio.Task[None]":
+        return asyncio.create_task(run_until_told(self.config, self.open_node, self.announce))
+
+    async def url(self) -> str:
+        await asyncio.wait_for(self.ready.wait(), timeout=5)
+        return self.announced[-1].removeprefix("Ready: ")
+
+
+def tell(number: signal.Signals = signal.SIGTERM) -> None:
+    os.kill(os.getpid(), number)
+
+
+@contextmanager
+def taken_port() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_serves_until_it_is_told_to_stop(number: signal.Signals) -> None:
+    """The node opens, answers at the announced address, and is closed after a signal; the port is free again."""
+    stage = Stage()
+    running = stage.start()
+    url = await stage.url()
+    async with httpx.AsyncClient() as client:
+        assert (await client.post(f"{url}/v1/content", json=BRIEF, headers=KEY)).status_code == 200
+        tell(number)
+        await asyncio.wait_for(running, timeout=5)
+        with pytest.raises(httpx.ConnectError):
+            await client.get(f"{url}/healthz")
+    assert stage.log == ["starting", "open", "closed"]
+
+
+async def test_new_admin_key_is_announced_once() -> None:
+    """The first start shows the key that it made, before the line that says where the node is."""
+    stage = Stage()
+    running = stage.start()
+    await stage.url()
+    tell()
+    await running
+    assert stage.announced[0] == "Starting the engine …"
+    assert [line for line in stage.announced if "clq_admin_x" in line] == [stage.announced[1]]
+
+
+async def test_taken_port_is_found_before_anything_starts() -> None:
+    """The message names the key to change, and no engine was started for nothing."""
+    with taken_port() as port:
+        stage = Stage(port=port)
+        with pytest.raises(InvalidConfig, match=rf"server\.port: must be free.*127\.0\.0\.1:{port}"):
+            await stage.start()
+    assert stage.log == []
+    assert stage.announced == []
+
+
+async def test_address_of_another_machine_is_refused() -> None:
+    """An address that this machine does not have is a configuration error too."""
+    stage = Stage(host="192.0.2.1")  # reserved for documentation by RFC 5737
+    with pytest.raises(InvalidConfig, match=r"server\.host: .*192\.0\.2\.1"):
+        await stage.start()
+    assert stage.log == []
+
+
+async def test_port_that_is_taken_during_the_start_closes_the_node() -> None:
+    """Another process may begin to listen while the engine starts: the node is closed, and the error says so."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        stage = Stage(port=other.getsockname()[1])
+        stage.may_open.clear()
+        running = stage.start()
+        await asyncio.sleep(0.05)
+        other.listen()
+        stage.may_open.set()
+        with pytest.raises(InvalidConfig, match=r"server\.port: must be free"):
+            await asyncio.wait_for(running, timeout=5)
+    assert stage.log == ["starting", "open", "closed"]
+    assert not stage.ready.is_set()
+
+
+async def test_connections_are_refused_until_the_node_is_open() -> None:
+    """A health check during the start fails at once instead of hanging."""
+    with taken_port() as port:
+        pass
+    stage = Stage(port=port)
+    stage.may_open.clear()
+    running = stage.start()
+    await asyncio.sleep(0.05)
+    async with httpx.AsyncClient() as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.get(f"http://127.0.0.1:{port}/healthz")
+        stage.may_open.set()
+        assert (await client.get(f"{await stage.url()}/healthz")).status_code == 200
+    tell()
+    await running
+
+
+async def test_signal_during_the_start_ends_it() -> None:
+    """What had been started is closed, quietly."""
+    stage = Stage()
+    stage.may_open.clear()
+    running = stage.start()
+    await asyncio.sleep(0.05)
+    tell(signal.SIGINT)
+    await asyncio.wait_for(running, timeout=5)
+    assert stage.log == ["starting", "closed"]
+
+
+async def test_start_that_fails_raises_its_reason() -> None:
+    """The engine's reason reaches the operator; nothing stays open."""
+    stage = Stage()
+    stage.failure = ModelError("vLLM could not start tiny")
+    with pytest.raises(ModelError, match="could not start tiny"):
+        await stage.start()
+    assert stage.log == ["starting", "closed"]
+
+
+async def test_engine_that_stays_dead_ends_the_node() -> None:
+    """The node closes and exits with the engine's reason, for its supervisor to see."""
+    stage = Stage()
+    running = stage.start()
+    await stage.url()
+    assert stage.node is not None
+    stage.node.gave_up.set_result("the engine died 4 times within 10 minutes")
+    with pytest.raises(EngineDead, match="4 times within 10 minutes"):
+        await asyncio.wait_for(running, timeout=5)
+    assert stage.log == ["starting", "open", "closed"]
+
+
+async def test_request_in_flight_finishes_after_the_signal() -> None:
+    """A signal stops new requests; one that is being answered gets its reply before the node closes."""
+    stage = Stage()
+    stage.content.delay_s = 0.3
+    running = stage.start()
+    url = await stage.url()
+    async with httpx.AsyncClient() as client:
+        asking = asyncio.create_task(client.post(f"{url}/v1/content", json=BRIEF, headers=KEY))
+        await stage.content.started.wait()
+        tell()
+        assert (await asking).json()["text"] == "Guten Tag."
+    await asyncio.wait_for(running, timeout=5)
+    assert stage.log[-1] == "closed"
+
+
+async def test_request_beyond_the_grace_is_cancelled() -> None:
+    """With no grace a request that still runs does not hold the node up."""
+    stage = Stage(grace_s=0)
+    stage.content.delay_s = 20
+    running = stage.start()
+    url = await stage.url()
+    async with httpx.AsyncClient() as client:
+        asking = asyncio.create_task(client.post(f"{url}/v1/content", json=BRIEF, headers=KEY))
+        await stage.content.started.wait()
+        tell()
+        await asyncio.wait_for(running, timeout=5)
+        assert stage.content.cancelled.is_set()
+        await asyncio.gather(asking, return_exceptions=True)
