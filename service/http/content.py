@@ -210,7 +210,7 @@ class ContentReply(BaseModel):
                 completion_tokens=reply.completion_tokens,
                 total_tokens=reply.prompt_tokens + reply.completion_tokens,
             ),
-            timing=Timing(duration_ms=reply.duration_ms),
+            timing=Timing(duration_ms=round(reply.duration_ms, 1)),
         )
 
 

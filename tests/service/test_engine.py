@@ -1,0 +1,79 @@
+"""service.engine: what is asked of vLLM and what is made of its answers. Needs vLLM, starts no engine."""
+
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # vLLM's own imports warn, differently with each version
+    from vllm.outputs import CompletionOutput
+    from vllm.platforms import current_platform
+
+    from service.engine import adapter_request, engine_arguments, sampling_params, to_completion
+
+from agent.completion import FinishReason, Sampling, VersionSpan
+from agent.errors import EngineError
+from agent.ports import GenerateRequest
+from service.config import EngineConfig
+
+REQUEST = GenerateRequest("r", (5, 6), Sampling(max_tokens=3, seed=1))
+
+
+def output(token_ids: list[int], logprobs: list[float] | None) -> CompletionOutput:
+    entries = (
+        None
+        if logprobs is None
+        else [{token: SimpleNamespace(logprob=value)} for token, value in zip(token_ids, logprobs, strict=False)]
+    )
+    return CompletionOutput(
+        index=0,
+        text="ab",
+        token_ids=token_ids,
+        cumulative_logprob=None,
+        logprobs=entries,
+        finish_reason="stop",
+    )
+
+
+def test_the_engine_serves_adapters_by_priority_with_processed_logprobs(tmp_path: Path) -> None:
+    """What tuning relies on is asked for whatever the platform; a CPU is always eager."""
+    config = EngineConfig(max_num_seqs=8, kv_cache_gib=0.5, enforce_eager=False)
+    arguments = engine_arguments(str(tmp_path), config, num_adapters=7, adapter_rank=16, worker="w.W")
+    assert (arguments.enable_lora, arguments.max_loras, arguments.max_cpu_loras) == (True, 7, 7)
+    assert (arguments.scheduling_policy, arguments.logprobs_mode) == ("priority", "processed_logprobs")
+    assert (arguments.worker_cls, arguments.max_lora_rank) == ("w.W", 16)
+    assert arguments.kv_cache_memory_bytes == 2**29
+    assert arguments.enforce_eager is current_platform.is_cpu()
+
+
+def test_sampling_parameters_ask_for_the_sampled_tokens_logprob_only() -> None:
+    """`logprobs=0` is the sampled token alone; a top_k of 0 is the whole vocabulary."""
+    params = sampling_params(Sampling(max_tokens=3, temperature=0.5, top_p=0.9, seed=7, stop=("x",)))
+    assert (params.max_tokens, params.temperature, params.top_p, params.seed) == (3, 0.5, 0.9, 7)
+    assert (params.logprobs, params.stop) == (0, ["x"])
+    assert params.top_k in (0, -1)
+
+
+def test_the_base_model_needs_no_adapter_and_a_version_is_its_own() -> None:
+    """Version 0 is the base model; version 7 is the adapter `policy-v7` with the id 7."""
+    assert adapter_request(0) is None
+    request = adapter_request(7)
+    assert request is not None
+    assert (request.lora_name, request.lora_int_id) == ("policy-v7", 7)
+
+
+def test_an_output_becomes_a_completion_of_its_version() -> None:
+    """Token ids, their logprobs and the version are kept together."""
+    completion = to_completion(output([3, 4], [-0.5, -1.5]), REQUEST, 7)
+    assert (completion.token_ids, completion.logprobs) == ((3, 4), (-0.5, -1.5))
+    assert (completion.finish_reason, completion.versions) == (FinishReason.STOP, VersionSpan(7, 7))
+    assert completion.prompt_token_ids == (5, 6)
+
+
+@pytest.mark.parametrize("logprobs", [None, [-0.5]])
+def test_a_token_without_its_logprob_is_an_error(logprobs: list[float] | None) -> None:
+    """A reply that could not be trained on is not passed on as if it could."""
+    with pytest.raises(EngineError, match="every token needs a logprob"):
+        to_completion(output([3, 4], logprobs), REQUEST, 0)
