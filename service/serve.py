@@ -9,10 +9,12 @@ connections are refused.
 
 import asyncio
 import errno
+import faulthandler
 import math
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -32,6 +34,11 @@ from service.secrets import AdminKey, Secrets
 from service.telemetry import configure_logging
 
 log = structlog.get_logger(__name__)
+
+_TEARDOWN_S = 30.0
+"""Time that stopping may take beside the grace for requests in flight."""
+_OVERDUE_STATUS = 70
+"""Exit status of a node that could not stop in time (EX_SOFTWARE)."""
 
 Announce = Callable[[str], None]
 _KEEP_ALIVE_S = 75
@@ -72,8 +79,36 @@ def serve(config_path: Path, announce: Announce) -> None:
     asyncio.run(run_until_told(config, partial(_open_node, config, model, secrets), announce))
 
 
-async def run_until_told(config: NodeConfig, open_node: OpenNode, announce: Announce) -> None:
+def exit_at_once() -> None:
+    """End this process without unwinding: engine and store are tied to it and end too. The stacks go to stderr."""
+    faulthandler.dump_traceback(all_threads=True)
+    for task in asyncio.all_tasks():
+        task.print_stack()
+    sys.stderr.flush()
+    os._exit(_OVERDUE_STATUS)
+
+
+@contextmanager
+def exit_when_overdue(limit_s: float, overdue: Callable[[], None]) -> Generator[None]:
+    """Call ``overdue`` when the block takes longer: a node that was told to stop stops."""
+
+    def give_up() -> None:
+        log.error("node_stop_overdue", limit_s=limit_s)
+        overdue()
+
+    timer = asyncio.get_running_loop().call_later(limit_s, give_up)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+async def run_until_told(
+    config: NodeConfig, open_node: OpenNode, announce: Announce, *, overdue: Callable[[], None] = exit_at_once
+) -> None:
     """Serve until SIGTERM or SIGINT; one that comes during the start ends the start.
+
+    A stop that takes longer than ``server.shutdown_grace_s`` and half a minute calls ``overdue``.
 
     Raises:
         InvalidConfig: the address cannot be listened on; nothing was started.
@@ -91,10 +126,12 @@ async def run_until_told(config: NodeConfig, open_node: OpenNode, announce: Anno
         await _first_of(serving, told.wait())
         if not node_is_up.is_set():
             serving.cancel()
+        with exit_when_overdue(config.server.shutdown_grace_s + _TEARDOWN_S, overdue):
+            if node_is_up.is_set():
+                await serving
+                return
             with suppress(asyncio.CancelledError):
                 await serving
-            return
-        await serving
 
 
 @asynccontextmanager

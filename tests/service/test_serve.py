@@ -16,7 +16,7 @@ from agent.errors import EngineDead, InvalidConfig, ModelError
 from service.config import NodeConfig, ServerConfig
 from service.http.fakes import FakeAuthenticator, FakeContent, FakeMetrics, FakeNode
 from service.secrets import AdminKey
-from service.serve import run_until_told
+from service.serve import exit_when_overdue, run_until_told
 
 TENANT = TenantSettings(id="acme", languages={"de": LanguageSettings()})
 BRIEF = {"kind": "create", "language": "de", "instructions": "Begrüße uns."}
@@ -221,3 +221,14 @@ async def test_request_beyond_the_grace_is_cancelled() -> None:
         await asyncio.wait_for(running, timeout=5)
         assert stage.content.cancelled.is_set()
         await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_stop_that_takes_too_long_is_not_waited_for() -> None:
+    """A block that outlasts its limit is reported once; one that ends in time is not."""
+    calls: list[str] = []
+    with exit_when_overdue(0.05, lambda: calls.append("overdue")):
+        await asyncio.sleep(0.2)
+    with exit_when_overdue(0.05, lambda: calls.append("again")):
+        pass
+    await asyncio.sleep(0.1)
+    assert calls == ["overdue"]
