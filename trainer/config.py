@@ -58,9 +58,9 @@ class TuningConfig(Section):
     """Cap of the token-level importance weight between the engine's and the trainer's log-probabilities."""
     max_staleness: Annotated[int, Field(ge=0)] = 4
     """Replies sampled more than this many versions ago are dropped and counted."""
-    microbatch_size: Annotated[int, Field(ge=1)] = 8
+    microbatch_size: Annotated[int, Field(ge=1)] = 4
     """Sequences per forward pass; gradients accumulate over a step."""
-    logit_chunk_tokens: Annotated[int, Field(ge=1)] = 1024
+    logit_chunk_tokens: Annotated[int, Field(ge=1)] = 256
     """Most tokens whose logits exist at one time."""
     publish_every: Annotated[int, Field(ge=1)] | None = None
     """Publish after every so many steps; unset publishes once, at the end of a run."""

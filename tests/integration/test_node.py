@@ -264,7 +264,7 @@ async def cpu_share(processes: list[psutil.Process], window_s: float) -> float:
     await asyncio.sleep(window_s)
     after = [process.cpu_times() for process in processes]
     used_s = sum(b.user + b.system - a.user - a.system for a, b in zip(before, after, strict=True))
-    return used_s / window_s
+    return float(used_s / window_s)
 
 
 def metric(text: str, name: str) -> float:
