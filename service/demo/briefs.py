@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-MAX_WORDS = 10
-"""What every brief allows: short enough that the untuned model often writes more."""
+MIN_WORDS, MAX_WORDS = 5, 8
+"""What every brief allows: the untuned model often writes more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class DemoBrief:
             "kind": "create",
             "language": self.language,
             "instructions": self.instructions,
+            "min_words": MIN_WORDS,
             "max_words": MAX_WORDS,
         }
 
@@ -44,4 +45,7 @@ def languages_of(briefs: Sequence[DemoBrief]) -> list[str]:
 
 def first_of_each_language(briefs: Sequence[DemoBrief]) -> list[DemoBrief]:
     """One brief per language."""
-    return list({brief.language: brief for brief in reversed(briefs)}.values())[::-1]
+    first: dict[str, DemoBrief] = {}
+    for brief in briefs:
+        first.setdefault(brief.language, brief)
+    return list(first.values())

@@ -1,6 +1,6 @@
 """The demo's own node: `coloq serve` as a child process, with a configuration and a data folder of its own.
 
-    configuration ─► serve (own session, tied to this process's life) ─► `Ready: URL` ─► … ─► SIGTERM ─► tree verified gone
+    configuration ─► serve (own session, tied to this process) ─► `Ready: URL` ─► … ─► SIGTERM ─► tree verified gone
 
 The keys are made here and live in memory; the node gets their hashes.
 """
@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.demo.failure import DemoFailed
+from service.demo.interrupts import interrupts_held
 from service.demo.process_tree import end_tree
 from service.secrets import ADMIN_KEY_HASH, hash_key, new_key
 from service.tether import tethered
@@ -63,13 +64,20 @@ def running_node(
     """
     keys = NodeKeys()
     (folder / CONFIG_NAME).write_text(configuration(hash_key(keys.tenant)), encoding="utf-8")
-    process = _start(folder, log_path, hash_key(keys.admin))
-    try:
+    killed: list[int] = []
+    with ExitStack() as stack:
+        with interrupts_held():
+            process = _start(folder, log_path, hash_key(keys.admin))
+            stack.callback(lambda: killed.extend(_end(process)))
         yield NodeAccess(_wait_until_ready(process, folder, log_path, announce), keys.tenant, keys.admin)
-    finally:
-        killed = end_tree(process, grace_s=_GRACE_S)
     if killed:
         raise DemoFailed(f"the node must stop by itself, but processes {killed} had to be killed; see {log_path}")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> list[int]:
+    """See end_tree; a second Ctrl-C waits until it is done."""
+    with interrupts_held():
+        return end_tree(process, grace_s=_GRACE_S)
 
 
 def _start(folder: Path, log_path: Path, admin_hash: str) -> "subprocess.Popen[bytes]":

@@ -2,19 +2,20 @@
 
     end: list the tree ─► SIGTERM to its root, wait ─► SIGKILL to whoever is left ─► wait until all are gone
 
-A tree is the root's descendants and the members of its session, so that orphans are found as well. Reads Linux's `/proc`.
+A tree is the root's descendants and the members of its session, so that orphans are found as well. Reads `/proc`.
 """
 
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 _POLL_S = 0.05
+_SETTLE_S = 2.0
 _KILL_WAIT_S = 5.0
 _PROC = Path("/proc")
 
@@ -51,31 +52,35 @@ def end_tree(root: "subprocess.Popen[bytes]", *, grace_s: float) -> list[int]:
     """End a session leader and its whole tree; ids of processes that had to be killed.
 
     The root gets SIGTERM and ``grace_s`` to end the others itself.
+
+    Raises:
+        TimeoutError: somebody survives SIGKILL.
     """
     members = tree_of(root.pid)
     root.terminate()
     with suppress(subprocess.TimeoutExpired):
         root.wait(grace_s)
-    left = _alive(members | tree_of(root.pid))
-    for member in left:
+    # Helpers of a process that has just ended, such as multiprocessing's resource tracker, see it a moment later.
+    killed = _left_after(_SETTLE_S if root.returncode is not None else 0.0, members | tree_of(root.pid))
+    for member in killed:
         with suppress(ProcessLookupError):
             os.kill(member.pid, signal.SIGKILL)
     root.wait()
-    _wait_until_gone(left)
-    return sorted(member.pid for member in left)
+    if left := _left_after(_KILL_WAIT_S, killed):
+        raise TimeoutError(f"processes {_pids(left)} do not end")
+    return _pids(killed)
 
 
-def _alive(members: Iterable[Member]) -> set[Member]:
-    return {member for member in members if member.alive}
-
-
-def _wait_until_gone(members: set[Member]) -> None:
-    """Raises TimeoutError when somebody survives SIGKILL."""
-    deadline = time.monotonic() + _KILL_WAIT_S
-    while left := _alive(members):
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"processes {sorted(member.pid for member in left)} do not end")
+def _left_after(wait_s: float, members: set[Member]) -> set[Member]:
+    """Who of them is still there after waiting for all to go."""
+    deadline = time.monotonic() + wait_s
+    while (left := {member for member in members if member.alive}) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
+    return left
+
+
+def _pids(members: set[Member]) -> list[int]:
+    return sorted(member.pid for member in members)
 
 
 def _running() -> Iterator[Member]:

@@ -6,10 +6,9 @@ A stage that does not show what it has to show ends the demo with DemoFailed. Kn
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from agent.completion import BASE_VERSION
 from service.demo.briefs import DemoBrief, first_of_each_language, languages_of
@@ -26,9 +25,8 @@ MIN_GAIN = 0.02
 _NUM_CLIENTS = 3
 _AT_ONCE = 12
 _POLL_S = 0.1
-_BETWEEN_FLIPS_S = 4.0
-
-T = TypeVar("T")
+_REPLIES_PER_POLICY = 6
+"""Replies that clients get of one policy before it is changed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,40 +54,47 @@ class Scenario:
 
     async def _send(self, briefs: Sequence[DemoBrief], shown: Sequence[DemoBrief]) -> tuple[list[Exchange], Exchange]:
         """Replies of the untuned model to the shown briefs, and its greedy reply to the first."""
-        with self.screen.stage(f"Send {len(briefs)} briefs in {', '.join(languages_of(briefs))}") as status:
-            turns = asyncio.Semaphore(_AT_ONCE)
-            tasks = [asyncio.create_task(self._in_turn(brief, turns)) for brief in briefs]
-            for number, done in enumerate(asyncio.as_completed(tasks), start=1):
-                await done
-                status.update(f"{number} of {len(briefs)} replies")
-            replies = [reply for task in tasks if (reply := task.result()).brief in shown]
+        turns = asyncio.Semaphore(_AT_ONCE)
+        done = itertools.count(1)
+        title = f"Send {len(briefs)} briefs in {', '.join(languages_of(briefs))}"
+        with self.screen.stage(title), self.screen.busy() as status:
+
+            async def send(brief: DemoBrief) -> Exchange:
+                async with turns:
+                    reply = succeeded(await self.tenant.write(brief))
+                status.update(f"{next(done)} of {len(briefs)} replies")
+                return reply
+
+            # gather cancels every request when the demo is interrupted.
+            replies = [reply for reply in await asyncio.gather(*map(send, briefs)) if reply.brief in shown]
             self.screen.replies(replies)
             return replies, await self._greedy(shown[0])
 
     async def _take_steps(self, body: RunBody) -> RunView:
         """Start a run and follow it until its steps are done, or it has ended early."""
         with self.screen.stage("Tune on what was answered: a GRPO run of one LoRA adapter"):
-            run = await self._operate(lambda: self.admin.start(body))
+            run = await asyncio.to_thread(self.admin.start, body)
             with self.screen.run_progress(run.num_steps) as progress:
                 while not run.state.final and run.steps_done < run.num_steps:
                     await asyncio.sleep(_POLL_S)
-                    run = await self._operate(lambda: self.admin.run(run.id))
+                    run = await asyncio.to_thread(self.admin.run, run.id)
                     progress.show(run)
             return run
 
     async def _swap(self, run_id: str, shown: Sequence[DemoBrief]) -> tuple[RunView, Exchange, SwapRecord]:
         """Publish, and go back and forth, while clients go on asking; the tuned policy's greedy reply after that."""
         with self.screen.stage(f"Gate, publish and swap policies while {_NUM_CLIENTS} clients go on asking"):
+            self.screen.say("the gate compares the candidate with the untuned model on held-out prompts")
             flips: list[Flip] = []
-            async with self._traffic(shown) as traffic:
+            async with Traffic(self.tenant, shown, num_clients=_NUM_CLIENTS) as traffic:
                 run = await self._published(run_id)
                 self.screen.evaluation(checked_evaluation(run))
                 version = run.published[-1]
                 flips.append(Flip(self.clock.now_s, version, "published"))
+                await traffic.more_replies(version, _REPLIES_PER_POLICY)
                 for target in (BASE_VERSION, version):
-                    await asyncio.sleep(_BETWEEN_FLIPS_S)
                     flips.append(await self._activate(target))
-                await asyncio.sleep(_BETWEEN_FLIPS_S)
+                    await traffic.more_replies(target, _REPLIES_PER_POLICY)
             swap = swap_record(traffic.answers, flips)
             self.screen.swap(swap)
             check_swap(swap)
@@ -107,7 +112,7 @@ class Scenario:
     async def _published(self, run_id: str) -> RunView:
         """The run once it has ended well. Raises DemoFailed."""
         while True:
-            run = await self._operate(lambda: self.admin.run(run_id))
+            run = await asyncio.to_thread(self.admin.run, run_id)
             if run.state.final:
                 break
             await asyncio.sleep(_POLL_S)
@@ -116,26 +121,12 @@ class Scenario:
         return run
 
     async def _activate(self, version: int) -> Flip:
-        policy = await self._operate(lambda: self.admin.activate(version))
+        policy = await asyncio.to_thread(self.admin.activate, version)
         return Flip(self.clock.now_s, policy.version, "activated")
 
     async def _greedy(self, brief: DemoBrief) -> Exchange:
         """A greedy reply, sampled alone."""
         return succeeded(await self.tenant.write(brief, temperature=0.0))
-
-    async def _in_turn(self, brief: DemoBrief, turns: asyncio.Semaphore) -> Exchange:
-        async with turns:
-            return succeeded(await self.tenant.write(brief))
-
-    @asynccontextmanager
-    async def _traffic(self, briefs: Sequence[DemoBrief]) -> AsyncIterator[Traffic]:
-        async with Traffic(self.tenant, briefs, num_clients=_NUM_CLIENTS) as traffic:
-            yield traffic
-
-    @staticmethod
-    async def _operate(call: Callable[[], T]) -> T:
-        """An operator's call; the client blocks, so it runs in a thread."""
-        return await asyncio.to_thread(call)
 
 
 def succeeded(answer: Exchange | Failure) -> Exchange:

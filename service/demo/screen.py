@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -9,7 +10,7 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from service.demo.results import Exchange, SwapRecord
+from service.demo.results import DemoResults, Exchange, SwapRecord
 from service.demo.tenant_client import Clock
 from service.http.tuning_schema import EvaluationView, RunView, StepView
 
@@ -21,18 +22,23 @@ class Screen:
 
     def __init__(self, console: Console, clock: Clock) -> None:
         self._console = console
-        self._clock = clock
+        self.clock = clock
         self._stage = 0
 
     @contextmanager
-    def stage(self, title: str) -> "Iterator[Status]":
-        """One stage: its title, a spinner while it runs, the time it took."""
+    def stage(self, title: str) -> Iterator[None]:
+        """One stage: its title, then the time that it took."""
         self._stage += 1
-        began_s = self._clock.now_s
+        began_s = self.clock.now_s
         self._console.print(f"[bold]{self._stage}. {title}[/bold]")
+        yield
+        self._console.print(f"   [dim]{self.clock.now_s - began_s:.1f} s[/dim]")
+
+    @contextmanager
+    def busy(self) -> Iterator[Status]:
+        """A spinner with a text that changes."""
         with self._console.status("…") as status:
             yield status
-        self._console.print(f"   [dim]{self._clock.now_s - began_s:.1f} s[/dim]")
 
     def say(self, line: str) -> None:
         """One indented line, as it is."""
@@ -80,6 +86,14 @@ class Screen:
             self.say(f"{flip.at_s:6.1f} s  policy {flip.version} {flip.cause}, {swap.in_flight_at(flip)} in flight")
         counts = ", ".join(f"policy {version}: {count}" for version, count in swap.replies_by_version.items())
         self.say(f"{len(swap.exchanges)} replies ({counts}), {len(swap.failures)} failed")
+
+    def finish(self, results: DemoResults, report: Path) -> None:
+        """What was shown, and where to read it."""
+        gain = change(results.evaluation.baseline_reward, results.evaluation.reward)
+        self._console.print(
+            Text(f"Held-out reward {gain}; every request answered; rolled back. {self.clock.now_s:.0f} s")
+        )
+        self._console.print(Text(f"Report: {report}"))
 
 
 class RunProgress:

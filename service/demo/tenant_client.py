@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +14,7 @@ from service.demo.results import Exchange, Failure
 from service.http.content import ContentReply
 
 _TIMEOUT_S = 60.0
+_AFTER_FAILURE_S = 0.5
 
 
 class Clock:
@@ -72,32 +72,48 @@ class Traffic:
         self._briefs = briefs
         self._num_clients = num_clients
         self._stopping = asyncio.Event()
-        self._stack = AsyncExitStack()
+        self._answered = asyncio.Condition()
+        self._tasks: list[asyncio.Task[None]] = []
         self.answers: list[Exchange | Failure] = []
         """In the order in which they came."""
 
     async def __aenter__(self) -> Self:
-        group = await self._stack.enter_async_context(asyncio.TaskGroup())
-        for number in range(self._num_clients):
-            group.create_task(self._send_on(number))
+        self._tasks = [asyncio.create_task(self._send_on(number)) for number in range(self._num_clients)]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        """Every request in flight is waited for, unless the block failed."""
+    ) -> None:
+        """Waits for the requests in flight; cancels them when the block failed."""
         self._stopping.set()
-        return await self._stack.__aexit__(kind, error, trace)
+        if error is not None:
+            for task in self._tasks:
+                task.cancel()
+        ended = await asyncio.gather(*self._tasks, return_exceptions=True)
+        if error is None:
+            for outcome in ended:
+                if outcome is not None:
+                    raise outcome
 
-    @property
-    def num_failed(self) -> int:
-        return sum(isinstance(answer, Failure) for answer in self.answers)
+    async def more_replies(self, version: int, count: int) -> None:
+        """Return after so many more replies of a policy, or once a request has failed."""
+        enough = self._num_replies(version) + count
+        async with self._answered:
+            await self._answered.wait_for(lambda: self._num_replies(version) >= enough or self._has_failed())
+
+    def _num_replies(self, version: int) -> int:
+        return sum(isinstance(answer, Exchange) and answer.policy_version == version for answer in self.answers)
+
+    def _has_failed(self) -> bool:
+        return any(isinstance(answer, Failure) for answer in self.answers)
 
     async def _send_on(self, number: int) -> None:
         turn = number
         while not self._stopping.is_set():
             answer = await self._client.write(self._briefs[turn % len(self._briefs)])
-            self.answers.append(answer)
+            async with self._answered:
+                self.answers.append(answer)
+                self._answered.notify_all()
             turn += self._num_clients
             if isinstance(answer, Failure):
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(_AFTER_FAILURE_S)
