@@ -204,6 +204,7 @@ class _Parts:
             temperature=self.config.agent.temperature,
             num_prompts=self.config.tuning.gate.num_prompts,
             margin=self.config.tuning.gate.margin,
+            min_determined=self.config.tuning.gate.min_determined,
         )
         return TuningLoop(
             journal, sampler, self.panel, publisher.trainer, publisher.slots, ledger, publisher, evaluator, root

@@ -27,6 +27,8 @@ class GateConfig(Section):
     """Held-out prompts per evaluation."""
     margin: Annotated[float, Field(ge=0)] = 0.05
     """A candidate may score this much lower in a language, no more."""
+    min_determined: Annotated[int, Field(ge=1)] = 3
+    """Fewest replies of a language that the gate's detector must be able to tell, for their share to count."""
 
 
 class TuningConfig(Section):

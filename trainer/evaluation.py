@@ -32,6 +32,8 @@ class Evaluator:
     temperature: float
     num_prompts: int
     margin: float
+    min_determined: int = 1
+    """Fewest replies of a language, of each policy, whose language was determined, for their share to be compared."""
 
     async def compare(
         self, version: int, baseline: int, *, languages: Sequence[str], max_tokens: int, seed: int
@@ -54,7 +56,7 @@ class Evaluator:
                 raise GateRejected(
                     f"none of {len(episodes)} held-out replies of version {judged_version} could be graded"
                 )
-        return _evaluation(version, baseline, judged[version], judged[baseline], self.margin)
+        return _evaluation(version, baseline, judged[version], judged[baseline], self.margin, self.min_determined)
 
     async def _judge(self, episodes: Sequence[Episode], version: int, sampling: Sampling) -> "_Judged":
         groups = await self.sampler.siblings(
@@ -87,9 +89,9 @@ class _Judged:
     fidelity: dict[str, list[float]]
 
 
-def _evaluation(version: int, baseline: int, ours: _Judged, theirs: _Judged, margin: float) -> Evaluation:
+def _evaluation(version: int, baseline: int, ours: _Judged, theirs: _Judged, margin: float, fewest: int) -> Evaluation:
     rewards = _pairs(ours.rewards, theirs.rewards)
-    fidelity = _pairs(ours.fidelity, theirs.fidelity)
+    fidelity = _pairs(ours.fidelity, theirs.fidelity, fewest)
     rejected: dict[str, str] = {}
     for name, pairs in (("language fidelity", fidelity), ("reward", rewards)):
         for language, (candidate, reference) in pairs.items():
@@ -108,9 +110,14 @@ def _evaluation(version: int, baseline: int, ours: _Judged, theirs: _Judged, mar
     )
 
 
-def _pairs(ours: dict[str, list[float]], theirs: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
+def _pairs(
+    ours: dict[str, list[float]], theirs: dict[str, list[float]], fewest: int = 1
+) -> dict[str, tuple[float, float]]:
+    """Means of both sides, for languages in which both have at least ``fewest`` values."""
     return {
-        language: (_mean(ours[language]), _mean(theirs[language])) for language in sorted(ours.keys() & theirs.keys())
+        language: (_mean(ours[language]), _mean(theirs[language]))
+        for language in sorted(ours.keys() & theirs.keys())
+        if min(len(ours[language]), len(theirs[language])) >= fewest
     }
 
 

@@ -44,7 +44,7 @@ rank = 8
 alpha = 16.0
 target_modules = ["q_proj", "v_proj", "o_proj", "down_proj"]
 
-# Six short replies per language, judged by a detector that errs on one short text in four: three of them have to fall
+# Seven short replies per language, judged by a detector that errs on one short text in four: three of them have to fall
 # before the gate can tell a fall from noise. Real traffic has more and longer held-out replies, and the default margin.
 [tuning.gate]
 num_prompts = {gate_prompts}

@@ -21,7 +21,9 @@ TEXTS = {
 CANDIDATE, BASELINE = 2, 1
 
 
-def _evaluator(engine: FakeEngine, judge: Judge, *, languages: tuple[str, ...] = ("de", "pl")) -> Evaluator:
+def _evaluator(
+    engine: FakeEngine, judge: Judge, *, languages: tuple[str, ...] = ("de", "pl"), min_determined: int = 1
+) -> Evaluator:
     """All episodes are held out: two of each language."""
     episodes = [episode(number, language) for language in languages for number in (1, 2)]
     return Evaluator(
@@ -32,6 +34,7 @@ def _evaluator(engine: FakeEngine, judge: Judge, *, languages: tuple[str, ...] =
         temperature=0.7,
         num_prompts=4,
         margin=0.05,
+        min_determined=min_determined,
     )
 
 
@@ -108,6 +111,13 @@ async def test_a_language_that_is_left_fails_whatever_the_reward() -> None:
     evaluation = await _compare(evaluator)
     assert evaluation.fidelity == {"de": (0.5, 1.0)}
     assert evaluation.rejected == {"de": "language fidelity fell from 1.000 to 0.500, more than 0.05"}
+
+
+async def test_a_share_of_too_few_replies_says_nothing() -> None:
+    """Two determined replies are below the three that are asked for: their share is neither reported nor judged."""
+    evaluator = _evaluator(_engine({1: TEXTS["en"]}), _rewards(0.9, 0.6), languages=("de",), min_determined=3)
+    evaluation = await _compare(evaluator)
+    assert (evaluation.fidelity, evaluation.rejected) == ({}, {})
 
 
 async def test_a_candidate_that_cannot_be_graded_in_a_language_fails_there() -> None:
