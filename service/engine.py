@@ -208,7 +208,7 @@ def engine_arguments(
         seed=config.seed,
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=config.max_num_batched_tokens,
+        max_num_batched_tokens=_batched_tokens(config, on_cpu=on_cpu),
         # A prompt split over two engine steps makes vLLM rewind its request's seeded generator, which a CPU's cannot:
         # "CPU Generator does not use offset" ends the engine.
         enable_chunked_prefill=False if on_cpu else None,
@@ -226,6 +226,13 @@ def engine_arguments(
         logprobs_mode="processed_logprobs",
         disable_log_stats=True,
     )
+
+
+def _batched_tokens(config: EngineConfig, *, on_cpu: bool) -> int | None:
+    """Tokens per engine step. Where prompts are not split, the longest one must fit."""
+    if config.max_num_batched_tokens is None or not on_cpu:
+        return config.max_num_batched_tokens
+    return max(config.max_num_batched_tokens, config.max_model_len)
 
 
 def sampling_params(sampling: Sampling) -> SamplingParams:

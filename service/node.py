@@ -8,7 +8,6 @@ This module imports vLLM (through service.engine): set the environment first (se
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -52,6 +51,7 @@ from trainer.runs import TuningRuns
 
 log = structlog.get_logger(__name__)
 
+_CANCEL_S = 5.0
 _CANDIDATE_SLOTS = 2
 """Adapter slots for the newest candidate and its successor, beside the active policy and those kept."""
 
@@ -217,6 +217,6 @@ def _journal_failed(metrics: Metrics, tenant: str, error: Exception) -> None:
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:
+    """Cancel a task and wait for its end, but not for ever: a library may swallow the cancellation."""
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    await asyncio.wait({task}, timeout=_CANCEL_S)

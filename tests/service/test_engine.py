@@ -48,6 +48,15 @@ def test_the_engine_serves_adapters_by_priority_with_processed_logprobs(tmp_path
     assert arguments.enforce_eager is current_platform.is_cpu()
 
 
+def test_a_cpu_never_splits_a_prompt(tmp_path: Path) -> None:
+    """vLLM cannot rewind a seeded CPU generator, which it does when a prompt takes two steps; so there the longest
+    prompt fits one step, whatever the configuration says."""
+    config = EngineConfig(max_model_len=512, max_num_batched_tokens=64)
+    arguments = engine_arguments(str(tmp_path), config, num_adapters=4, adapter_rank=8, worker="w.W")
+    expected = (False, 512) if current_platform.is_cpu() else (None, 64)
+    assert (arguments.enable_chunked_prefill, arguments.max_num_batched_tokens) == expected
+
+
 def test_sampling_parameters_ask_for_the_sampled_tokens_logprob_only() -> None:
     """`logprobs=0` is the sampled token alone; a top_k of 0 is the whole vocabulary."""
     params = sampling_params(Sampling(max_tokens=3, temperature=0.5, top_p=0.9, seed=7, stop=("x",)))
