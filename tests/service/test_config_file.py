@@ -42,7 +42,10 @@ def test_empty_file_is_the_defaults() -> None:
             "tenants[0].languages.pl.adress: unknown key; did you mean tenants[0].languages.pl.address?",
         ),
         ("[tuning.gate]\nmargim = 1", "tuning.gate.margim: unknown key; did you mean tuning.gate.margin?"),
-        ("[tuning.gate]\nzzz = 1", "tuning.gate.zzz: unknown key; valid keys here: enabled, num_prompts, margin"),
+        (
+            "[tuning.gate]\nzzz = 1",
+            "tuning.gate.zzz: unknown key; valid keys here: enabled, num_prompts, margin, min_determined",
+        ),
     ],
 )
 def test_unknown_key_names_its_path_and_the_nearest_valid_one(text: str, said: str) -> None:
