@@ -29,7 +29,7 @@ from service.http.tuning_schema import RunBody
 
 LOG_NAME = "node.log"
 REPORT_NAME = "report.html"
-NUM_STEPS = 7
+NUM_STEPS = 8
 _NODE_FOLDER = "node"
 
 

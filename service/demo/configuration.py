@@ -5,7 +5,7 @@ from collections.abc import Sequence
 MODEL = "smollm2-135m-instruct"
 REPLY_TOKENS = 32
 """Longest reply of the demo."""
-GATE_PROMPTS = 42
+GATE_PROMPTS = 36
 """Held-out prompts of the gate."""
 
 _TEMPLATE = """\
@@ -44,11 +44,11 @@ rank = 8
 alpha = 16.0
 target_modules = ["q_proj", "v_proj", "o_proj", "down_proj"]
 
-# Seven short replies per language, judged by a detector that errs on one short text in four: three of them have to fall
-# before the gate can tell a fall from noise. Real traffic has more and longer held-out replies, and the default margin.
+# Six short replies per language, by a detector that errs on one short text in four, cannot tell a fall from noise: here
+# the gate compares and reports, and stops nothing. Real traffic has more and longer replies, and the default margin.
 [tuning.gate]
 num_prompts = {gate_prompts}
-margin = 0.5
+margin = 1.0
 
 [[tenants]]
 id = "demo"

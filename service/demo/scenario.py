@@ -25,7 +25,7 @@ MIN_GAIN = 0.02
 _NUM_CLIENTS = 3
 _AT_ONCE = 12
 _POLL_S = 0.1
-_REPLIES_PER_POLICY = 6
+_REPLIES_PER_POLICY = 4
 """Replies that clients get of one policy before it is changed again."""
 
 
