@@ -9,8 +9,8 @@
     coloq_install(v): kept weights → adapter slot     waits
 
 Every ``coloq_*`` method is called by ``collective_rpc`` between two engine steps and returns at once. The trained
-model's weights are views of the engine's own tensors; an adapter slot is filled from memory. The one
-change made to vLLM (plain CPU weights) is here.
+model's weights are views of the engine's own tensors; an adapter slot is filled from memory. The two changes made to
+vLLM, both on a CPU only, are here: weights stay plain, and LoRA is applied per adapter.
 """
 
 import os
@@ -53,7 +53,7 @@ class EngineFacts(Struct, frozen=True):
     num_parameters: int
     """Parameters of the training model, adapters excluded."""
     num_shared: int
-    """Those whose first byte is a byte of the engine's own tensor of that name."""
+    """Those that lie wholly inside the memory of one of the engine's own tensors."""
     untrainable: str | None
     """Why this model cannot be trained here; None when it can."""
 
