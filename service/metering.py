@@ -54,6 +54,7 @@ class NodeMetrics:
         self.metrics.set_engine_ready(self.engine.state == "ready")
         self.metrics.set_active_policy(self.engine.active_version)
         self.metrics.set_rollouts_in_flight(self.engine.slots.num_rollouts)
+        self.metrics.set_rollouts_preempted(self.engine.slots.num_preemptions)
         return self.metrics.render()
 
 

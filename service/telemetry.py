@@ -91,6 +91,7 @@ class Metrics:
         self._engine_ready = self._gauge("engine_ready", "1 when the engine answers.")
         self._engine_restarts = self._counter("engine_restarts", "Times that the engine process was started again.")
         self._rollouts = self._gauge("rollouts_in_flight", "Sibling replies being sampled.")
+        self._preempted = self._gauge("rollouts_preempted", "Rollouts that gave their slot to a live request so far.")
         self._runs = self._counter("tuning_runs", "Tuning runs that ended.", "state")
         self._steps = self._counter("tuning_steps", "Optimizer steps.")
         self._trained_tokens = self._counter("tuning_tokens", "Tokens trained on.")
@@ -153,6 +154,10 @@ class Metrics:
     def set_rollouts_in_flight(self, num_rollouts: int) -> None:
         """Show how many sibling replies are being sampled."""
         self._rollouts.set(num_rollouts)
+
+    def set_rollouts_preempted(self, num_rollouts: int) -> None:
+        """Show how many rollouts have given their slot to a live request since the start."""
+        self._preempted.set(num_rollouts)
 
     def run_ended(self, state: str) -> None:
         """Count a tuning run that ended in ``state``."""

@@ -183,10 +183,12 @@ async def test_a_live_request_never_waits_behind_rollouts(node: NodeProcess) -> 
         duration_s = time.perf_counter() - started
         state = (await http.get(f"/admin/tuning/runs/{run_id}", headers=node.admin_headers)).json()
         assert state["steps"] == []  # the rollouts were still running
+        preempted = metric((await http.get("/metrics")).text, "coloq_rollouts_preempted")
         await http.post(f"/admin/tuning/runs/{run_id}/stop", headers=node.admin_headers)
         await ended_run(http, node, run_id)
     assert {response.status_code for response in responses} == {200}
     assert duration_s < 5.0
+    assert preempted >= 1  # 16 live requests and 20 rollouts do not fit 24 slots
 
 
 async def test_a_rejected_candidate_harms_nothing(node: NodeProcess) -> None:
