@@ -25,10 +25,8 @@ class EngineConfig(Section):
     """Sequence slots that rollouts never take."""
     max_num_batched_tokens: Annotated[int, Field(ge=16)] | None = None
     """Tokens per engine step; unset takes vLLM's default."""
-    kv_cache_gib: Annotated[float, Field(gt=0)] = 0.5
-    """Memory of the KV cache, in GiB."""
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """Share of the GPU that must be free at start; the KV cache's size comes from `kv_cache_gib`."""
+    kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
+    """Memory of the KV cache, in GiB; unset takes 0.5 on a CPU and what the memory plan leaves on a GPU."""
     enforce_eager: bool = False
     """Skip CUDA graphs and torch.compile: starts faster, serves slower. Always so on a CPU."""
     num_threads: Annotated[int, Field(ge=1)] | None = None
@@ -39,6 +37,24 @@ class EngineConfig(Section):
     """Engine restarts within ten minutes before the node exits non-zero for its supervisor."""
     seed: int = 0
     """Seed of the engine's own random choices; a request's seed goes before it."""
+
+
+class CudaConfig(Section):
+    """Section `[cuda]`; ignored on a CPU."""
+
+    memory_fraction: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of the GPU's memory that the whole node may use: weights, KV cache, training, graphs and slack."""
+
+
+class SloConfig(Section):
+    """Section `[slo]`: what tuning may cost live requests."""
+
+    ttft_p99_ms: Annotated[float, Field(gt=0)] | None = None
+    """Bound of the live requests' 99th percentile of the time to the first token, in milliseconds."""
+    inter_token_p99_ms: Annotated[float, Field(gt=0)] | None = None
+    """Bound of the live requests' 99th percentile of the mean time between tokens, in milliseconds."""
+    ratio: Annotated[float, Field(gt=1)] = 1.05
+    """Where a bound is unset: the same percentile may be this many times what it is without training."""
 
 
 class StoreConfig(Section):
@@ -76,6 +92,8 @@ class NodeConfig(Section):
     """`console` for people, `json` for one JSON object a line."""
     server: ServerConfig = ServerConfig()
     engine: EngineConfig = EngineConfig()
+    cuda: CudaConfig = CudaConfig()
+    slo: SloConfig = SloConfig()
     store: StoreConfig = StoreConfig()
     agent: AgentConfig = AgentConfig()
     rewards: RewardsConfig = RewardsConfig()

@@ -35,6 +35,9 @@ WORKER = "trainer.worker.ColoqWorker"
 _IN_PROCESS_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """The worker lives in the engine process. Named by path: vLLM's CPU platform replaces the short name `uni` by a third
 process, to set OMP's environment, which is set here before the process starts."""
+_DEFAULT_KV_CACHE_GIB = 0.5
+_FREE_AT_START = 0.05
+"""vLLM asks for this share of the device to be free when it starts; the memory plan is what decides."""
 _LIVENESS_POLL_S = 0.2
 _SHUTDOWN_S = 1.0
 """The engine process keeps nothing that outlives it, so little is lost by killing one that does not end at once."""
@@ -212,8 +215,8 @@ def engine_arguments(
         # A prompt split over two engine steps makes vLLM rewind its request's seeded generator, which a CPU's cannot:
         # "CPU Generator does not use offset" ends the engine.
         enable_chunked_prefill=False if on_cpu else None,
-        kv_cache_memory_bytes=int(config.kv_cache_gib * 2**30),
-        gpu_memory_utilization=config.gpu_memory_utilization,
+        kv_cache_memory_bytes=int((config.kv_cache_gib or _DEFAULT_KV_CACHE_GIB) * 2**30),
+        gpu_memory_utilization=_FREE_AT_START,
         enforce_eager=True if on_cpu else config.enforce_eager,
         distributed_executor_backend=_IN_PROCESS_EXECUTOR,
         worker_cls=worker,

@@ -31,9 +31,20 @@ class GateConfig(Section):
     """Fewest replies of a language that the gate's detector must be able to tell, for their share to count."""
 
 
+class FullConfig(Section):
+    """Section `[tuning.full]`, for `method = "full"`."""
+
+    last_good: Literal["host", "gpu"] = "host"
+    """Where the last published weights are kept for rollback: pinned host memory, or the GPU (faster, costs a copy)."""
+
+
 class TuningConfig(Section):
     """Section `[tuning]`."""
 
+    method: Literal["adapter", "full"] = "adapter"
+    """Train a LoRA adapter beside the frozen weights, or the weights themselves (every step then goes live)."""
+    optimizer: Literal["device", "cpu"] = "device"
+    """Where masters and moments live: beside the model, or in host memory with DeepSpeed's CPU Adam (`full` only)."""
     steps: Annotated[int, Field(ge=1)] = 20
     """Optimizer steps of a run."""
     prompts_per_step: Annotated[int, Field(ge=1)] = 4
@@ -71,4 +82,5 @@ class TuningConfig(Section):
     keep_adapters: Annotated[int, Field(ge=1)] = 4
     """Published adapters kept installed in the engine beside the active one."""
     adapter: AdapterConfig = AdapterConfig()
+    full: FullConfig = FullConfig()
     gate: GateConfig = GateConfig()
