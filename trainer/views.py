@@ -1,15 +1,14 @@
 """The training model as views of the engine's weights: no second copy.
 
-vLLM fuses some of a Hugging Face model's matrices by rows and pads the vocabulary:
+    engine's parameters ──► homes of the architecture ──► build_training_model   q_proj, k_proj, v_proj, … as views
+     qkv_proj, …             (trainer/architectures.py)   engine_tensors         qkv_proj, … as they are
 
-    qkv_proj      = [q_proj | k_proj | v_proj]
-    gate_up_proj  = [gate_proj | up_proj]
-    embed_tokens, lm_head: the first ``vocab_size`` rows
-
-Every Hugging Face parameter becomes a view of those rows, so the two models share storage. With LoRA enabled, vLLM's
-names carry ``.base_layer``. Knows nothing of vLLM's classes: it is given names and tensors.
+The two models share storage, so that what one writes the other reads. Both functions refuse a model unless every
+parameter of one side belongs to the other, in shape and number of rows: nothing is trained on a guess. With LoRA
+enabled, the engine's names carry ``.base_layer``. Knows nothing of vLLM's classes: it is given names and tensors.
 """
 
+import copy
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -18,43 +17,64 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from agent.errors import TrainerFailed
+from trainer.architectures import Home, architecture_of
+
+_NAMED_MISFITS = 5
+_COMPUTE_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def build_training_model(config: PretrainedConfig, engine_parameters: Mapping[str, Tensor]) -> PreTrainedModel:
-    """A Hugging Face model whose every parameter is a view of the engine's tensors.
+    """A Hugging Face model whose every parameter is a view of the engine's tensors, frozen and in evaluation mode.
+
+    Args:
+        config: the model's text configuration; left as it is.
+        engine_parameters: vLLM's ``named_parameters()``.
+
+    Raises:
+        TrainerFailed: the architecture has no map, or parameters (which are named) have no counterpart on the other
+            side, or another shape or dtype there.
+    """
+    engine = _EngineParameters(config, engine_parameters)
+    model = _blank_model(config, engine.dtype)
+    views: dict[str, Tensor] = {}
+    misfits: list[str] = []
+    for name, parameter in model.named_parameters():
+        view = engine.view(name)
+        if view is None:
+            misfits.append(_homeless(name))
+        elif view.shape != parameter.shape:
+            misfits.append(f"{name} must be {list(parameter.shape)}, the engine holds {list(view.shape)}")
+        elif view.dtype != engine.dtype:
+            misfits.append(f"{name} must be {engine.dtype}, the engine holds {view.dtype}")
+        else:
+            views[name] = view
+    engine.refuse(misfits + engine.surplus())
+    for name, view in views.items():
+        _set_parameter(model, name, nn.Parameter(view, requires_grad=False))
+    model.tie_weights()
+    _move_buffers(model, next(iter(views.values())).device)
+    model.eval()
+    return model
+
+
+def engine_tensors(config: PretrainedConfig, engine_parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What full fine-tuning updates: the engine's own parameters, each once, without rows that pad the vocabulary.
 
     Args:
         config: the model's text configuration.
         engine_parameters: vLLM's ``named_parameters()``.
 
+    Returns:
+        Contiguous views by the engine's names without ``.base_layer``. Each covers exactly the rows that the views of
+        ``build_training_model`` cover.
+
     Raises:
-        TrainerFailed: naming the parameters that have no home in the engine, or another shape there.
+        TrainerFailed: the architecture has no map, a parameter has no home in the engine, or training would leave one
+            of the engine's floating-point parameters behind.
     """
-    with init_empty_weights():
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-    model.tie_weights()
-    home = _EngineRows(config, engine_parameters)
-    misfits: list[str] = []
-    for name, parameter in list(model.named_parameters()):
-        view = home.find(name)
-        if view is None:
-            misfits.append(f"{name} has no home in the engine's model")
-        elif view.shape != parameter.shape:
-            misfits.append(f"{name} must be {list(parameter.shape)}, the engine holds {list(view.shape)}")
-        else:
-            _set_parameter(model, name, nn.Parameter(view, requires_grad=False))
-    if misfits:
-        raise TrainerFailed(
-            f"cannot train a {config.architectures or config.model_type}: {'; '.join(misfits[:5])}"
-            + (f"; and {len(misfits) - 5} more" if len(misfits) > 5 else "")
-        )
-    model.tie_weights()
-    device = next(iter(engine_parameters.values())).device
-    for module in model.modules():
-        for key, buffer in list(module.named_buffers(recurse=False)):
-            module.register_buffer(key, buffer.to(device), persistent=False)
-    model.eval()
-    return model
+    engine = _EngineParameters(config, engine_parameters)
+    engine.refuse(engine.missing() + engine.surplus())
+    return engine.covered()
 
 
 def shared_with(views: Iterable[Tensor], owners: Iterable[Tensor]) -> int:
@@ -66,38 +86,98 @@ def shared_with(views: Iterable[Tensor], owners: Iterable[Tensor]) -> int:
     )
 
 
+def _blank_model(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with parameters on the meta device and buffers computed on the CPU.
+
+    The configuration is copied, since the engine's is the same object and building a model writes to it. ``dtype`` is
+    the engine's, which need not be the checkpoint's: Gemma 3 rounds the scale of its embeddings to it.
+    """
+    with init_empty_weights():
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            copy.deepcopy(config), attn_implementation="sdpa", dtype=dtype
+        )
+    model.tie_weights()
+    return model
+
+
+def _move_buffers(model: nn.Module, device: torch.device) -> None:
+    for module in model.modules():
+        for key, buffer in list(module.named_buffers(recurse=False)):
+            module.register_buffer(key, buffer.to(device), persistent=False)
+
+
 def _set_parameter(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
     path, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(path), leaf, parameter)
 
 
-class _EngineRows:
-    """Finds the engine's rows of a Hugging Face parameter."""
+def _homeless(name: str) -> str:
+    return f"{name} has no home in the engine's model"
+
+
+class _EngineParameters:
+    """The engine's parameters, seen through the map of their architecture."""
 
     def __init__(self, config: PretrainedConfig, parameters: Mapping[str, Tensor]) -> None:
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        query = config.num_attention_heads * head_dim
-        key_value = config.num_key_value_heads * head_dim
-        inner = config.intermediate_size
-        self._rows: dict[str, tuple[str, int, int]] = {
-            "q_proj": ("qkv_proj", 0, query),
-            "k_proj": ("qkv_proj", query, query + key_value),
-            "v_proj": ("qkv_proj", query + key_value, query + 2 * key_value),
-            "gate_proj": ("gate_up_proj", 0, inner),
-            "up_proj": ("gate_up_proj", inner, 2 * inner),
-            "embed_tokens": ("embed_tokens", 0, config.vocab_size),
-            "lm_head": ("lm_head", 0, config.vocab_size),
-        }
-        self._parameters = parameters
+        architecture = architecture_of(config)
+        self._name = architecture.name
+        self._homes = architecture.homes(config)
+        self._parameters = {name.replace(".base_layer.", "."): value for name, value in parameters.items()}
+        self._covered = _covered_rows(self._homes.values())
 
-    def find(self, name: str) -> Tensor | None:
-        """The view of a parameter, or None when the engine has no such rows."""
-        path, _, leaf = name.rpartition(".")
-        parent, _, module = path.rpartition(".")
-        fused, start, end = self._rows.get(module, (module, None, None))
-        stem = f"{parent}.{fused}" if parent else fused
-        for candidate in (f"{stem}.{leaf}", f"{stem}.base_layer.{leaf}"):
-            if candidate in self._parameters:
-                with torch.inference_mode(False):
-                    return self._parameters[candidate].data[start:end]
-        return None
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the engine computes in: the embedding's dtype, unless that is quantised (which then misfits)."""
+        embedding = self._parameters.get("model.embed_tokens.weight")
+        return embedding.dtype if embedding is not None and embedding.dtype in _COMPUTE_DTYPES else torch.float32
+
+    def view(self, name: str) -> Tensor | None:
+        """The rows of a Hugging Face parameter, or None when the engine has no such parameter."""
+        home = self._homes.get(name)
+        return None if home is None or home.parameter not in self._parameters else self._rows(home)
+
+    def covered(self) -> dict[str, Tensor]:
+        """Every parameter that has views, once, from its first row to the last that a view reads."""
+        return {name: self._rows(home) for name, home in self._covered.items()}
+
+    def missing(self) -> list[str]:
+        """What the map expects of the engine and it does not have."""
+        misfits: list[str] = []
+        for name, home in self._homes.items():
+            view = self.view(name)
+            if view is None:
+                misfits.append(_homeless(name))
+            elif len(view) < home.stop - home.start:
+                misfits.append(f"{name} must have {home.stop - home.start} rows, the engine holds {len(view)}")
+        return misfits
+
+    def surplus(self) -> list[str]:
+        """What the engine computes with and no view reaches."""
+        misfits: list[str] = []
+        for name, value in self._parameters.items():
+            home = self._covered.get(name)
+            if home is None and value.is_floating_point():
+                misfits.append(f"the engine's {name} has no counterpart in the training model")
+            elif home is not None and not home.padded and len(value) > home.stop:
+                misfits.append(f"the engine's {name} must have {home.stop} rows, it holds {len(value)}")
+        return misfits
+
+    def refuse(self, misfits: list[str]) -> None:
+        """Raises TrainerFailed unless ``misfits`` is empty."""
+        if misfits:
+            named, others = misfits[:_NAMED_MISFITS], misfits[_NAMED_MISFITS:]
+            more = [f"and {len(others)} more"] if others else []
+            raise TrainerFailed(f"cannot train a {self._name}: {'; '.join(named + more)}")
+
+    def _rows(self, home: Home) -> Tensor:
+        with torch.inference_mode(False):
+            return self._parameters[home.parameter].data[home.start : home.stop]
+
+
+def _covered_rows(homes: Iterable[Home]) -> dict[str, Home]:
+    """Per parameter of the engine all rows that have a home in it; those follow one another from row 0."""
+    covered: dict[str, Home] = {}
+    for home in homes:
+        last = covered.get(home.parameter)
+        covered[home.parameter] = Home(home.parameter, 0, max(home.stop, last.stop if last else 0), home.padded)
+    return covered
