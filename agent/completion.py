@@ -48,6 +48,16 @@ class VersionSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class GenerationTiming:
+    """How long one generation took, as its caller waited for it."""
+
+    first_token_s: float
+    """Seconds from handing the request to the engine until its first token."""
+    inter_token_s: float | None
+    """Mean seconds between its tokens; None for a single token."""
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One sampled sequence. ``len(token_ids) == len(logprobs)``; a stop token that ended it is in ``token_ids``."""
 
@@ -59,6 +69,8 @@ class Completion:
     sampling: Sampling
     finish_reason: FinishReason
     versions: VersionSpan
+    timing: GenerationTiming | None = None
+    """None when the engine did not measure it."""
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.logprobs):

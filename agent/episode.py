@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.brief import Brief
-from agent.completion import Completion
+from agent.completion import Completion, GenerationTiming
 from agent.verdict import LanguageVerdict
 
 
@@ -49,3 +49,5 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     duration_ms: float
+    timing: GenerationTiming | None = None
+    """Of the completion that was served; None when the engine did not measure it."""

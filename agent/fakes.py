@@ -7,7 +7,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from agent.completion import BASE_VERSION, Completion, FinishReason, VersionSpan
+from agent.completion import BASE_VERSION, Completion, FinishReason, GenerationTiming, VersionSpan
 from agent.episode import Episode
 from agent.errors import EngineError, StoreError
 from agent.language import Detection
@@ -42,13 +42,20 @@ class CharEncoder:
 class FakeEngine:
     """Answers with a script: ``reply`` makes the text of a request, one token per character, each with ``logprob``.
 
-    ``version`` answers requests that name none; ``failure`` is raised instead of an answer while it is set.
+    ``version`` answers requests that name none; ``failure`` is raised instead of an answer while it is set. Completions
+    say that they took ``timing``.
     """
 
     def __init__(
-        self, reply: Callable[[GenerateRequest], str], *, version: int = BASE_VERSION, logprob: float = -0.5
+        self,
+        reply: Callable[[GenerateRequest], str],
+        *,
+        version: int = BASE_VERSION,
+        logprob: float = -0.5,
+        timing: GenerationTiming | None = None,
     ) -> None:
         self._reply = reply
+        self._timing = timing
         self._logprob = logprob
         self.version = version
         self.failure: EngineError | None = None
@@ -74,6 +81,7 @@ class FakeEngine:
             sampling=request.sampling,
             finish_reason=reason,
             versions=VersionSpan(version, version),
+            timing=self._timing,
         )
 
 

@@ -134,4 +134,5 @@ def _reply(request_id: str, brief: Brief, completion: Completion, verdict: Langu
         prompt_tokens=len(completion.prompt_token_ids),
         completion_tokens=len(completion.token_ids),
         duration_ms=(time.perf_counter() - started) * 1000,
+        timing=completion.timing,
     )

@@ -120,6 +120,32 @@ def serve(config: ConfigPath = DEFAULT_CONFIG) -> None:
 
 
 @app.command()
+def plan(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", metavar="FILE", help="The node's configuration. Default: node.toml if there is one."
+        ),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="A card (h100-80gb, h200-141gb, a100-40gb, l40s-48gb, rtx4090-24gb) or a number of GiB."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A folder, a Hugging Face id or a shape (qwen2.5-1.5b, -7b, -32b, -72b, llama-13b)."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Show what the node would hold in memory; needs no GPU. Exit status 2 when it does not fit."""
+    from service.cli_plan import show_plan
+
+    if config is None and DEFAULT_CONFIG.is_file():
+        config = DEFAULT_CONFIG
+    show_plan(config, gpu_name=gpu, model=model, as_json=as_json)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where the report goes.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the tuning run.")] = 0,

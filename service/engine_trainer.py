@@ -1,6 +1,7 @@
 """trainer.ports.TrainerPort over the engine process: commands travel as bytes, answers are polled for.
 
-The engine's loop is held only for handing a command over, asking for an answer, or filling an adapter slot.
+The engine's loop is held only for handing a command over, asking for an answer, filling an adapter slot, or changing
+the live weights.
 """
 
 import asyncio
@@ -13,7 +14,14 @@ from trainer import messages
 from trainer.batch import TrainingBatch
 from trainer.ports import LearnerSettings, PolicyMetadata, StepResult
 
-_FIRST_POLL_S, _LONGEST_POLL_S, _POLL_GROWTH = 0.002, 0.05, 1.5
+_SWITCHED = {
+    "coloq_install": "installed",
+    "coloq_publish_live": "published",
+    "coloq_restore_live": "restored",
+}
+_FIRST_POLL_S, _LONGEST_POLL_S, _POLL_GROWTH = 0.002, 0.02, 1.2
+_PATIENCE = 0.9
+"""Share of the last step's time after which the next one is first asked for."""
 
 
 class WorkerCalls(Protocol):
@@ -29,14 +37,21 @@ class EngineTrainer:
 
     def __init__(self, engine: WorkerCalls) -> None:
         self._engine = engine
+        self._step_s = 0.0
+
+    async def prepare(
+        self, settings: LearnerSettings, *, max_length: int, reply_tokens: int, temperature: float
+    ) -> None:
+        await self._carry_out(messages.Prepare(settings, max_length, reply_tokens, temperature))
 
     async def begin(self, settings: LearnerSettings, parent: Path | None) -> None:
         await self._carry_out(messages.Begin(settings, str(parent) if parent else None))
 
     async def step(self, batch: TrainingBatch, version: int) -> StepResult:
-        done = await self._carry_out(messages.Step.of(batch, version))
+        done = await self._carry_out(messages.Step.of(batch, version), expected_s=self._step_s)
         if done.step is None:
             raise TrainerFailed("the learner answered a step without its result")
+        self._step_s = done.step.duration_s
         return done.step
 
     async def logprobs(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -44,15 +59,22 @@ class EngineTrainer:
         return (await self._carry_out(command)).logprobs or []
 
     async def install(self, version: int) -> None:
-        try:
-            await self._engine.call("coloq_install", version)
-        except EngineDead:
-            raise
-        except EngineError as error:
-            raise PublicationFailed(f"version {version} could not be installed: {error}") from error
+        await self._switch("coloq_install", version)
+
+    async def publish_live(self, version: int) -> float:
+        return float(await self._switch("coloq_publish_live", version))
+
+    async def restore_live(self, version: int) -> None:
+        await self._switch("coloq_restore_live", version)
+
+    async def keep_live(self, version: int) -> None:
+        await self._carry_out(messages.Keep(version))
 
     async def remove(self, version: int) -> None:
         await self._engine.call("coloq_remove", version)
+        await self.forget(version)
+
+    async def forget(self, version: int) -> None:
         await self._carry_out(messages.Forget(version))
 
     async def installed(self) -> list[int]:
@@ -63,12 +85,28 @@ class EngineTrainer:
     async def save(self, folder: Path, metadata: PolicyMetadata) -> str:
         return _digest(await self._carry_out(messages.Save(str(folder), metadata)))
 
+    async def verify(self, folder: Path) -> str:
+        return _digest(await self._carry_out(messages.Verify(str(folder))))
+
     async def load(self, folder: Path, version: int) -> str:
         return _digest(await self._carry_out(messages.Load(str(folder), version)))
 
-    async def _carry_out(self, command: messages.Command) -> messages.Done:
+    async def load_base(self) -> None:
+        await self._carry_out(messages.LoadBase())
+
+    async def _switch(self, method: str, version: int) -> Any:
+        """Call a worker method that changes what the engine serves, between two engine steps."""
+        try:
+            return await self._engine.call(method, version)
+        except EngineDead:
+            raise
+        except EngineError as error:
+            raise PublicationFailed(f"version {version} could not be {_SWITCHED[method]}: {error}") from error
+
+    async def _carry_out(self, command: messages.Command, *, expected_s: float = 0.0) -> messages.Done:
         try:
             ticket = await self._engine.call("coloq_submit", messages.encode(command))
+            await asyncio.sleep(_PATIENCE * expected_s)
             answer = await self._answer(ticket)
         except EngineDead:
             raise

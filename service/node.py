@@ -18,7 +18,7 @@ from pathlib import Path
 import structlog
 
 from agent.contract import LanguageContract
-from agent.errors import StoreError
+from agent.errors import EngineDead, StoreError, TrainerFailed
 from agent.language import FastTextDetector
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent, TenantLanguages
@@ -26,6 +26,7 @@ from rewards.panel import Panel, build_panel
 from rewards.second_opinion import LangdetectDetector
 from service.config import NodeConfig
 from service.config_file import check_languages
+from service.controller import Controller
 from service.data_dir import locked_data_dir
 from service.encoder import ChatEncoder
 from service.engine import WORKER, VllmEngine
@@ -34,26 +35,32 @@ from service.http.keys import NodeKeys
 from service.http.ports import Health
 from service.journal import RedisJournal
 from service.ledger import Ledger
+from service.memory_plan import MemoryPlan
 from service.metering import MeteredContent, NodeMetrics, count_run, watch_journal
+from service.pacing import LiveRequests, Pacing, ScoringGate
 from service.secrets import AdminKey, Secrets, admin_key
 from service.store import Store, open_store
 from service.supervised_engine import SupervisedEngine
 from service.telemetry import Metrics
 from service.tenants import Tenants
+from service.versions import AdapterVersions, LiveVersions
 from trainer.adapters import AdapterSlots
 from trainer.evaluation import Evaluator
+from trainer.footprint import num_adapter_slots
+from trainer.live import LiveWeights
 from trainer.loop import TuningLoop
 from trainer.parity import ParityProbe
+from trainer.plan import RunPlan
 from trainer.policy_folder import newest_version, policy_folder
+from trainer.promotion import promotions
 from trainer.publication import Publisher
+from trainer.records import RunRequest
 from trainer.rollout import RolloutSampler
 from trainer.runs import TuningRuns
 
 log = structlog.get_logger(__name__)
 
 _CANCEL_S = 5.0
-_CANDIDATE_SLOTS = 2
-"""Adapter slots for the newest candidate and its successor, beside the active policy and those kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +100,14 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(config: NodeConfig, model: str, secrets: Secrets, *, worker: str = WORKER) -> AsyncIterator[Node]:
+async def open_node(
+    config: NodeConfig, model: str, secrets: Secrets, plan: MemoryPlan, *, worker: str = WORKER
+) -> AsyncIterator[Node]:
     """Start every part of a node, and stop them in reverse order at the end of the block.
 
     Args:
         model: the folder or Hugging Face id behind ``config.engine.model``.
+        plan: sizes the KV cache; service.serve has checked that it fits.
 
     Raises:
         InvalidConfig: a tenant's language that the detector cannot tell, or a reward that cannot be made.
@@ -112,24 +122,56 @@ async def open_node(config: NodeConfig, model: str, secrets: Secrets, *, worker:
         admin = admin_key(data_dir, secrets.admin_key_hash)
         store = await stack.enter_async_context(open_store(config.store, data_dir, password=secrets.store_password))
         metrics = Metrics()
-        engine = SupervisedEngine(config.engine, _launcher(config, model, worker), on_restart=metrics.engine_restarted)
+        live, gate = LiveRequests(metrics), ScoringGate()
+        engine = SupervisedEngine(
+            config.engine,
+            _launcher(config, model, plan, worker),
+            versions=LiveVersions() if config.tuning.method == "full" else AdapterVersions(),
+            on_restart=metrics.engine_restarted,
+            on_live=live.add,
+        )
         stack.push_async_callback(engine.stop)
-        parts = _Parts(config, model, data_dir, contract, panel, store, engine, metrics)
+        parts = _Parts(config, model, data_dir, contract, panel, store, engine, metrics, gate)
         node = await parts.assemble(admin)
-        await engine.start(node.policies.restore)
+        await engine.start(partial(_ready_for_traffic, node, EngineTrainer(engine)))
         stack.push_async_callback(node.content.agent.drain)
         stack.push_async_callback(node.tuning.close)
         stack.push_async_callback(_cancelled, asyncio.create_task(watch_journal(node.journal, metrics)))
+        pacing = Pacing(
+            engine, Controller(config.slo), live, gate, metrics, is_tuning=lambda: node.tuning.summary == "running"
+        )
+        stack.push_async_callback(_cancelled, asyncio.create_task(pacing.run(), name="pacing"))
         yield node
 
 
-def _launcher(config: NodeConfig, model: str, worker: str) -> Callable[[], Awaitable[VllmEngine]]:
+async def _ready_for_traffic(node: Node, trainer: EngineTrainer) -> None:
+    """What a fresh engine needs before the first request: room and graphs for training, and the active policy.
+
+    A model that cannot be trained is served all the same.
+    """
+    plan = RunPlan.of(RunRequest(), node.config.tuning, ())
+    try:
+        await trainer.prepare(
+            plan.learner,
+            max_length=node.config.engine.max_model_len,
+            reply_tokens=plan.max_tokens,
+            temperature=node.config.tuning.temperature,
+        )
+    except EngineDead:
+        raise
+    except TrainerFailed as error:
+        log.error("training_not_prepared", reason=str(error))
+    await node.policies.restore()
+
+
+def _launcher(config: NodeConfig, model: str, plan: MemoryPlan, worker: str) -> Callable[[], Awaitable[VllmEngine]]:
     return partial(
         VllmEngine.launch,
         model,
         config.engine,
-        num_adapters=config.tuning.keep_adapters + 1 + _CANDIDATE_SLOTS,
+        num_adapters=num_adapter_slots(config.tuning) if config.tuning.method == "adapter" else 0,
         adapter_rank=config.tuning.adapter.rank,
+        kv_cache_bytes=plan.kv_cache_bytes,
         worker=worker,
     )
 
@@ -146,6 +188,7 @@ class _Parts:
     store: Store
     engine: SupervisedEngine
     metrics: Metrics
+    gate: ScoringGate
 
     async def assemble(self, admin: AdminKey) -> Node:
         config, metrics = self.config, self.metrics
@@ -157,8 +200,11 @@ class _Parts:
         await ledger.close_interrupted(now, "the node stopped during the run")
         journal = RedisJournal(self.store, config.store, on_corrupt=metrics.journal_corrupt)
         encoder = await asyncio.to_thread(ChatEncoder.load, self.model)
-        publisher = self._publisher(ledger, encoder, policies_root)
-        loop = self._loop(journal, ledger, publisher, policies_root)
+        trainer = EngineTrainer(self.engine)
+        placement = self._placement(trainer, policies_root)
+        probe = ParityProbe(self.engine, trainer, encoder, max_mean=config.tuning.parity_mean)
+        publisher = Publisher(trainer, placement, self.engine, ledger, probe, policies_root, config.engine.model)
+        loop = self._loop(journal, ledger, placement, publisher)
         agent = ContentAgent(
             self.engine,
             encoder,
@@ -183,23 +229,21 @@ class _Parts:
             admin=admin,
         )
 
-    def _publisher(self, ledger: Ledger, encoder: ChatEncoder, root: Path) -> Publisher:
-        trainer = EngineTrainer(self.engine)
-        slots = AdapterSlots(
-            trainer,
-            self.engine,
-            capacity=self.config.tuning.keep_adapters + 1 + _CANDIDATE_SLOTS,
-            folder_of=partial(policy_folder, root),
-        )
-        probe = ParityProbe(self.engine, trainer, encoder, max_mean=self.config.tuning.parity_mean)
-        return Publisher(trainer, slots, self.engine, ledger, probe, root, self.config.engine.model)
+    def _placement(self, trainer: EngineTrainer, root: Path) -> AdapterSlots | LiveWeights:
+        folder_of = partial(policy_folder, root)
+        if self.config.tuning.method == "full":
+            return LiveWeights(trainer, self.engine, folder_of=folder_of)
+        return AdapterSlots(trainer, self.engine, capacity=num_adapter_slots(self.config.tuning), folder_of=folder_of)
 
-    def _loop(self, journal: RedisJournal, ledger: Ledger, publisher: Publisher, root: Path) -> TuningLoop:
+    def _loop(
+        self, journal: RedisJournal, ledger: Ledger, placement: AdapterSlots | LiveWeights, publisher: Publisher
+    ) -> TuningLoop:
         sampler = RolloutSampler(self.engine)
         evaluator = Evaluator(
             journal=journal,
             sampler=sampler,
             panel=self.panel,
+            admission=self.gate,
             second_opinion=LanguageContract(LangdetectDetector()),
             temperature=self.config.agent.temperature,
             num_prompts=self.config.tuning.gate.num_prompts,
@@ -207,7 +251,13 @@ class _Parts:
             min_determined=self.config.tuning.gate.min_determined,
         )
         return TuningLoop(
-            journal, sampler, self.panel, publisher.trainer, publisher.slots, ledger, publisher, evaluator, root
+            journal=journal,
+            sampler=sampler,
+            panel=self.panel,
+            trainer=publisher.trainer,
+            ledger=ledger,
+            start_promotion=promotions(placement, publisher, evaluator),
+            admission=self.gate,
         )
 
 

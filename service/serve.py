@@ -10,6 +10,7 @@ connections are refused.
 import asyncio
 import errno
 import faulthandler
+import gc
 import math
 import os
 import signal
@@ -19,7 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Seque
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 import uvicorn
@@ -28,10 +29,14 @@ from agent.errors import EngineDead, InvalidConfig
 from service import engine_environment, models
 from service.config import NodeConfig, ServerConfig
 from service.config_file import load
+from service.gpu import Gpu, engine_gpu
 from service.http.app import create_app
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
 from service.secrets import AdminKey, Secrets
 from service.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from service.memory_plan import MemoryPlan
 
 log = structlog.get_logger(__name__)
 
@@ -63,9 +68,21 @@ class ServableNode(NodePorts, Protocol):
 
 
 OpenNode = Callable[[], AbstractAsyncContextManager[ServableNode]]
+OpenModel = Callable[[NodeConfig, str, Secrets, "MemoryPlan"], AbstractAsyncContextManager[ServableNode]]
+"""Opens a node with the model of this folder or Hugging Face id."""
 
 
-def serve(config_path: Path, announce: Announce) -> None:
+@asynccontextmanager
+async def _open_node(
+    config: NodeConfig, model: str, secrets: Secrets, plan: "MemoryPlan"
+) -> AsyncIterator[ServableNode]:
+    from service.node import open_node  # imports vLLM, which reads the environment
+
+    async with open_node(config, model, secrets, plan) as node:
+        yield node
+
+
+def serve(config_path: Path, announce: Announce, *, open_model: OpenModel = _open_node) -> None:
     """Run a node until it is told to stop; ``announce`` gets the lines that a person needs to see.
 
     Raises:
@@ -76,7 +93,32 @@ def serve(config_path: Path, announce: Announce) -> None:
     configure_logging(config.log_level, config.log_format)
     model = models.resolve(config.engine.model, progress=announce)
     engine_environment.prepare(config.engine)
-    asyncio.run(run_until_told(config, partial(_open_node, config, model, secrets), announce))
+    plan = checked_plan(config, model, announce)
+    asyncio.run(run_until_told(config, partial(open_model, config, model, secrets, plan), announce))
+
+
+def checked_plan(
+    config: NodeConfig, model: str, announce: Announce, *, find_gpu: Callable[[], Gpu | None] = engine_gpu
+) -> "MemoryPlan":
+    """The node's memory plan, announced. Nothing is allocated.
+
+    Args:
+        model: the folder or Hugging Face id behind ``config.engine.model``.
+        find_gpu: the engine's; None for a node on the CPU, whose plan always passes.
+
+    Raises:
+        InvalidConfig: it does not fit the GPU, or other programs hold too much of it.
+    """
+    from service.memory_plan import plan_memory  # these import torch, which reads the environment
+    from service.model_shape import read_shape
+    from service.plan_advice import require_fit
+    from service.plan_table import plan_text
+
+    gpu, shape = find_gpu(), read_shape(model)
+    plan = plan_memory(config, shape, gpu)
+    announce(plan_text(plan))
+    require_fit(config, shape, gpu, plan)
+    return plan
 
 
 def exit_at_once() -> None:
@@ -134,14 +176,6 @@ async def run_until_told(
                 await serving
 
 
-@asynccontextmanager
-async def _open_node(config: NodeConfig, model: str, secrets: Secrets) -> AsyncIterator[ServableNode]:
-    from service.node import open_node  # imports vLLM, which reads the environment
-
-    async with open_node(config, model, secrets) as node:
-        yield node
-
-
 async def _serve(
     config: NodeConfig,
     open_node: OpenNode,
@@ -152,8 +186,10 @@ async def _serve(
 ) -> None:
     async with open_node() as node:
         node_is_up.set()
-        server = _Server(_uvicorn_config(node, config))
+        server = Server(_uvicorn_config(node, config))
         listening = asyncio.create_task(server.listen(sockets))
+        gc.collect()
+        gc.freeze()  # a full collection walks over a million objects that stay: a pause that requests would feel
         try:
             if node.admin.plain is not None:
                 announce(f"Admin key, shown this once (keep it in COLOQ_ADMIN_KEY):\n\n  {node.admin.plain}\n")
@@ -179,8 +215,8 @@ def _uvicorn_config(node: ServableNode, config: NodeConfig) -> uvicorn.Config:
     )
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handling: the node decides when to stop."""
+class Server(uvicorn.Server):
+    """uvicorn without its own signal handling: whoever runs it decides when to stop."""
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -2,7 +2,8 @@
 
 vLLM's priorities order its waiting queue but never take a slot or a cache block from a running sequence. So the room
 is kept here: rollouts stay below the engine's capacity minus a reserve, and a live request that finds no room takes it
-from the newest rollouts, which are aborted and start again later.
+from the newest rollouts, which are aborted and start again later. Below that, the controller sets how many rollouts
+there may be (``limit_rollouts``): each one more makes every engine step a little longer.
 
 Every change happens between two awaits, so a task that is cancelled while it waits or holds leaves nothing behind.
 """
@@ -42,6 +43,7 @@ class SlotPool:
         self._num_live, self._live_tokens = 0, 0
         self._rollouts: list[Slot] = []
         self._waiting: deque[Slot] = deque()
+        self._limit: int | None = None
         self.num_preemptions = 0
 
     @property
@@ -52,6 +54,26 @@ class SlotPool:
     def num_rollouts(self) -> int:
         """Rollouts that hold a slot."""
         return len(self._rollouts)
+
+    @property
+    def num_queued_live(self) -> int:
+        """Live requests beyond what the engine runs at once: they wait in its queue."""
+        return max(self._num_live - self._total.num_seqs, 0)
+
+    @property
+    def num_free(self) -> int:
+        """Sequences that rollouts could have beside the live requests and the reserve, were there no limit."""
+        return max(self._shared.num_seqs - self._num_live, 0)
+
+    def limit_rollouts(self, limit: int | None, *, evict: bool = False) -> None:
+        """Let at most ``limit`` rollouts hold a slot from now on; 0 lets none enter, None lifts the limit.
+
+        Those that hold one already finish, or, with ``evict``, the newest beyond the limit lose theirs.
+        """
+        self._limit = limit
+        while evict and limit is not None and len(self._rollouts) > limit:
+            self._preempt_newest()
+        self._admit()
 
     @contextmanager
     def live(self, num_tokens: int) -> Iterator[None]:
@@ -90,7 +112,8 @@ class SlotPool:
 
     def _has_room(self, num_tokens: int) -> bool:
         return (
-            self._num_live + len(self._rollouts) < self._shared.num_seqs
+            (self._limit is None or len(self._rollouts) < self._limit)
+            and self._num_live + len(self._rollouts) < self._shared.num_seqs
             and self._num_tokens() + num_tokens <= self._shared.num_tokens
         )
 
@@ -98,8 +121,11 @@ class SlotPool:
         while self._rollouts and (
             self._num_live + len(self._rollouts) > self._total.num_seqs or self._num_tokens() > self._total.num_tokens
         ):
-            self._rollouts.pop().preempted.set()
-            self.num_preemptions += 1
+            self._preempt_newest()
+
+    def _preempt_newest(self) -> None:
+        self._rollouts.pop().preempted.set()
+        self.num_preemptions += 1
 
     def _forget(self, slot: Slot) -> None:
         """Drop a slot that is held, still waited for, or lost already."""

@@ -5,8 +5,8 @@
                   └── retry ◄──┴──► restart ──► on_start (installs the active policy) ──► ready
 
 A live request in flight when the process dies waits for the next one and runs again: nothing of it had been sent.
-Rollouts fail instead, and with them the tuning run. Tracks which policy version runs where, so that a slot is freed
-only when drained.
+Rollouts fail instead, and with them the tuning run. Tracks which adapter runs where, so that a slot is freed only when
+drained; which version a request runs on is service.versions'.
 """
 
 import asyncio
@@ -18,11 +18,13 @@ from typing import Any, Protocol
 
 import structlog
 
-from agent.completion import BASE_VERSION, Completion
+from agent.completion import Completion
 from agent.errors import EngineDead
 from agent.ports import GenerateRequest, Priority
 from service.config import EngineConfig
+from service.slo import LiveRequest
 from service.slots import Capacity, Slot, SlotPool
+from service.versions import AdapterVersions, Versions
 
 log = structlog.get_logger(__name__)
 
@@ -68,16 +70,31 @@ Launch = Callable[[], Awaitable[EngineProcess]]
 class SupervisedEngine:
     """Implements agent.ports.Engine and trainer.ports.PolicySink over engine processes that come and go."""
 
-    def __init__(self, config: EngineConfig, launch: Launch, *, on_restart: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        launch: Launch,
+        *,
+        versions: Versions | None = None,
+        on_restart: Callable[[], None] = lambda: None,
+        on_live: Callable[[LiveRequest], None] = lambda request: None,
+    ) -> None:
+        """Arrange an engine; ``start`` launches it.
+
+        Args:
+            versions: those of method ``adapter`` when None.
+            on_live: hears of every live request that finished and was measured.
+        """
         self._config = config
         self._launch = launch
         self._on_restart = on_restart
+        self._on_live = on_live
         self._engine: EngineProcess | None = None
         self._ready = asyncio.Event()
         self._slots: SlotPool | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._on_start: Callable[[], Awaitable[None]] | None = None
-        self._active = BASE_VERSION
+        self._versions = versions or AdapterVersions()
         self._running: Counter[int] = Counter()
         self._drained = asyncio.Condition()
         self._deaths: deque[float] = deque()
@@ -88,7 +105,7 @@ class SupervisedEngine:
 
     @property
     def active_version(self) -> int:
-        return self._active
+        return self._versions.active
 
     @property
     def slots(self) -> SlotPool:
@@ -121,12 +138,16 @@ class SupervisedEngine:
         """Call a worker method; see VllmEngine.call."""
         return await self._current().call(method, *args)
 
+    def announce(self, version: int) -> None:
+        """See trainer.ports.PolicySink.announce."""
+        self._versions.announce(version)
+
     def activate(self, version: int) -> None:
         """New live requests run on ``version`` from now on."""
-        self._active = version
+        self._versions.activate(version)
 
     async def drained(self, version: int) -> None:
-        """Return once no request runs on ``version``."""
+        """Return once no request runs on the adapter of ``version``."""
         async with self._drained:
             await self._drained.wait_for(lambda: self._running[version] == 0)
 
@@ -134,11 +155,18 @@ class SupervisedEngine:
         with self.slots.live(_tokens(request)):
             await self._until_ready()
             try:
-                return await self._sample(request)
+                return await self._sample_live(request)
             except EngineDead:
                 log.warning("request_retried_after_engine_death")
             await self._until_ready()
-            return await self._sample(request)
+            return await self._sample_live(request)
+
+    async def _sample_live(self, request: GenerateRequest) -> Completion:
+        started_s = time.monotonic()
+        completion = await self._sample(request)
+        if completion.timing is not None:
+            self._on_live(LiveRequest(started_s, time.monotonic(), completion.timing))
+        return completion
 
     async def _until_ready(self) -> None:
         """Return when an engine can take requests. Raises EngineDead when there will be none."""
@@ -176,13 +204,13 @@ class SupervisedEngine:
                     stack.push_async_callback(_settled, task)
 
     async def _sample(self, request: GenerateRequest) -> Completion:
-        version = self._active if request.policy_version is None else request.policy_version
-        self._running[version] += 1
+        versioned = self._versions.start(request)
+        self._running[versioned.adapter] += 1
         try:
-            return await self._current().sample(request, version)
+            return versioned.label(await self._current().sample(versioned.request, versioned.adapter))
         finally:
-            self._running[version] -= 1
-            if self._running[version] == 0:
+            self._running[versioned.adapter] -= 1
+            if self._running[versioned.adapter] == 0:
                 async with self._drained:
                     self._drained.notify_all()
 

@@ -5,17 +5,25 @@ Nothing here holds prompt or reply text. Metrics live in a registry of their own
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from structlog.typing import Processor
 
+from agent.completion import GenerationTiming
 from agent.episode import Reply
+from service.controller import Decision
 from trainer.records import StepReport
 
 _LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
+_TOKEN_BUCKETS_S = (
+    *(number * scale / 1000 for scale in (1, 10, 100, 1000) for number in (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)),
+    10.0,
+)
+"""1 ms to 10 s, fine enough to tell a few percent of a percentile."""
 _QUIET_LOGGERS = ("uvicorn.access", "httpx", "httpcore", "asyncio")
 _QUIET_UNLESS_DEBUG = {"uvicorn.error": logging.WARNING, "vllm": logging.ERROR}
 
@@ -71,6 +79,17 @@ def _renderers(log_format: Literal["console", "json"]) -> list[Processor]:
     return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
 
 
+@dataclass(frozen=True, slots=True)
+class EngineActivity:
+    """What the engine process did lately. None where there was no step."""
+
+    step_p50_s: float | None
+    step_p99_s: float | None
+    step_max_s: float | None
+    train_share: float
+    train_tokens_per_s: float
+
+
 class Metrics:
     """Every metric of a node, in a registry of its own."""
 
@@ -103,6 +122,25 @@ class Metrics:
         self._sample_size = self._gauge("tuning_effective_sample_size", "(sum w)^2 / (n sum w^2) of the last step.")
         self._mismatch = self._gauge("tuning_mismatch_nats", "Mean |engine - trainer logprob| of the last step.")
         self._phase = self._histogram("tuning_phase_duration_seconds", "Time of a step's phases.", "phase")
+        self._first_token = self._histogram(
+            "live_first_token_seconds", "Live requests' time to the first token.", buckets=_TOKEN_BUCKETS_S
+        )
+        self._inter_token = self._histogram(
+            "live_inter_token_seconds", "Live requests' mean time between tokens.", buckets=_TOKEN_BUCKETS_S
+        )
+        self._level = self._gauge("controller_level", "Rung of the trainer's pace; 0 is paused.")
+        self._top_level = self._gauge("controller_top_level", "Highest rung: the whole device, all of the time.")
+        self._num_sms = self._gauge("controller_num_sms", "Multiprocessors that the trainer may use under load.")
+        self._duty = self._gauge("controller_duty", "Share of the time that the trainer may run under load.")
+        self._rollout_limit = self._gauge("controller_rollout_limit", "Rollouts that may be in flight.")
+        self._decisions = self._counter("controller_decisions", "Changes that the controller made.", "direction")
+        self._bound = self._gauge("slo_bound_seconds", "Bound of the 99th percentile.", "quantity")
+        self._p99 = self._gauge("slo_p99_seconds", "99th percentile of live requests, last seconds.", "quantity")
+        self._baseline = self._gauge("slo_baseline_seconds", "99th percentile without tuning, this load.", "quantity")
+        self._violations = self._counter("slo_violations", "Times that a percentile went over its bound.", "quantity")
+        self._engine_step = self._gauge("engine_step_seconds", "Engine steps of the last ten seconds.", "quantile")
+        self._train_share = self._gauge("train_share", "Share of the last ten seconds in which training ran.")
+        self._train_rate = self._gauge("train_tokens_per_second", "Positions trained on, mean of ten seconds.")
         ProcessCollector(registry=self._registry)
 
     def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
@@ -180,6 +218,42 @@ class Metrics:
         for phase, duration_s in (phases | {"install": report.install_s}).items():
             self._phase.labels(phase).observe(duration_s)
 
+    def observe_generation(self, timing: GenerationTiming) -> None:
+        """Record how long a live request's tokens took."""
+        self._first_token.observe(timing.first_token_s)
+        if timing.inter_token_s is not None:
+            self._inter_token.observe(timing.inter_token_s)
+
+    def observe_decision(self, decision: Decision) -> None:
+        """Show what the controller holds to, and count what it changed. What was not measured is not shown."""
+        self._level.set(decision.level)
+        self._top_level.set(decision.top_level)
+        self._num_sms.set(decision.pace.num_sms)
+        self._duty.set(decision.pace.duty)
+        self._rollout_limit.set(decision.rollout_limit)
+        for gauge in (self._bound, self._p99, self._baseline):
+            gauge.clear()
+        for reading in decision.readings:
+            self._p99.labels(reading.quantity).set(reading.value_s)
+            if reading.bound_s is not None:
+                self._bound.labels(reading.quantity).set(reading.bound_s)
+            if reading.baseline_s is not None:
+                self._baseline.labels(reading.quantity).set(reading.baseline_s)
+        for move in decision.moves:
+            self._decisions.labels(move.direction).inc()
+        for quantity in decision.violations:
+            self._violations.labels(quantity).inc()
+
+    def set_engine_activity(self, activity: EngineActivity) -> None:
+        """Show what the engine process did lately."""
+        self._engine_step.clear()
+        steps = {"p50": activity.step_p50_s, "p99": activity.step_p99_s, "max": activity.step_max_s}
+        for quantile, duration_s in steps.items():
+            if duration_s is not None:
+                self._engine_step.labels(quantile).set(duration_s)
+        self._train_share.set(activity.train_share)
+        self._train_rate.set(activity.train_tokens_per_s)
+
     def render(self) -> str:
         """Every metric in Prometheus' text format, version 0.0.4."""
         return generate_latest(self._registry).decode()
@@ -190,5 +264,7 @@ class Metrics:
     def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
         return Gauge(f"coloq_{name}", documentation, labels, registry=self._registry)
 
-    def _histogram(self, name: str, documentation: str, *labels: str) -> Histogram:
-        return Histogram(f"coloq_{name}", documentation, labels, registry=self._registry, buckets=_LATENCY_BUCKETS_S)
+    def _histogram(
+        self, name: str, documentation: str, *labels: str, buckets: Sequence[float] = _LATENCY_BUCKETS_S
+    ) -> Histogram:
+        return Histogram(f"coloq_{name}", documentation, labels, registry=self._registry, buckets=buckets)

@@ -1,48 +1,11 @@
 """A Llama of about one million parameters, its tokenizer trained on a few sentences: made by tests, needs no hub."""
 
-from importlib.resources import files
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-SENTENCES = (
-    "All human beings are born free and equal in dignity and rights.",
-    "Alle Menschen sind frei und gleich an Würde und Rechten geboren.",
-    "Tous les êtres humains naissent libres et égaux en dignité et en droits.",
-    "Wszyscy ludzie rodzą się wolni i równi pod względem swej godności i swych praw.",
-    "Todos los seres humanos nacen libres e iguales en dignidad y derechos.",
-)
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-def train_tokenizer(vocab_size: int = 1000) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer with ChatML's special tokens."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([*SENTENCES, *_templates()] * 4, trainer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", bos_token="<|im_start|>"
-    )
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
-
-
-def _templates() -> list[str]:
-    """The product's own prompts: learned as whole words, they are short."""
-    folder = files("agent") / "prompts" / "v1"
-    return [(folder / f"{language}.toml").read_text(encoding="utf-8") for language in ("en", "de", "fr", "pl")]
+from service.bench.tokenizer import train_tokenizer
 
 
 def _vowel_shares(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:

@@ -11,13 +11,15 @@ from pathlib import Path
 import structlog
 
 from agent.completion import BASE_VERSION
-from trainer.ports import PolicySink, TrainerPort
+from trainer.ports import Method, PolicySink, TrainerPort
 
 log = structlog.get_logger(__name__)
 
 
 class AdapterSlots:
     """Installs and evicts versions, one change at a time. The base model needs no slot."""
+
+    method: Method = "adapter"
 
     def __init__(
         self, trainer: TrainerPort, sink: PolicySink, *, capacity: int, folder_of: Callable[[int], Path]
@@ -58,6 +60,10 @@ class AdapterSlots:
                 await self._trainer.load(self._folder_of(version), version)
                 await self._install(version)
             self._ensured = version
+
+    async def switch(self, version: int) -> None:
+        """Send new live requests to an ensured or installed version."""
+        self._sink.activate(version)
 
     async def discard(self, version: int) -> None:
         """Free a version's slot once its requests have ended, and the weights that the learner keeps of it."""

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from agent.config import Section
 
@@ -71,8 +72,9 @@ class TuningConfig(Section):
     """Cap of the token-level importance weight between the engine's and the trainer's log-probabilities."""
     max_staleness: Annotated[int, Field(ge=0)] = 4
     """Replies sampled more than this many versions ago are dropped and counted."""
-    microbatch_size: Annotated[int, Field(ge=1)] = 4
-    """Sequences per forward pass; gradients accumulate over a step."""
+    microbatch_tokens: Annotated[int, Field(ge=32)] | None = None
+    """Most positions of a forward pass, padding included; gradients accumulate over a step. Unset takes 1,024 on a CPU
+    and 4,096 on a GPU. A sequence is never split."""
     logit_chunk_tokens: Annotated[int, Field(ge=1)] = 256
     """Most tokens whose logits exist at one time."""
     publish_every: Annotated[int, Field(ge=1)] | None = None
@@ -84,3 +86,13 @@ class TuningConfig(Section):
     adapter: AdapterConfig = AdapterConfig()
     full: FullConfig = FullConfig()
     gate: GateConfig = GateConfig()
+
+    @field_validator("optimizer")
+    @classmethod
+    def _fits_the_method(cls, optimizer: str, info: ValidationInfo) -> str:
+        if optimizer == "cpu" and info.data.get("method") == "adapter":
+            raise PydanticCustomError(
+                "optimizer_of_adapter",
+                'must be "device" with tuning.method = "adapter", whose moments are small',
+            )
+        return optimizer

@@ -17,8 +17,12 @@ from agent.errors import GateRejected
 from agent.ports import ClaimingJournal
 from rewards.panel import Panel
 from rewards.score import Sample, Score
+from trainer.ports import Admission
 from trainer.records import Evaluation
 from trainer.rollout import RolloutSampler
+
+_GRADED_AT_ONCE = 8
+"""Replies judged between two askings for admission: the judges hold Python's lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class Evaluator:
     journal: ClaimingJournal
     sampler: RolloutSampler
     panel: Panel
+    admission: Admission
     second_opinion: LanguageContract
     temperature: float
     num_prompts: int
@@ -38,10 +43,20 @@ class Evaluator:
     async def compare(
         self, version: int, baseline: int, *, languages: Sequence[str], max_tokens: int, seed: int
     ) -> Evaluation:
-        """Evaluate both versions on the same prompts.
+        """Evaluate both versions on the same prompts, one after the other.
 
         Raises:
             GateRejected: there is no held-out prompt to compare on, or nothing could be graded.
+        """
+        exam = await self.exam(languages, max_tokens=max_tokens, seed=seed)
+        judged = await self.judge(exam, version)
+        return self.verdict(judged, await self.judge(exam, baseline))
+
+    async def exam(self, languages: Sequence[str], *, max_tokens: int, seed: int) -> "Exam":
+        """What all policies of one comparison are asked.
+
+        Raises:
+            GateRejected: there is no held-out prompt.
         """
         episodes = await self.journal.held_out(languages, self.num_prompts)
         if not episodes:
@@ -49,25 +64,32 @@ class Evaluator:
                 f"the gate needs held-out prompts in {', '.join(languages)}, the journal has none: send more requests, "
                 "or start the run with the gate off"
             )
-        sampling = Sampling(max_tokens=max_tokens, temperature=self.temperature, seed=seed)
-        judged = {v: await self._judge(episodes, v, sampling) for v in (version, baseline)}
-        for judged_version, result in judged.items():
-            if not result.rewards:
-                raise GateRejected(
-                    f"none of {len(episodes)} held-out replies of version {judged_version} could be graded"
-                )
-        return _evaluation(version, baseline, judged[version], judged[baseline], self.margin, self.min_determined)
+        return Exam(tuple(episodes), Sampling(max_tokens=max_tokens, temperature=self.temperature, seed=seed))
 
-    async def _judge(self, episodes: Sequence[Episode], version: int, sampling: Sampling) -> "_Judged":
+    async def judge(self, exam: "Exam", version: int) -> "Judged":
+        """Sample a version that the engine can sample from, and grade its replies.
+
+        Raises:
+            GateRejected: nothing could be graded.
+        """
         groups = await self.sampler.siblings(
-            episodes, version=version, group_size=1, sampling=sampling, label=f"held-out-v{version}"
+            exam.episodes, version=version, group_size=1, sampling=exam.sampling, label=f"held-out-v{version}"
         )
-        replies = [(episode, group[0]) for episode, group in zip(episodes, groups, strict=True) if group]
-        return await asyncio.to_thread(self._grade, replies)
+        replies = [(episode, group[0]) for episode, group in zip(exam.episodes, groups, strict=True) if group]
+        judged = Judged(version, defaultdict(list), defaultdict(list))
+        for first in range(0, len(replies), _GRADED_AT_ONCE):
+            await self.admission.admitted()
+            await asyncio.to_thread(self._grade, replies[first : first + _GRADED_AT_ONCE], judged)
+        if not judged.rewards:
+            raise GateRejected(f"none of {len(exam.episodes)} held-out replies of version {version} could be graded")
+        return judged
 
-    def _grade(self, replies: Sequence[tuple[Episode, Completion]]) -> "_Judged":
+    def verdict(self, candidate: "Judged", baseline: "Judged") -> Evaluation:
+        """Compare what two policies got in the same exam."""
+        return _evaluation(candidate, baseline, self.margin, self.min_determined)
+
+    def _grade(self, replies: Sequence[tuple[Episode, Completion]], judged: "Judged") -> None:
         scores = self.panel.score([to_sample(episode, completion) for episode, completion in replies])
-        judged = _Judged(defaultdict(list), defaultdict(list))
         for (episode, completion), score in zip(replies, scores, strict=True):
             brief = episode.brief
             if isinstance(score, Score):
@@ -75,7 +97,6 @@ class Evaluator:
             verdict = self.second_opinion.judge(completion.text, brief.language, brief.brand_terms)
             if verdict.share is not None:
                 judged.fidelity[brief.language].append(verdict.share)
-        return judged
 
 
 def to_sample(episode: Episode, completion: Completion) -> Sample:
@@ -84,12 +105,23 @@ def to_sample(episode: Episode, completion: Completion) -> Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
+class Exam:
+    """Held-out prompts, and how replies to them are sampled."""
+
+    episodes: tuple[Episode, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What one version got in an exam, by language."""
+
+    version: int
     rewards: dict[str, list[float]]
     fidelity: dict[str, list[float]]
 
 
-def _evaluation(version: int, baseline: int, ours: _Judged, theirs: _Judged, margin: float, fewest: int) -> Evaluation:
+def _evaluation(ours: Judged, theirs: Judged, margin: float, fewest: int) -> Evaluation:
     rewards = _pairs(ours.rewards, theirs.rewards)
     fidelity = _pairs(ours.fidelity, theirs.fidelity, fewest)
     rejected: dict[str, str] = {}
@@ -100,8 +132,8 @@ def _evaluation(version: int, baseline: int, ours: _Judged, theirs: _Judged, mar
     for language in theirs.rewards.keys() - ours.rewards.keys():
         rejected[language] = "no reply of the candidate could be graded"
     return Evaluation(
-        version=version,
-        baseline_version=baseline,
+        version=ours.version,
+        baseline_version=theirs.version,
         reward=_mean([value for values in ours.rewards.values() for value in values]),
         baseline_reward=_mean([value for values in theirs.rewards.values() for value in values]),
         by_language=rewards,

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from agent.completion import BASE_VERSION
-from agent.errors import ColoqError, NotFound, PublicationFailed
+from agent.errors import ColoqError, NotFound, PublicationFailed, TrainerFailed
 from trainer.batch import TrainingBatch
+from trainer.pace import Pace, Pulse
 from trainer.ports import LearnerSettings, PolicyMetadata, StepResult
 from trainer.records import PolicyRecord, RunStatus
 
@@ -22,7 +25,8 @@ class FakeTrainer:
     """A learner without a model: keeps versions, and scores every token with ``logprob``.
 
     ``failures`` maps a method's name to what it raises; ``step`` raises before it keeps the version. A ``logprob`` that
-    differs from the engine's makes a parity probe fail. Nothing is written: digests come from folders' names.
+    differs from the engine's makes a parity probe fail. Nothing is written: digests come from folders' names. By method
+    ``full`` nothing is kept but what ``keep_live`` and the loads keep, and a second step needs the first one published.
     """
 
     def __init__(self, *, logprob: float = -0.5, events: list[str] | None = None) -> None:
@@ -34,17 +38,34 @@ class FakeTrainer:
         self.batches: list[TrainingBatch] = []
         self.kept: set[int] = set()
         self.installed: list[int] = []
+        self.live = BASE_VERSION
+        """Method ``full``: whose weights the engine serves."""
+        self.unpublished: int | None = None
+        """Method ``full``: the newest step, while it is not live."""
+
+    async def prepare(
+        self, settings: LearnerSettings, *, max_length: int, reply_tokens: int, temperature: float
+    ) -> None:
+        """See TrainerPort.prepare."""
+        self._enter("prepare")
+        self.settings = settings
 
     async def begin(self, settings: LearnerSettings, parent: Path | None) -> None:
         """See TrainerPort.begin."""
         self._enter("begin", parent.name if parent else "")
         self.settings, self.parent = settings, parent
+        self.unpublished = None
 
     async def step(self, batch: TrainingBatch, version: int) -> StepResult:
         """See TrainerPort.step."""
         self.batches.append(batch)
         self._enter("step", version)
-        self.kept.add(version)
+        if self._is_full:
+            if self.unpublished is not None:
+                raise TrainerFailed(f"version {self.unpublished} must be published before the next step")
+            self.unpublished = version
+        else:
+            self.kept.add(version)
         return StepResult(
             loss=0.0,
             grad_norm=1.0,
@@ -73,11 +94,44 @@ class FakeTrainer:
         if version in self.installed:
             self.installed.remove(version)
 
+    async def publish_live(self, version: int) -> float:
+        """See TrainerPort.publish_live."""
+        self._enter("publish_live", version)
+        if version != self.unpublished:
+            raise TrainerFailed(f"only the newest step can be published: version {self.unpublished}, got {version}")
+        self.live, self.unpublished = version, None
+        return 1.5
+
+    async def keep_live(self, version: int) -> None:
+        """See TrainerPort.keep_live."""
+        self._enter("keep_live", version)
+        if version != self.live:
+            raise TrainerFailed(f"version {self.live} is live, got {version}")
+        self.kept.add(version)
+
+    async def restore_live(self, version: int) -> None:
+        """See TrainerPort.restore_live."""
+        self._enter("restore_live", version)
+        if version not in self.kept:
+            raise PublicationFailed(f"version {version} is not kept, only {sorted(self.kept)}")
+        self.live = version
+
+    async def forget(self, version: int) -> None:
+        """See TrainerPort.forget."""
+        self._enter("forget", version)
+        self.kept.discard(version)
+
     async def save(self, folder: Path, metadata: PolicyMetadata) -> str:
         """See TrainerPort.save."""
         self._enter("save", metadata.version)
-        if metadata.version not in self.kept:
-            raise PublicationFailed(f"version {metadata.version} is not kept, only {sorted(self.kept)}")
+        at_hand = {self.live} if metadata.method == "full" else self.kept
+        if metadata.version not in at_hand:
+            raise PublicationFailed(f"version {metadata.version} is not at hand, only {sorted(at_hand)}")
+        return _digest(folder)
+
+    async def verify(self, folder: Path) -> str:
+        """See TrainerPort.verify."""
+        self._enter("verify", folder.name)
         return _digest(folder)
 
     async def load(self, folder: Path, version: int) -> str:
@@ -85,6 +139,15 @@ class FakeTrainer:
         self._enter("load", version)
         self.kept.add(version)
         return _digest(folder)
+
+    async def load_base(self) -> None:
+        """See TrainerPort.load_base."""
+        self._enter("load_base")
+        self.kept.add(BASE_VERSION)
+
+    @property
+    def _is_full(self) -> bool:
+        return self.settings is not None and self.settings.method == "full"
 
     def _enter(self, method: str, subject: object = "") -> None:
         self.events.append(f"{method} {subject}".strip())
@@ -99,6 +162,10 @@ class FakeSink:
         self.active_version = active
         self.busy: dict[int, asyncio.Event] = {}
         self.events: list[str] = [] if events is None else events
+
+    def announce(self, version: int) -> None:
+        """See PolicySink.announce."""
+        self.events.append(f"announce {version}")
 
     def activate(self, version: int) -> None:
         """See PolicySink.activate."""
@@ -118,6 +185,60 @@ class FakeSink:
     def finish(self, version: int) -> None:
         """The request on ``version`` has ended."""
         self.busy.pop(version).set()
+
+
+class FakeAdmission:
+    """Admits while ``open`` is set, as it is at first; ``num_asked`` counts the calls."""
+
+    def __init__(self, *, events: list[str] | None = None) -> None:
+        self.events: list[str] = [] if events is None else events
+        self.open = asyncio.Event()
+        self.open.set()
+        self.num_asked = 0
+
+    async def admitted(self) -> None:
+        """See Admission.admitted."""
+        self.num_asked += 1
+        await self.open.wait()
+        self.events.append("admitted")
+
+
+class FakePacedWorker:
+    """The worker's side of pacing: keeps every pace, and answers with what its attributes say."""
+
+    def __init__(self, *, partition_sizes: tuple[int, ...] = (16, 48, 80, 132)) -> None:
+        self.partition_sizes = partition_sizes
+        self.paces: list[Pace] = []
+        self.duration_s = 0.1
+        self.num_engine_steps = 0
+        self.step_ms = (0.0, 0.0, 0.0)
+        """p50, p99 and maximum."""
+        self.train_share = 0.0
+        self.num_train_tokens = 0
+        self.answer: bytes | None = None
+        """What is answered instead of a pulse."""
+
+    def coloq_pace(self, data: bytes) -> bytes:
+        """Take a Pace as msgpack, answer with a Pulse as msgpack."""
+        self.paces.append(msgspec.msgpack.decode(data, type=Pace))
+        if self.answer is not None:
+            return self.answer
+        p50_ms, p99_ms, max_ms = self.step_ms
+        pulse = Pulse(
+            duration_s=self.duration_s,
+            num_engine_steps=self.num_engine_steps,
+            step_p50_ms=p50_ms,
+            step_p99_ms=p99_ms,
+            step_max_ms=max_ms,
+            busy_share=1.0 if self.num_engine_steps else 0.0,
+            train_share=self.train_share,
+            num_microbatches=1 if self.num_train_tokens else 0,
+            num_train_tokens=self.num_train_tokens,
+            num_sms=self.paces[-1].num_sms if self.train_share else 0,
+            partition_sizes=self.partition_sizes,
+            partition_reason=None if self.partition_sizes else "the device has none",
+        )
+        return msgspec.msgpack.encode(pulse)
 
 
 class MemoryLedger:

@@ -1,75 +1,93 @@
-"""The policy being trained: a LoRA adapter on a frozen model, and one GRPO step at a time.
+"""The policy being trained, one GRPO step at a time: a LoRA adapter on frozen weights, or the weights themselves.
 
-    B  sequences        T  positions        N  sampled tokens        H  hidden size
+    cut the batch into micro-batches ─► each: wait for a turn ─► forward, loss, backward on a lane
+                                     ─► norm, clip, AdamW on fp32 masters ─► the adapter's weights
 
 Knows nothing of engines, processes or rewards: it is given a Hugging Face model and batches.
 """
 
 import math
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from agent.errors import TrainerFailed
-from trainer.batch import BUCKET_TOKENS, TrainingBatch
-from trainer.loss import effective_sample_size, grpo_loss, token_logprobs
-from trainer.optimizer import MasterAdamW
-from trainer.ports import LearnerSettings, StepResult
+from agent.errors import PublicationFailed, TrainerFailed
+from trainer.batch import TrainingBatch
+from trainer.graphs import Eager, Execution, Graphed
+from trainer.head import token_logprobs
+from trainer.lanes import Lane, Lanes, open_lanes
+from trainer.loss import effective_sample_size, grpo_loss
+from trainer.microbatch import Microbatch, blank_microbatch, cut, graph_shapes
+from trainer.pacer import Pacer
+from trainer.ports import CPU_MICROBATCH_TOKENS, GPU_MICROBATCH_TOKENS, LearnerSettings, StepResult
+from trainer.weights import AdapterWeights, FullWeights, TrainedWeights, copy_into
+
+_PROBE_CHUNK_TOKENS = 1024
 
 
 class Learner:
-    """One adapter on one model. Not thread-safe: one thread drives it."""
+    """One policy on one model. Not thread-safe: one thread drives it."""
 
-    def __init__(self, model: PreTrainedModel, *, base_model: str) -> None:
-        self._base: PreTrainedModel = model
+    def __init__(
+        self, model: PreTrainedModel, *, base_model: str, lanes: Lanes | None = None, pacer: Pacer | None = None
+    ) -> None:
+        """Without ``lanes`` and ``pacer`` the model's device is taken as it is and every turn is granted."""
+        self._model = model
         self._base_model = base_model
-        self._peft: PeftModel | None = None
+        self._lanes = lanes or open_lanes(model.device)
+        self._pacer = pacer or Pacer(self._lanes.sizes, self._lanes.reason)
         self._run: _Run | None = None
+        self._weights: TrainedWeights | None = None
+        self._executions: dict[tuple[float, ...], Execution] = {}
+        self._tally = torch.zeros(len(_TALLY), dtype=torch.float64, device=model.device)
 
     @property
     def model(self) -> PreTrainedModel:
-        """The model, with the adapter injected once a run has begun."""
-        return self._base
+        """The model, with the adapter's layers in place once a run has begun."""
+        return self._model
+
+    @property
+    def weights(self) -> TrainedWeights:
+        """What the current run trains. Raises TrainerFailed when no run has begun."""
+        return self._current_run().weights
+
+    def prepare(self, settings: LearnerSettings, *, max_length: int, reply_tokens: int, temperature: float) -> None:
+        """Allocate what runs of these settings need, and on CUDA capture their graphs on every lane.
+
+        For the time before the engine takes requests. Runs of other settings are possible, without graphs.
+
+        Args:
+            max_length: longest sequence, in tokens.
+            reply_tokens: longest reply.
+
+        Raises:
+            TrainerFailed: a target module does not exist.
+        """
+        self._weights_for(settings, None)
+        execution = self._execution(settings, temperature)
+        if isinstance(execution, Graphed):
+            for lane in reversed(self._lanes.lanes):
+                for shape in graph_shapes(max_length, reply_tokens, tokens=_microbatch_tokens(settings, self._model)):
+                    execution.capture(blank_microbatch(shape, self._model.device), lane)
+            self.synchronize()
 
     def begin(self, settings: LearnerSettings, parent: dict[str, Tensor] | None) -> None:
-        """Start a run: an adapter with ``parent``'s weights or a fresh one (B = 0), and a fresh optimizer.
+        """Start a run with a fresh optimizer: an adapter with ``parent``'s weights or a new one (B = 0), or the model's
+        own weights as they are.
 
         Raises:
             TrainerFailed: ``parent`` is of another shape, or a target module does not exist.
         """
-        self._end_run()
-        self._check_targets(settings.target_modules)
-        config = LoraConfig(
-            r=settings.rank,
-            lora_alpha=settings.alpha,  # type: ignore[arg-type]  # annotated int; only divided by the rank
-            target_modules=list(settings.target_modules),
-            lora_dropout=0.0,
-            bias="none",
-            task_type="CAUSAL_LM",
-        )
-        try:
-            # On the meta device, since initialising there draws nothing from the process's global random state.
-            self._peft = get_peft_model(self._base, config, autocast_adapter_dtype=False, low_cpu_mem_usage=True)
-        except ValueError as error:
-            raise TrainerFailed(f"tuning.adapter.target_modules does not fit this model: {error}") from error
-        parameters = _allocate(self._peft, self._base)
-        try:
-            _fill(parameters, parent, settings.seed)
-        except TrainerFailed:
-            self._end_run()
-            raise
-        optimizer = MasterAdamW(
-            list(parameters.values()), learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        self._run = _Run(settings, parameters, optimizer)
+        self._run = None
+        self._run = _Run(settings, self._weights_for(settings, parent))
 
     def step(self, batch: TrainingBatch) -> StepResult:
         """One optimizer step over the whole batch, in micro-batches.
@@ -79,41 +97,66 @@ class Learner:
         """
         run = self._current_run()
         started = time.perf_counter()
-        run.optimizer.discard()  # a step that raised midway has left its gradient
-        tally = _Tally()
-        for start in range(0, batch.num_sequences, run.settings.microbatch_size):
-            self._accumulate(run, batch, slice(start, start + run.settings.microbatch_size), tally)
-        norm = run.optimizer.gradient_norm()
-        if not all(map(math.isfinite, (tally.loss, norm, tally.mismatch))):
-            raise TrainerFailed(
-                f"loss, gradient norm and mismatch must be finite, got {tally.loss}, {norm} and {tally.mismatch}"
-            )
-        run.optimizer.step(max_grad_norm=run.settings.max_grad_norm, gradient_norm=norm)
-        weights = torch.cat(tally.weights)
+        with self._lanes.whole.active():
+            run.weights.optimizer.discard()  # a step that raised midway has left its gradient
+            self._tally.zero_()
+            execution = self._execution(run.settings, batch.temperature)
+            tokens = _microbatch_tokens(run.settings, self._model)
+            microbatches = list(cut(batch, tokens=tokens, shapes=execution.shapes, device=self._model.device))
+        self._accumulate(execution, microbatches)
+        with self._lanes.whole.active():
+            tally = dict(zip(_TALLY, self._tally.tolist(), strict=True))
+            norm = float(run.weights.optimizer.gradient_norm())
+            if not all(map(math.isfinite, (tally["loss"], norm, tally["mismatch"]))):
+                raise TrainerFailed(
+                    "loss, gradient norm and mismatch must be finite, got "
+                    f"{tally['loss']}, {norm} and {tally['mismatch']}"
+                )
+            run.weights.optimizer.step(max_grad_norm=run.settings.max_grad_norm, gradient_norm=norm)
+            run.weights.after_step()
         return StepResult(
-            loss=tally.loss,
+            loss=tally["loss"],
             grad_norm=norm,
-            clip_fraction=tally.clipped / batch.num_tokens,
-            effective_sample_size=effective_sample_size(weights, torch.ones_like(weights, dtype=torch.bool)),
-            mismatch_mean=tally.mismatch / batch.num_tokens,
+            clip_fraction=tally["clipped"] / batch.num_tokens,
+            effective_sample_size=effective_sample_size(tally["weights"], tally["squared_weights"], batch.num_tokens),
+            mismatch_mean=tally["mismatch"] / batch.num_tokens,
             duration_s=time.perf_counter() - started,
         )
 
     def logprobs(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probability of each reply token at temperature 1, under the adapter as it is now."""
-        chunk = self._run.settings.logit_chunk_tokens if self._run else 1024
+        """Log-probability of each reply token at temperature 1, under the weights as they are now."""
+        chunk = self._run.settings.logit_chunk_tokens if self._run else _PROBE_CHUNK_TOKENS
         values: list[list[float]] = []
-        with torch.no_grad():
+        with torch.no_grad(), self._lanes.whole.active():
             for prompt, reply in zip(prompts, replies, strict=True):
-                ids = torch.tensor([[*prompt, *reply]], device=self._base.device)
+                ids = torch.tensor([[*prompt, *reply]], device=self._model.device)
                 hidden = self._hidden(ids)[0, len(prompt) - 1 : -1]
                 row = token_logprobs(hidden, self._head(), ids[0, len(prompt) :], temperature=1.0, chunk_tokens=chunk)
                 values.append(row.tolist())
         return values
 
     def snapshot(self) -> dict[str, Tensor]:
-        """A copy of the adapter's weights under PEFT's names."""
-        return {name: parameter.detach().clone() for name, parameter in self._current_run().parameters.items()}
+        """A copy of the trained weights, by their names on disk."""
+        with self._lanes.whole.active():
+            return self._current_run().weights.snapshot()
+
+    def model_config(self) -> dict[str, Any]:
+        """The model's ``config.json``."""
+        return self._model.config.to_dict()
+
+    def base_folder(self) -> Path:
+        """Where the base model's files are.
+
+        Raises:
+            PublicationFailed: it is a Hugging Face id whose files are not in the local cache.
+        """
+        folder = Path(self._base_model)
+        if folder.is_dir():
+            return folder
+        try:
+            return Path(snapshot_download(self._base_model, local_files_only=True))
+        except (OSError, ValueError) as error:
+            raise PublicationFailed(f"the files of {self._base_model} are not in the local cache: {error}") from error
 
     def adapter_config(self) -> dict[str, Any]:
         """PEFT's ``adapter_config.json`` of the current run."""
@@ -130,59 +173,96 @@ class Learner:
             "inference_mode": True,
         }
 
-    def _end_run(self) -> None:
-        """Take the adapter off the model, if there is one."""
-        self._run = None
-        if self._peft is not None:
-            self._base, self._peft = self._peft.unload(), None
+    def synchronize(self) -> None:
+        """Return when everything that the learner has started is done."""
+        if self._lanes.whole.stream is not None:
+            self._lanes.whole.stream.synchronize()
 
-    def _check_targets(self, target_modules: Sequence[str]) -> None:
-        """PEFT passes over a name that matches nothing as long as another one matches."""
-        names = [f".{name}" for name, _ in self._base.named_modules()]
-        missing = [target for target in target_modules if not any(name.endswith(f".{target}") for name in names)]
-        if missing:
-            raise TrainerFailed(f"tuning.adapter.target_modules must name modules of this model, got {missing}")
+    def publish_live(self) -> None:
+        """Method ``full``: make the live weights equal to the masters of the last step, on the current stream.
 
-    def _accumulate(self, run: "_Run", batch: TrainingBatch, rows: slice, tally: "_Tally") -> None:
-        """Forward and backward over some rows; their gradient counts by their share of the batch."""
-        device = self._base.device
-        length = _used_length(batch.mask[rows])
-        ids = torch.from_numpy(batch.token_ids[rows, :length]).to(device)
-        mask = torch.from_numpy(batch.mask[rows, 1:length]).to(device)
-        behaviour = torch.from_numpy(batch.behaviour_logprobs[rows, 1:length]).to(device)
-        advantages = torch.from_numpy(batch.advantages[rows]).to(device)
-        sampled = token_logprobs(
-            self._hidden(ids)[:, :-1][mask],
-            self._head(),
-            ids[:, 1:][mask],
-            temperature=batch.temperature,
-            chunk_tokens=run.settings.logit_chunk_tokens,
+        The next step comes after it. May be called from another thread while no command runs.
+
+        Raises:
+            TrainerFailed: the run trains an adapter, or has taken no step.
+        """
+        weights = self._current_run().weights
+        if not isinstance(weights, FullWeights):
+            raise TrainerFailed("only method full changes the live weights")
+        weights.publish()
+        self._come_after_current_stream()
+
+    def restore_live(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy weights into the live ones, on the current stream; see publish_live.
+
+        Raises:
+            TrainerFailed: names or shapes differ from the model's; nothing is changed.
+        """
+        copy_into(self._model, tensors)
+        self._come_after_current_stream()
+
+    def live_weights(self) -> dict[str, Tensor]:
+        """The live weights themselves, by Hugging Face's names; not a copy."""
+        return {name: parameter.detach() for name, parameter in self._model.named_parameters()}
+
+    def memory(self) -> dict[str, int]:
+        """Bytes for training on the model's device: trained weights of its own, optimizer, gradient sums."""
+        return {} if self._weights is None else self._weights.memory()
+
+    def _come_after_current_stream(self) -> None:
+        if self._lanes.whole.stream is not None:
+            self._lanes.whole.stream.wait_event(torch.cuda.current_stream().record_event())
+
+    def _weights_for(self, settings: LearnerSettings, parent: dict[str, Tensor] | None) -> TrainedWeights:
+        """Those that are there when they fit, begun anew; otherwise others in their place, without graphs."""
+        with self._lanes.whole.active():
+            if self._weights is not None and self._weights.fits(settings):
+                self._weights.restart(settings, parent)
+                return self._weights
+            if self._weights is not None:
+                self._executions.clear()
+                self._weights.release()
+                self._weights = None
+            full = settings.method == "full"
+            self._weights = (
+                FullWeights(self._model, settings) if full else AdapterWeights(self._model, settings, parent)
+            )
+            return self._weights
+
+    def _accumulate(self, execution: Execution, microbatches: Sequence[Microbatch]) -> None:
+        """Run every micro-batch in its turn. The next one is queued behind a running one, unless turns are rationed."""
+        flights: deque[_Flight] = deque()
+        previous = _end_of(self._lanes.whole.stream)
+        for microbatch in microbatches:
+            lane = self._lanes.of_size(self._pacer.turn())
+            self._pacer.begins()
+            flights.append(_Flight.launch(execution, microbatch, lane, after=previous))
+            previous = flights[-1].end
+            while len(flights) > (0 if self._pacer.rationed else 1):
+                flights.popleft().land(self._pacer)
+        while flights:
+            flights.popleft().land(self._pacer)
+
+    def _execution(self, settings: LearnerSettings, temperature: float) -> Execution:
+        """One for each set of constants, which a graph holds."""
+        constants = (
+            temperature,
+            settings.clip_low,
+            settings.clip_high,
+            settings.importance_cap,
+            settings.logit_chunk_tokens,
         )
-        logprobs = torch.zeros_like(behaviour).masked_scatter(mask, sampled)
-        loss = grpo_loss(
-            logprobs,
-            logprobs.detach(),
-            behaviour,
-            advantages,
-            mask,
-            clip_low=run.settings.clip_low,
-            clip_high=run.settings.clip_high,
-            importance_cap=run.settings.importance_cap,
-        )
-        value = loss.value * (len(ids) / batch.num_sequences)
-        value.backward()
-        run.optimizer.collect()
-        tally.add(float(value.detach()), float(loss.clipped), float(loss.mismatch), loss.weights[mask].cpu())
+        if constants not in self._executions:
+            program = _Objective(self._model, settings, self._tally, temperature)
+            on_cuda = self._model.device.type == "cuda"
+            self._executions[constants] = Graphed(program) if on_cuda else Eager(program)
+        return self._executions[constants]
 
     def _hidden(self, ids: Tensor) -> Tensor:
-        """[B, T, H] last hidden states. Right padding needs no mask under causal attention."""
-        body: nn.Module = getattr(self._base, self._base.base_model_prefix)
-        hidden: Tensor = body(input_ids=ids, use_cache=False).last_hidden_state
-        return hidden
+        return last_hidden(self._model, ids)
 
     def _head(self) -> Tensor:
-        head: Tensor = self._base.get_output_embeddings().weight
-        return head
+        return output_head(self._model)
 
     def _current_run(self) -> "_Run":
         if self._run is None:
@@ -190,84 +270,111 @@ class Learner:
         return self._run
 
 
+_TALLY = ("loss", "clipped", "mismatch", "weights", "squared_weights")
+"""What the micro-batches of a step add up, in the order of the tally's elements."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Run:
     settings: LearnerSettings
-    parameters: dict[str, nn.Parameter]
-    optimizer: MasterAdamW
+    weights: TrainedWeights
 
 
-class _Tally:
-    """Sums over the micro-batches of a step."""
+@dataclass(frozen=True, slots=True)
+class _Objective:
+    """Forward, GRPO loss and backward of one micro-batch; no value is read back."""
 
-    def __init__(self) -> None:
-        self.loss, self.clipped, self.mismatch = 0.0, 0.0, 0.0
-        self.weights: list[Tensor] = []
+    model: PreTrainedModel
+    settings: LearnerSettings
+    tally: Tensor
+    temperature: float
 
-    def add(self, loss: float, clipped: float, mismatch: float, weights: Tensor) -> None:
-        self.loss += loss
-        self.clipped += clipped
-        self.mismatch += mismatch
-        self.weights.append(weights)
-
-
-def _used_length(mask: npt.NDArray[np.bool_]) -> int:
-    """Positions up to the last sampled token, rounded up to the bucket."""
-    last = int(np.flatnonzero(mask.any(axis=0))[-1]) + 1
-    return min(-(-last // BUCKET_TOKENS) * BUCKET_TOKENS, int(mask.shape[1]))
-
-
-def _tensor_name(parameter_name: str) -> str:
-    """PEFT's name of an adapter tensor on disk: without the adapter's own name."""
-    return parameter_name.replace(".default.", ".")
-
-
-def _allocate(peft: PeftModel, base: PreTrainedModel) -> dict[str, nn.Parameter]:
-    """The adapter's parameters by PEFT's name on disk, uninitialised, on the model's device and in its dtype."""
-    parameters: dict[str, nn.Parameter] = {}
-    for name, blank in [(n, p) for n, p in peft.named_parameters() if p.requires_grad]:
-        parameter = nn.Parameter(torch.empty(blank.shape, dtype=base.dtype, device=base.device))
-        path, _, leaf = name.rpartition(".")
-        setattr(peft.get_submodule(path), leaf, parameter)
-        parameters[_tensor_name(name)] = parameter
-    return parameters
-
-
-def _fill(parameters: dict[str, nn.Parameter], parent: dict[str, Tensor] | None, seed: int) -> None:
-    """Raises TrainerFailed when ``parent`` does not fit."""
-    if parent is None:
-        _initialise(parameters, seed)
-    else:
-        _copy_into(parameters, parent)
-
-
-def _initialise(parameters: dict[str, nn.Parameter], seed: int) -> None:
-    """LoRA's start (arXiv 2106.09685, section 4.1): A random, B zero, so the first policy equals its parent.
-
-    A's generator is its own: the process's global random state belongs to the engine.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            if ".lora_B." in name:
-                parameter.zero_()
-                continue
-            values = torch.empty(parameter.shape)
-            nn.init.kaiming_uniform_(values, a=math.sqrt(5), generator=generator)
-            parameter.copy_(values)
-
-
-def _copy_into(parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor]) -> None:
-    misfits = sorted(
-        name
-        for name in parameters.keys() | tensors.keys()
-        if name not in parameters or name not in tensors or parameters[name].shape != tensors[name].shape
-    )
-    if misfits:
-        raise TrainerFailed(
-            f"the parent policy's adapter must have the configured rank and target modules; {len(misfits)} tensors "
-            f"differ, the first is {misfits[0]}"
+    def __call__(self, microbatch: Microbatch) -> None:
+        hidden = last_hidden(self.model, microbatch.token_ids)
+        predicting = hidden.flatten(0, 1)[microbatch.predictors.flatten()]
+        logprobs = token_logprobs(
+            predicting,
+            output_head(self.model),
+            microbatch.targets.flatten(),
+            temperature=self.temperature,
+            chunk_tokens=self.settings.logit_chunk_tokens,
+        ).view(microbatch.targets.shape)
+        loss = grpo_loss(
+            logprobs,
+            logprobs.detach(),
+            microbatch.behaviour_logprobs,
+            microbatch.advantages,
+            microbatch.mask,
+            microbatch.weights,
+            clip_low=self.settings.clip_low,
+            clip_high=self.settings.clip_high,
+            importance_cap=self.settings.importance_cap,
         )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+        loss.value.backward()
+        weights = loss.weights.double()
+        sums = (loss.value.detach(), loss.clipped, loss.mismatch, weights.sum(), weights.square().sum())
+        self.tally.add_(torch.stack([value.double() for value in sums]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A micro-batch that has been started."""
+
+    lane: Lane
+    num_tokens: int
+    events: tuple[torch.cuda.Event, torch.cuda.Event] | None
+    """Its begin and end on the lane's stream; None on a CPU, where it has ended already."""
+    duration_s: float = 0.0
+
+    @classmethod
+    def launch(
+        cls, execution: Execution, microbatch: Microbatch, lane: Lane, *, after: torch.cuda.Event | None
+    ) -> "_Flight":
+        if lane.stream is None:
+            started = time.perf_counter()
+            execution.run(microbatch, lane)
+            return cls(lane, microbatch.num_positions, None, time.perf_counter() - started)
+        begin, end = (torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(2))
+        if after is not None:
+            lane.stream.wait_event(after)
+        begin.record(lane.stream)
+        execution.run(microbatch, lane)
+        end.record(lane.stream)
+        return cls(lane, microbatch.num_positions, (begin, end))
+
+    @property
+    def end(self) -> torch.cuda.Event | None:
+        return None if self.events is None else self.events[1]
+
+    def land(self, pacer: Pacer) -> None:
+        """Wait for its end without holding Python's lock, and report it."""
+        duration_s = self.duration_s
+        if self.events is not None:
+            self.events[1].synchronize()
+            duration_s = self.events[0].elapsed_time(self.events[1]) / 1000
+        pacer.ran(duration_s, num_sms=self.lane.num_sms, num_tokens=self.num_tokens)
+
+
+def _end_of(stream: torch.cuda.Stream | None) -> torch.cuda.Event | None:
+    """An event after everything that was put on the stream so far."""
+    return None if stream is None else stream.record_event()
+
+
+def last_hidden(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """[B, T, H] of the last layer. Right padding needs no mask under causal attention."""
+    body: nn.Module = getattr(model, model.base_model_prefix)
+    hidden: Tensor = body(input_ids=ids, use_cache=False).last_hidden_state
+    return hidden
+
+
+def output_head(model: PreTrainedModel) -> Tensor:
+    """[V, H]."""
+    head: Tensor = model.get_output_embeddings().weight
+    return head
+
+
+def _microbatch_tokens(settings: LearnerSettings, model: PreTrainedModel) -> int:
+    """Where the configuration leaves it open: what keeps a GPU busy, and what a CPU's memory bears."""
+    return settings.microbatch_tokens or (
+        GPU_MICROBATCH_TOKENS if model.device.type == "cuda" else CPU_MICROBATCH_TOKENS
+    )

@@ -1,9 +1,10 @@
 """A tuning run, as the order of its steps:
 
-    claim prompts → sample siblings → score → advantages → batch → one optimizer step → install the candidate → report
+    claim prompts → sample siblings → score → advantages → batch → one optimizer step → candidate ready → report
     … and, when due: evaluate → gate → publish
 
-Siblings are sampled from the newest candidate, which no user sees until it is published.
+Siblings are sampled from the newest candidate. What a candidate is, who sees it, and how it is published or undone is
+trainer.promotion's, by method.
 """
 
 import asyncio
@@ -11,23 +12,21 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
-from agent.completion import BASE_VERSION
-from agent.errors import ColoqError, GateRejected, TuningError
+from agent.completion import Completion
+from agent.episode import Episode
+from agent.errors import GateRejected, TuningError
 from agent.ports import Claim, ClaimingJournal
 from rewards.panel import Panel
 from rewards.score import Score
-from trainer.adapters import AdapterSlots
 from trainer.batch import build_batch
-from trainer.evaluation import Evaluator, to_sample
+from trainer.evaluation import to_sample
 from trainer.group import Group, TrainingSequence, trainable_sequences
 from trainer.plan import RunPlan
-from trainer.policy_folder import policy_folder
-from trainer.ports import PolicyLedger, StepResult, TrainerPort
-from trainer.publication import Publisher
+from trainer.ports import Admission, PolicyLedger, StepResult, TrainerPort
+from trainer.promotion import Promotion, StartPromotion
 from trainer.records import Evaluation, StepReport
 from trainer.rollout import RolloutSampler
 
@@ -55,50 +54,44 @@ class TuningLoop:
     sampler: RolloutSampler
     panel: Panel
     trainer: TrainerPort
-    slots: AdapterSlots
     ledger: PolicyLedger
-    publisher: Publisher
-    evaluator: Evaluator
-    policies_root: Path
+    start_promotion: StartPromotion
+    admission: Admission
+    """Asked before each group is scored: the judges hold Python's lock, which live requests need too."""
 
     async def run(self, run_id: str, plan: RunPlan, hooks: RunHooks) -> bool:
         """Carry a plan out; False when it was told to stop before the end.
 
-        Candidates that were not published are gone when it returns or raises.
+        What was not published is undone when it returns or raises.
 
         Raises:
             TuningError: with the reason; what was published before stays.
             EngineDead: the engine process died.
             StoreError: journal or ledger could not be reached.
         """
-        parent = self.publisher.active_version
-        candidate = _Candidate(version=parent, parent=parent)
+        promotion = self.start_promotion(run_id, plan)
         try:
-            await self.trainer.begin(plan.learner, self._folder(parent))
+            await promotion.begin()
             for step in range(1, plan.num_steps + 1):
                 if hooks.stop.is_set():
                     return False
-                await self._advance(step, candidate, plan, hooks)
+                await self._advance(step, promotion, plan, hooks)
                 if plan.publishes_after(step) and not hooks.stop.is_set():
-                    await self._promote(run_id, candidate, plan, hooks)
-            return candidate.published
+                    await _promote(promotion, plan, hooks)
+            return promotion.published
         finally:
-            for version in candidate.unpublished:
-                await self._forget(version)
+            await promotion.abandon()
 
-    async def _advance(self, step: int, candidate: "_Candidate", plan: RunPlan, hooks: RunHooks) -> None:
+    async def _advance(self, step: int, promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None:
         """One optimizer step: the candidate becomes a new version."""
-        drawn = await self._draw(step, candidate.version, plan)
+        drawn = await self._draw(step, promotion.version, plan)
         batch = build_batch(drawn.sequences)
         version = await self.ledger.next_version()
-        candidate.successor = version
+        promotion.expect(version)
         result = await self.trainer.step(batch, version)
         started = time.perf_counter()
-        await self.slots.install(version)
+        await promotion.ready(version)
         install_s = time.perf_counter() - started
-        if not candidate.published:
-            await self.slots.discard(candidate.version)
-        candidate.version, candidate.successor = version, None
         await self.journal.settle(drawn.claims)
         await hooks.on_step(_report(step, version, drawn, result, install_s))
 
@@ -136,11 +129,7 @@ class TuningLoop:
         )
         sampled = time.perf_counter()
         groups = [
-            Group(
-                episode.brief,
-                siblings,
-                tuple(await asyncio.to_thread(self.panel.score, [to_sample(episode, c) for c in siblings])),
-            )
+            await self._score(episode, siblings)
             for episode, siblings in zip(episodes, completions, strict=True)
             if siblings
         ]
@@ -153,57 +142,26 @@ class TuningLoop:
         dropped["prompt_too_long"] += len(episodes) - len(groups)
         return _Drawn(claims, groups, sequences, dropped, sampled - started, time.perf_counter() - sampled)
 
-    async def _promote(self, run_id: str, candidate: "_Candidate", plan: RunPlan, hooks: RunHooks) -> None:
-        """Gate and publish the candidate.
-
-        Raises:
-            GateRejected: the candidate is worse in a language.
-        """
-        evaluation = None
-        if plan.gate:
-            evaluation = await self.evaluator.compare(
-                candidate.version,
-                self.publisher.active_version,
-                languages=plan.languages,
-                max_tokens=plan.max_tokens,
-                seed=plan.seed,
-            )
-            await hooks.on_evaluation(evaluation)
-            if evaluation.rejected:
-                raise GateRejected("; ".join(f"{language}: {why}" for language, why in evaluation.rejected.items()))
-        await self.publisher.publish(candidate.version, parent=candidate.parent, run_id=run_id, evaluation=evaluation)
-        candidate.parent = candidate.version
-        await hooks.on_published(candidate.version)
-
-    async def _forget(self, version: int) -> None:
-        """Free what a version holds. A failure here must not hide why the run ended."""
-        try:
-            await self.slots.discard(version)
-        except ColoqError as error:
-            log.warning("candidate_not_discarded", version=version, reason=str(error))
-
-    def _folder(self, version: int) -> Path | None:
-        return None if version == BASE_VERSION else policy_folder(self.policies_root, version)
+    async def _score(self, episode: Episode, siblings: tuple[Completion, ...]) -> Group:
+        await self.admission.admitted()
+        scores = await asyncio.to_thread(self.panel.score, [to_sample(episode, sibling) for sibling in siblings])
+        return Group(episode.brief, siblings, tuple(scores))
 
 
-@dataclass(slots=True)
-class _Candidate:
-    """The newest version of a run, and the published version that it grew from; equal when nothing is unpublished."""
+async def _promote(promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None:
+    """Gate and publish the candidate.
 
-    version: int
-    parent: int
-    successor: int | None = None
-    """The version of a step in progress; the learner may keep it and the engine hold it already."""
-
-    @property
-    def published(self) -> bool:
-        return self.version == self.parent
-
-    @property
-    def unpublished(self) -> list[int]:
-        """Versions to discard when the run ends now."""
-        newest = [] if self.published else [self.version]
-        return newest if self.successor is None else [*newest, self.successor]
+    Raises:
+        GateRejected: the candidate is worse in a language.
+    """
+    evaluation = None
+    if plan.gate:
+        evaluation = await promotion.evaluate()
+        await hooks.on_evaluation(evaluation)
+        if evaluation.rejected:
+            raise GateRejected("; ".join(f"{language}: {why}" for language, why in evaluation.rejected.items()))
+    await promotion.publish(evaluation)
+    await hooks.on_published(promotion.version)
 
 
 @dataclass(frozen=True, slots=True)

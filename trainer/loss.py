@@ -1,7 +1,6 @@
 """The GRPO objective on token log-probabilities.
 
-    B  sequences        N  sampled tokens of a batch, flattened
-    T  positions        V  vocabulary        H  hidden size
+    B  sequences        T  positions
 
 Clipped surrogate with group-relative advantages (DeepSeekMath, arXiv 2402.03300, equation 3), no KL term, asymmetric
 clip range (DAPO, arXiv 2503.14476, section 3.1). The engine's log-probabilities differ from the trainer's even with
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +20,7 @@ class GrpoLoss:
     """The loss and what to watch beside it. All but ``value`` are without gradient."""
 
     value: Tensor
-    """Scalar: mean over sequences of the mean over each sequence's tokens."""
+    """Scalar: weighted sum over sequences of the mean over each sequence's tokens."""
     clipped: Tensor
     """Scalar: number of tokens whose gradient the clip removed."""
     weights: Tensor
@@ -37,6 +35,7 @@ def grpo_loss(
     behaviour_logprobs: Tensor,
     advantages: Tensor,
     mask: Tensor,
+    sequence_weights: Tensor,
     *,
     clip_low: float,
     clip_high: float,
@@ -49,7 +48,8 @@ def grpo_loss(
         proximal_logprobs: [B, T] of the policy at the start of this step; its detached copy when a step is one update.
         behaviour_logprobs: [B, T] recorded by the engine when it sampled.
         advantages: [B].
-        mask: [B, T] true on sampled tokens; every row has at least one.
+        mask: [B, T] true on sampled tokens.
+        sequence_weights: [B] a sequence's share of the whole batch; 1 / B each when this is the whole batch.
     """
     keep = mask.to(logprobs.dtype)
     ratio = torch.exp((logprobs - proximal_logprobs) * keep)
@@ -59,39 +59,16 @@ def grpo_loss(
     gap = (proximal_logprobs - behaviour_logprobs).detach() * keep
     weights = torch.exp(gap)
     per_token = -surrogate * weights.clamp(max=importance_cap) * keep
-    per_sequence = per_token.sum(1) / keep.sum(1)
+    per_sequence = per_token.sum(1) / keep.sum(1).clamp(min=1)
     removed = (ratio * advantage > clipped_ratio * advantage) & mask
     return GrpoLoss(
-        value=per_sequence.mean(), clipped=removed.sum().detach(), weights=weights * keep, mismatch=gap.abs().sum()
+        value=(per_sequence * sequence_weights).sum(),
+        clipped=removed.sum().detach(),
+        weights=weights * keep,
+        mismatch=gap.abs().sum(),
     )
 
 
-def effective_sample_size(weights: Tensor, mask: Tensor) -> float:
-    """Kish's (sum w)^2 / (n sum w^2) over the masked tokens, in (0, 1]; 1 when all weights are equal."""
-    chosen = weights[mask].double()
-    return float(chosen.sum() ** 2 / (chosen.numel() * (chosen**2).sum()))
-
-
-def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, *, temperature: float, chunk_tokens: int) -> Tensor:
-    """Log-probability of each target under softmax(hidden @ head.T / temperature).
-
-    At most ``chunk_tokens`` rows of logits exist at one time, also in the backward pass, which recomputes them.
-
-    Args:
-        hidden: [N, H].
-        head: [V, H].
-        targets: [N].
-
-    Returns:
-        [N] in float32.
-    """
-    parts = [
-        checkpoint(_chunk_logprobs, rows, head, wanted, temperature, use_reentrant=False)
-        for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
-    ]
-    return torch.cat(parts)
-
-
-def _chunk_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    logits = (hidden @ head.T).float() / temperature
-    return logits.gather(1, targets.unsqueeze(1)).squeeze(1) - logits.logsumexp(1)
+def effective_sample_size(total: float, total_of_squares: float, count: int) -> float:
+    """Kish's (sum w)^2 / (n sum w^2) of ``count`` weights, in (0, 1]; 1 when all weights are equal."""
+    return total**2 / (count * total_of_squares)

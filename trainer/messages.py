@@ -13,6 +13,15 @@ class Begin(Struct, tag=True, frozen=True):
     parent_folder: str | None
 
 
+class Prepare(Struct, tag=True, frozen=True):
+    """Allocate and capture what runs of these settings need, before the engine takes requests."""
+
+    settings: LearnerSettings
+    max_length: int
+    reply_tokens: int
+    temperature: float
+
+
 class Step(Struct, tag=True, frozen=True):
     version: int
     shape: tuple[int, int]
@@ -58,8 +67,22 @@ class Save(Struct, tag=True, frozen=True):
     metadata: PolicyMetadata
 
 
+class Verify(Struct, tag=True, frozen=True):
+    folder: str
+
+
 class Load(Struct, tag=True, frozen=True):
     folder: str
+    version: int
+
+
+class LoadBase(Struct, tag=True, frozen=True):
+    """Method ``full``: keep the base model's weights as version 0."""
+
+
+class Keep(Struct, tag=True, frozen=True):
+    """Method ``full``: keep a copy of the live weights."""
+
     version: int
 
 
@@ -67,7 +90,7 @@ class Forget(Struct, tag=True, frozen=True):
     version: int
 
 
-Command = Begin | Step | Logprobs | Save | Load | Forget
+Command = Prepare | Begin | Step | Logprobs | Save | Verify | Load | LoadBase | Keep | Forget
 
 
 class Done(Struct, tag=True, frozen=True):

@@ -1,7 +1,14 @@
-"""AdamW on fp32 masters of parameters that compute in a lower precision."""
+"""AdamW on fp32 masters of tensors that compute in a lower precision.
+
+    discard ──► backward, once per micro-batch ──► gradients ──► step ──► masters ──► write ──► the tensors themselves
+                (added up in fp32)
+
+``step`` changes no tensor that anything else reads; ``write`` does, and when is the caller's to say.
+"""
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,56 +16,121 @@ from torch import Tensor, nn
 from agent.errors import TrainerFailed
 
 
-class MasterAdamW:
-    """fp32 masters, moments and gradient sums beside compute-precision parameters.
+class Optimizer(Protocol):
+    """Masters, moments and gradient sums of a list of tensors, in their order.
 
-    ``collect()`` after each backward pass adds the micro-batch's gradients in fp32; ``step()`` clips, updates the
-    masters and rounds them back into the parameters. In fp32 the parameters and masters hold equal values.
+    Works on the current stream. An optimizer is done with once ``step`` has raised for the updated weights.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], *, learning_rate: float, weight_decay: float) -> None:
-        self._parameters = list(parameters)
-        self._masters = [nn.Parameter(p.detach().float().clone()) for p in self._parameters]
-        for master in self._masters:
-            master.grad = torch.zeros_like(master)
-        self._adamw = torch.optim.AdamW(self._masters, lr=learning_rate, weight_decay=weight_decay, foreach=True)
+    @property
+    def gradients(self) -> list[Tensor]:
+        """fp32 sums that backward's results are added to; always the same memory, on the tensors' device.
 
-    def collect(self) -> None:
-        """Add the parameters' gradients to the masters' and free them."""
-        for parameter, total in zip(self._parameters, self._gradients(), strict=True):
-            if parameter.grad is not None:
-                total.add_(parameter.grad)
-                parameter.grad = None
+        Their content is undefined between ``step`` and ``discard``.
+        """
+        ...
 
-    def gradient_norm(self) -> float:
-        """2-norm of the collected gradient."""
-        return float(torch.nn.utils.get_total_norm(self._gradients()))
+    @property
+    def masters(self) -> list[Tensor]:
+        """fp32 weights; to be read only."""
+        ...
+
+    def restart(self, tensors: Sequence[Tensor], *, learning_rate: float, weight_decay: float) -> None:
+        """Begin again from other values of the same tensors, as a new optimizer would, in the same memory."""
+        ...
+
+    def gradient_norm(self) -> Tensor:
+        """2-norm of all gradients together, before clipping: a scalar on their device, not waited for."""
+        ...
 
     def step(self, *, max_grad_norm: float, gradient_norm: float) -> None:
-        """Update from the collected gradient, scaled down to ``max_grad_norm``, and clear it.
+        """Update the masters from the gradients, scaled down to ``max_grad_norm``.
 
         Raises:
-            TrainerFailed: the new weights would not be finite; the old ones stay.
+            TrainerFailed: ``gradient_norm`` is not finite, and the masters are unchanged; or the updated masters are
+                not, and they are lost.
         """
-        if gradient_norm > max_grad_norm:
-            torch._foreach_mul_(self._gradients(), max_grad_norm / gradient_norm)
-        before = [master.detach().clone() for master in self._masters]
-        self._adamw.step()
-        self.discard()
-        with torch.no_grad():
-            norm = float(torch.nn.utils.get_total_norm(self._masters))
-            if not math.isfinite(norm):
-                for master, value in zip(self._masters, before, strict=True):
-                    master.copy_(value)
-                raise TrainerFailed(f"the norm of the updated weights must be finite, got {norm}")
-            for parameter, master in zip(self._parameters, self._masters, strict=True):
-                parameter.copy_(master)
+        ...
+
+    def write(self, targets: Sequence[Tensor]) -> None:
+        """Round the masters of the last step into ``targets``, which are shaped as the tensors are. Call before
+        ``discard``."""
+        ...
 
     def discard(self) -> None:
-        """Forget gradients, collected or not."""
-        torch._foreach_zero_(self._gradients())
-        for parameter in self._parameters:
-            parameter.grad = None
+        """Set the gradients to zero: before the first micro-batch of every step."""
+        ...
 
-    def _gradients(self) -> list[Tensor]:
+
+class MasterAdamW:
+    """Everything beside the tensors, on their device."""
+
+    def __init__(self, tensors: Sequence[Tensor], *, learning_rate: float, weight_decay: float) -> None:
+        """``tensors`` are copied, never kept."""
+        self._masters = [nn.Parameter(fp32_copy(tensor)) for tensor in tensors]
+        for master in self._masters:
+            master.grad = torch.zeros_like(master)
+        fused = all(master.is_cuda for master in self._masters)
+        self._adamw = torch.optim.AdamW(
+            self._masters, lr=learning_rate, weight_decay=weight_decay, fused=fused, foreach=not fused
+        )
+
+    @property
+    def gradients(self) -> list[Tensor]:
         return [master.grad for master in self._masters if master.grad is not None]
+
+    @property
+    def masters(self) -> list[Tensor]:
+        return [master.detach() for master in self._masters]
+
+    def restart(self, tensors: Sequence[Tensor], *, learning_rate: float, weight_decay: float) -> None:
+        """See Optimizer.restart."""
+        with torch.no_grad():
+            torch._foreach_copy_(self.masters, list(tensors))
+            for state in self._adamw.state.values():
+                for value in state.values():
+                    value.zero_()
+        self._adamw.param_groups[0] |= {"lr": learning_rate, "weight_decay": weight_decay}
+        self.discard()
+
+    def gradient_norm(self) -> Tensor:
+        """See Optimizer.gradient_norm."""
+        return torch.nn.utils.get_total_norm(self.gradients)
+
+    def step(self, *, max_grad_norm: float, gradient_norm: float) -> None:
+        """See Optimizer.step."""
+        clip(self.gradients, max_grad_norm=max_grad_norm, gradient_norm=gradient_norm)
+        self._adamw.step()
+        check_finite(float(torch.nn.utils.get_total_norm(self.masters)))
+
+    def write(self, targets: Sequence[Tensor]) -> None:
+        """See Optimizer.write."""
+        with torch.no_grad():
+            torch._foreach_copy_(list(targets), self.masters)
+
+    def discard(self) -> None:
+        """See Optimizer.discard."""
+        torch._foreach_zero_(self.gradients)
+
+
+def fp32_copy(tensor: Tensor) -> Tensor:
+    """A contiguous copy in fp32, also of a tensor that is fp32 already."""
+    return tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+
+
+def clip(gradients: Sequence[Tensor], *, max_grad_norm: float, gradient_norm: float) -> None:
+    """Scale gradients of a known norm down to ``max_grad_norm``, in place.
+
+    Raises:
+        TrainerFailed: the norm is not finite.
+    """
+    if not math.isfinite(gradient_norm):
+        raise TrainerFailed(f"the norm of the gradient must be finite, got {gradient_norm}")
+    if gradient_norm > max_grad_norm:
+        torch._foreach_mul_(list(gradients), max_grad_norm / gradient_norm)
+
+
+def check_finite(norm: float) -> None:
+    """Raises TrainerFailed unless the norm of the updated weights is finite."""
+    if not math.isfinite(norm):
+        raise TrainerFailed(f"the norm of the updated weights must be finite, got {norm}")

@@ -49,9 +49,12 @@ class RunPlan:
                 clip_low=config.clip_low,
                 clip_high=config.clip_high,
                 importance_cap=config.importance_cap,
-                microbatch_size=config.microbatch_size,
+                microbatch_tokens=config.microbatch_tokens,
                 logit_chunk_tokens=config.logit_chunk_tokens,
                 seed=request.seed,
+                method=config.method,
+                optimizer=config.optimizer,
+                last_good=config.full.last_good,
             ),
         )
 
@@ -61,5 +64,8 @@ class RunPlan:
         return Sampling(max_tokens=self.max_tokens, temperature=self.config.temperature, seed=seed)
 
     def publishes_after(self, step: int) -> bool:
-        """True after the last step, and every ``publish_every`` steps."""
+        """True after the last step, and every ``publish_every`` steps.
+
+        By method ``full`` every step goes live; after these the result is also judged, written and recorded.
+        """
         return step == self.num_steps or (self.publish_every is not None and step % self.publish_every == 0)

@@ -3,10 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from trainer.batch import TrainingBatch
 from trainer.records import PolicyRecord, RunStatus
+
+Method = Literal["adapter", "full"]
+"""What a policy is: a LoRA adapter beside the base model's weights, or weights of its own in their place."""
+
+
+CPU_MICROBATCH_TOKENS = 1024
+GPU_MICROBATCH_TOKENS = 4096
+"""Positions of a micro-batch where the configuration leaves them open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +30,12 @@ class LearnerSettings:
     clip_low: float
     clip_high: float
     importance_cap: float
-    microbatch_size: int
+    microbatch_tokens: int | None
     logit_chunk_tokens: int
     seed: int
+    method: Method = "adapter"
+    optimizer: Literal["device", "cpu"] = "device"
+    last_good: Literal["host", "gpu"] = "host"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +60,38 @@ class PolicyMetadata:
     parent: int
     run_id: str
     base_model: str
+    method: Method = "adapter"
 
 
 class TrainerPort(Protocol):
     """The learner in the engine process, one command at a time.
 
-    Every method raises TrainerFailed when the learner raised, EngineDead when the engine process is gone.
+    Every method raises TrainerFailed when the learner raised, EngineDead when the engine process is gone. Versions are
+    kept in the engine process's memory until they are forgotten: by method ``adapter`` to be installed in a slot, by
+    ``full`` to be copied over the live weights, which the engine serves and the learner trains.
     """
 
+    async def prepare(
+        self, settings: LearnerSettings, *, max_length: int, reply_tokens: int, temperature: float
+    ) -> None:
+        """Allocate what runs of these settings need, and capture their CUDA graphs; before the engine takes requests.
+
+        Args:
+            max_length: longest sequence, in tokens.
+            reply_tokens: longest reply.
+        """
+        ...
+
     async def begin(self, settings: LearnerSettings, parent: Path | None) -> None:
-        """Start from a published policy's folder, or from a fresh adapter, with a fresh optimizer."""
+        """Start with a fresh optimizer, from a published policy's folder or from a fresh adapter.
+
+        By method ``full`` it starts from the live weights, and ``parent`` is None.
+        """
         ...
 
     async def step(self, batch: TrainingBatch, version: int) -> StepResult:
-        """Take one optimizer step and keep the result as ``version``, ready to install.
+        """Take one optimizer step. Its result is ``version``, kept and ready to install; by method ``full`` it is ready
+        to be published live, which must come before the next step.
 
         Raises:
             TrainerFailed: also when the loss or the gradient is not finite; the weights are then unchanged.
@@ -81,12 +110,50 @@ class TrainerPort(Protocol):
         """Free a version's adapter slot and its kept weights. No request may be running on it."""
         ...
 
+    async def publish_live(self, version: int) -> float:
+        """Method ``full``: make the live weights those of the newest step, which is ``version``, between two engine
+        steps; returns the milliseconds for which the engine was held."""
+        ...
+
+    async def keep_live(self, version: int) -> None:
+        """Method ``full``: keep a copy of the live weights as ``version``, where ``last_good`` says."""
+        ...
+
+    async def restore_live(self, version: int) -> None:
+        """Method ``full``: make the live weights those of a kept version, between two engine steps.
+
+        Raises:
+            PublicationFailed: the version is not kept, or does not fit the model; the live weights are unchanged.
+        """
+        ...
+
+    async def forget(self, version: int) -> None:
+        """Free a version's kept weights; a version that is not kept is left alone."""
+        ...
+
     async def save(self, folder: Path, metadata: PolicyMetadata) -> str:
-        """Write a kept version durably (temporary folder, fsync, rename); returns the manifest's sha256."""
+        """Write a kept version, or by method ``full`` the live weights, durably (temporary folder, fsync, rename);
+        returns the manifest's sha256."""
+        ...
+
+    async def verify(self, folder: Path) -> str:
+        """Check every digest of a written version; returns the manifest's sha256."""
         ...
 
     async def load(self, folder: Path, version: int) -> str:
-        """Read a written version, check every digest and keep it, ready to install; returns the manifest's sha256."""
+        """Read a written version, check every digest and keep it; returns the manifest's sha256."""
+        ...
+
+    async def load_base(self) -> None:
+        """Method ``full``: keep the base model's weights as version 0, read from where the engine has them."""
+        ...
+
+
+class Admission(Protocol):
+    """Holds back work in the front process that would make live requests wait for Python's lock."""
+
+    async def admitted(self) -> None:
+        """Return when a short piece of such work may run: at once, or after some seconds at the most."""
         ...
 
 
@@ -98,8 +165,14 @@ class PolicySink(Protocol):
         """The version that new live requests run on."""
         ...
 
+    def announce(self, version: int) -> None:
+        """Method ``full``: the live weights are about to become those of ``version``. A request that ends from now on
+        may have run on them."""
+        ...
+
     def activate(self, version: int) -> None:
-        """Send new live requests to an installed version. Requests in flight finish on their own."""
+        """New live requests run on ``version``, which is installed or live. By method ``adapter`` requests in flight
+        finish on their own version, by ``full`` on this one."""
         ...
 
     async def drained(self, version: int) -> None:

@@ -2,25 +2,51 @@
 
     parity probe → write (fsync, rename) → read back and check → record → flip
 
-Any failure before the flip leaves the previous version serving. The flip itself cannot fail: it changes which adapter
-new requests name. Requests in flight finish on their own version.
+By method ``adapter`` any failure before the flip leaves the previous version serving, and the flip itself cannot fail:
+it changes which adapter new requests name. Requests in flight finish on their own version. By method ``full`` the
+candidate serves already (trainer.live), and the flip makes it the version to go back to; after a failure the run that
+published goes back to the one before.
 """
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from agent.completion import BASE_VERSION
-from agent.errors import PublicationFailed
-from trainer.adapters import AdapterSlots
+from agent.errors import ColoqError, PublicationFailed
 from trainer.parity import ParityProbe
 from trainer.policy_folder import policy_folder, read_metadata
-from trainer.ports import PolicyLedger, PolicyMetadata, PolicySink, TrainerPort
+from trainer.ports import Method, PolicyLedger, PolicyMetadata, PolicySink, TrainerPort
 from trainer.records import Evaluation, PolicyRecord
 
 log = structlog.get_logger(__name__)
+
+
+class Placement(Protocol):
+    """How versions get into the engine: trainer.adapters.AdapterSlots or trainer.live.LiveWeights."""
+
+    @property
+    def method(self) -> Method: ...
+
+    def forget_all(self) -> None:
+        """A new engine process holds no version but the base model."""
+        ...
+
+    async def ensure(self, version: int) -> None:
+        """Make sure that a written version can be switched to.
+
+        Raises:
+            PublicationFailed: its folder is missing or damaged.
+            Conflict: a run is in the way.
+        """
+        ...
+
+    async def switch(self, version: int) -> None:
+        """Serve an ensured version, or one that a run has made ready. Raises as ``ensure`` does."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +54,7 @@ class Publisher:
     """Publishes candidates, rolls back and forward, and restores the active policy when an engine starts."""
 
     trainer: TrainerPort
-    slots: AdapterSlots
+    placement: Placement
     sink: PolicySink
     ledger: PolicyLedger
     probe: ParityProbe
@@ -42,7 +68,7 @@ class Publisher:
         return self.sink.active_version
 
     async def publish(self, version: int, *, parent: int, run_id: str, evaluation: Evaluation | None) -> PolicyRecord:
-        """Publish an installed candidate.
+        """Publish a candidate that the engine can sample from.
 
         Raises:
             ParityFailed: engine and trainer disagree.
@@ -51,13 +77,14 @@ class Publisher:
         """
         parity = await self.probe.check(version)
         folder = policy_folder(self.root, version)
-        written = await self.trainer.save(folder, PolicyMetadata(version, parent, run_id, self.base_model))
-        read = await self.trainer.load(folder, version)
+        method = self.placement.method
+        written = await self.trainer.save(folder, PolicyMetadata(version, parent, run_id, self.base_model, method))
+        read = await self.trainer.verify(folder)
         if read != written:
             raise PublicationFailed(f"policy v{version} must read back as {written[:12]}…, got {read[:12]}…")
         record = PolicyRecord(
             version=version,
-            method="adapter",
+            method=method,
             parent=parent,
             run_id=run_id,
             created_at=datetime.now(UTC),
@@ -75,6 +102,7 @@ class Publisher:
 
         Raises:
             NotFound: no such published version.
+            Conflict: a run trains the weights that serve.
             PublicationFailed: its folder is missing or damaged; the active version goes on serving.
         """
         record = await self.ledger.policy(version)
@@ -85,17 +113,17 @@ class Publisher:
         return record
 
     async def restore(self) -> None:
-        """Install the ledger's active policy in a fresh engine; the newest readable one when it is damaged."""
-        self.slots.forget_all()
+        """Serve the ledger's active policy in a fresh engine; the newest readable one when it is damaged."""
+        self.placement.forget_all()
         wanted = await self.ledger.active_version()
         older = [record.version for record in await self.ledger.policies() if record.version < wanted]
         for version in dict.fromkeys([wanted, *older, BASE_VERSION]):
             try:
                 await self._ensure(version)
+                await self.placement.switch(version)
             except PublicationFailed as error:
                 log.error("policy_unreadable", version=version, reason=str(error))
                 continue
-            self.sink.activate(version)
             if version != wanted:
                 log.error("policy_fallback", wanted=wanted, version=version)
             return
@@ -105,12 +133,26 @@ class Publisher:
         return await self.ledger.policies()
 
     async def _flip(self, version: int) -> None:
+        """First what a restart would serve, then what is served; both or none."""
+        previous = await self.ledger.active_version()
         await self.ledger.set_active_version(version)
-        self.sink.activate(version)
+        try:
+            await self.placement.switch(version)
+        except ColoqError:
+            await self.ledger.set_active_version(previous)
+            raise
 
     async def _ensure(self, version: int) -> None:
         if version != BASE_VERSION:
-            made_for = read_metadata(policy_folder(self.root, version)).base_model
-            if made_for != self.base_model:
-                raise PublicationFailed(f"policy v{version} belongs to {made_for}, this node serves {self.base_model}")
-        await self.slots.ensure(version)
+            self._check_fit(read_metadata(policy_folder(self.root, version)))
+        await self.placement.ensure(version)
+
+    def _check_fit(self, policy: PolicyMetadata) -> None:
+        if policy.base_model != self.base_model:
+            raise PublicationFailed(
+                f"policy v{policy.version} belongs to {policy.base_model}, this node serves {self.base_model}"
+            )
+        if policy.method != self.placement.method:
+            raise PublicationFailed(
+                f"policy v{policy.version} was made by method {policy.method}, this node's is {self.placement.method}"
+            )

@@ -119,7 +119,7 @@ class PolicyRecord:
 
     version: int
     method: str
-    """`base` or `adapter`."""
+    """`base`, `adapter` or `full`."""
     parent: int | None
     run_id: str | None
     created_at: datetime

@@ -4,32 +4,39 @@ The engine's thread only hands commands over (``submit``) and asks for answers (
 run one after another. A command that raises becomes a Failed answer, and the thread goes on.
 """
 
+import gc
 import itertools
 import queue
 import threading
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-from agent.errors import PublicationFailed
+from agent.completion import BASE_VERSION
+from agent.errors import PublicationFailed, TrainerFailed
 from trainer import messages
 from trainer.learner import Learner
-from trainer.policy_folder import read_policy, write_policy
+from trainer.policy_folder import read_metadata, read_model, read_policy, verify_policy, write_model, write_policy
+from trainer.ports import Method, PolicyMetadata, StepResult
 
 
 class LearnerThread:
     """Runs commands on the learner; keeps the weights of versions until they are forgotten."""
 
-    def __init__(self, learner: Learner, *, stream: torch.cuda.Stream | None = None) -> None:
-        """On CUDA the learner works on ``stream``; an answer is given only when the stream's work is done."""
+    def __init__(self, learner: Learner) -> None:
+        """An answer is given only when what the command put on the device is done."""
         self._learner = learner
-        self._stream = stream
         self._tickets = itertools.count(1)
         self._commands: queue.SimpleQueue[tuple[int, messages.Command]] = queue.SimpleQueue()
         self._answers: dict[int, messages.Answer] = {}
         self.kept: dict[int, dict[str, Tensor]] = {}
         self.configs: dict[int, dict[str, object]] = {}
+        self._method: Method = "adapter"
+        self._last_good: Literal["host", "gpu"] = "host"
+        self._newest: int | None = None
+        """The version of the newest step of the current run."""
         threading.Thread(target=self._run, name="coloq-learner", daemon=True).start()
 
     def submit(self, command: messages.Command) -> int:
@@ -42,17 +49,44 @@ class LearnerThread:
         """The answer, once; None while the command waits or runs."""
         return self._answers.pop(ticket, None)
 
+    def publish_live(self, version: int) -> None:
+        """Method ``full``: round the masters of ``version`` into the live weights. For the engine's thread.
+
+        Raises:
+            TrainerFailed: the newest step is not ``version``'s, or the run trains an adapter.
+        """
+        if version != self._newest:
+            raise TrainerFailed(f"only the newest step can be published: version {self._newest}, got {version}")
+        self._learner.publish_live()
+
+    def restore_live(self, version: int) -> None:
+        """Method ``full``: copy a kept version's weights into the live ones. For the engine's thread.
+
+        Raises:
+            TrainerFailed: the version is not kept, or does not fit the model.
+        """
+        if version not in self.kept:
+            raise TrainerFailed(f"version {version} is not kept, only {sorted(self.kept)}")
+        self._learner.restore_live(self.kept[version])
+
+    def memory(self) -> dict[str, int]:
+        """Bytes that the learner and the kept versions hold on the model's device, by what they are."""
+        kept = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in self._kept_on_device()}
+        return self._learner.memory() | {"kept_versions": sum(storage.nbytes() for storage in kept.values())}
+
+    def _kept_on_device(self) -> list[Tensor]:
+        device = self._learner.model.device
+        return [tensor for kept in list(self.kept.values()) for tensor in kept.values() if tensor.device == device]
+
     def _run(self) -> None:
-        with torch.cuda.stream(self._stream):
-            while True:
-                ticket, command = self._commands.get()
-                self._answers[ticket] = self._carry_out(command)
+        while True:
+            ticket, command = self._commands.get()
+            self._answers[ticket] = self._carry_out(command)
 
     def _carry_out(self, command: messages.Command) -> messages.Answer:
         try:
             done = self._dispatch(command)
-            if self._stream is not None:
-                self._stream.synchronize()
+            self._learner.synchronize()
             return done
         except PublicationFailed as error:
             return messages.Failed(str(error), publication=True)
@@ -61,31 +95,89 @@ class LearnerThread:
 
     def _dispatch(self, command: messages.Command) -> messages.Done:
         match command:
-            case messages.Begin():
-                parent = read_policy(Path(command.parent_folder))[0] if command.parent_folder else None
-                self._learner.begin(command.settings, parent)
-                return messages.Done()
             case messages.Step():
-                result = self._learner.step(command.batch())
-                self._keep(command.version, self._learner.snapshot(), self._learner.adapter_config())
-                return messages.Done(step=result)
+                return messages.Done(step=self._step(command))
             case messages.Logprobs():
                 return messages.Done(logprobs=self._learner.logprobs(command.prompts, command.replies))
             case messages.Save():
-                version = command.metadata.version
-                if version not in self.kept:
-                    raise PublicationFailed(f"version {version} is not kept, only {sorted(self.kept)}")
-                digest = write_policy(Path(command.folder), self.kept[version], self.configs[version], command.metadata)
-                return messages.Done(digest=digest)
+                return messages.Done(digest=self._save(Path(command.folder), command.metadata))
+            case messages.Verify():
+                return messages.Done(digest=verify_policy(Path(command.folder)))
             case messages.Load():
-                tensors, config, digest = read_policy(Path(command.folder))
-                self._keep(command.version, tensors, config)
-                return messages.Done(digest=digest)
+                return messages.Done(digest=self._load(Path(command.folder), command.version))
+            case _:
+                self._change(command)
+                return messages.Done()
+
+    def _change(
+        self, command: messages.Prepare | messages.Begin | messages.LoadBase | messages.Keep | messages.Forget
+    ) -> None:
+        """Carry out a command that has no result."""
+        match command:
+            case messages.Prepare():
+                self._learner.prepare(
+                    command.settings,
+                    max_length=command.max_length,
+                    reply_tokens=command.reply_tokens,
+                    temperature=command.temperature,
+                )
+                # What is there by now stays: the collector need not walk over it while the engine serves.
+                gc.collect()
+                gc.freeze()
+                self._method, self._last_good = command.settings.method, command.settings.last_good
+            case messages.Begin():
+                parent = read_policy(Path(command.parent_folder))[0] if command.parent_folder else None
+                self._newest = None
+                self._method, self._last_good = command.settings.method, command.settings.last_good
+                self._learner.begin(command.settings, parent)
+            case messages.LoadBase():
+                self.kept[BASE_VERSION] = self._in_host_memory(read_model(self._learner.base_folder()))
+            case messages.Keep():
+                self.kept[command.version] = self._copy_of_live_weights()
             case messages.Forget():
                 self.kept.pop(command.version, None)
                 self.configs.pop(command.version, None)
-                return messages.Done()
 
-    def _keep(self, version: int, tensors: dict[str, Tensor], config: dict[str, object]) -> None:
+    def _step(self, command: messages.Step) -> StepResult:
+        result = self._learner.step(command.batch())
+        self._newest = command.version
+        if self._method == "adapter":
+            self._keep(command.version, self._learner.snapshot(), self._learner.adapter_config())
+        return result
+
+    def _save(self, folder: Path, metadata: PolicyMetadata) -> str:
+        if self._method == "full":
+            return write_model(folder, self._learner.live_weights(), self._learner.model_config(), metadata)
+        version = metadata.version
+        if version not in self.kept:
+            raise PublicationFailed(f"version {version} is not kept, only {sorted(self.kept)}")
+        return write_policy(folder, self.kept[version], self.configs[version], metadata)
+
+    def _load(self, folder: Path, version: int) -> str:
+        if read_metadata(folder).method == "full":
+            digest = verify_policy(folder)
+            self.kept[version] = self._in_host_memory(read_model(folder))
+            return digest
+        tensors, config, digest = read_policy(folder)
+        self._keep(version, tensors, config)
+        return digest
+
+    def _in_host_memory(self, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """In the model's precision, pinned where a GPU is to read it; without tied weights' second names."""
+        names, dtype = self._learner.live_weights().keys(), self._learner.model.dtype
+        return {name: self._pinned(tensor.to(dtype)) for name, tensor in tensors if name in names}
+
+    def _copy_of_live_weights(self) -> dict[str, Tensor]:
+        live = self._learner.live_weights()
+        if self._last_good == "gpu":
+            return {name: tensor.clone() for name, tensor in live.items()}
+        return {name: self._pinned(tensor.cpu()) for name, tensor in live.items()}
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory() if self._learner.model.device.type == "cuda" else tensor.clone()
+
+    def _keep(self, version: int, tensors: Mapping[str, Tensor], config: dict[str, object]) -> None:
+        """Adapters are kept on the model's device, ready to be copied into a slot."""
+        device, dtype = self._learner.model.device, self._learner.model.dtype
         self.configs[version] = config
-        self.kept[version] = tensors
+        self.kept[version] = {name: tensor.to(device, dtype) for name, tensor in tensors.items()}

@@ -9,30 +9,36 @@
     coloq_install(v): kept weights → adapter slot     waits
 
 Every ``coloq_*`` method is called by ``collective_rpc`` between two engine steps and returns at once. The trained
-model's weights are views of the engine's own tensors; an adapter slot is filled from memory. The two changes made to
-vLLM, both on a CPU only, are here: weights stay plain, and LoRA is applied per adapter.
+model's weights are views of the engine's own tensors; an adapter slot is filled from memory. On a GPU everything the
+engine runs, and every graph that it captures, has a higher stream priority than the learner. The changes made to vLLM
+are here: on a CPU weights stay plain and LoRA is applied per adapter, on a GPU graphs are captured at that priority.
 """
 
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
 from msgspec import Struct
 from torch import Tensor, nn
-from vllm.lora.lora_model import LoRAModel
-from vllm.lora.peft_helper import PEFTHelper
 from vllm.model_executor.layers import utils as layer_utils
 from vllm.platforms import current_platform
 
 from agent.errors import TrainerFailed
 from trainer import messages
+from trainer.adapter_slots import EngineSlots
 from trainer.cpu_lora import add_lora_linear
+from trainer.kernels import fuse_kernels
+from trainer.lanes import open_lanes
 from trainer.learner import Learner
+from trainer.pace import Pace
+from trainer.pacer import Pacer
 from trainer.thread import LearnerThread
 from trainer.views import build_training_model, shared_with
 
@@ -42,6 +48,10 @@ else:
     from vllm.v1.worker.cpu_worker import CPUWorker as Worker
 
 _PARENT_POLL_S = 1.0
+_SWITCH_INTERVAL_S = 0.0005
+"""How long the learner's thread may keep Python's lock from the engine's; CPython's default is ten times that."""
+_ENGINE_PRIORITY = -3
+"""Stream priority; CUDA knows 0 (the learner's) to -3 on current GPUs and takes the nearest it has."""
 
 
 class EngineFacts(Struct, frozen=True):
@@ -56,29 +66,55 @@ class EngineFacts(Struct, frozen=True):
     """Those that lie wholly inside the memory of one of the engine's own tensors."""
     untrainable: str | None
     """Why this model cannot be trained here; None when it can."""
+    partition_sizes: tuple[int, ...]
+    """Lanes of the learner in SMs, ascending; empty on a CPU."""
+    partition_reason: str | None
+    """Why there are no partitions; None when there are."""
+    unfused: str | None
+    """Why the training model runs without fused kernels; None when it has them."""
 
 
 class ColoqWorker(Worker):
     """vLLM's Worker for the current platform, with the learner beside the model."""
 
+    _slots: EngineSlots | None = None
+
     def init_device(self) -> None:
         """Prepare the platform before any weight is loaded or graph captured."""
         _live_as_child()
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         if current_platform.is_cpu():
             keep_plain_weights()
             group_lora_by_adapter()
+        else:
+            capture_at_engine_priority()
         super().init_device()
+        if self.device.type == "cuda":
+            torch.cuda.set_stream(torch.cuda.Stream(self.device, priority=_ENGINE_PRIORITY))
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """Load vLLM's model, then build the training model on its weights."""
         super().load_model(*args, **kwargs)
+        self._lanes = open_lanes(self.device)
+        self._pacer = Pacer(self._lanes.sizes, self._lanes.reason)
         self._learner_thread: LearnerThread | None = None
         self._untrainable: str | None = None
+        self._unfused: str | None = None
         self._shared = (0, 0)
         try:
             self._build_learner()
         except TrainerFailed as error:
             self._untrainable = str(error)
+
+    def execute_model(self, scheduler_output: Any) -> Any:
+        """One engine step; the pacer sees it begin and end."""
+        if not scheduler_output.total_num_scheduled_tokens:
+            return super().execute_model(scheduler_output)
+        self._pacer.begin_step()
+        try:
+            return super().execute_model(scheduler_output)
+        finally:
+            self._pacer.end_step()
 
     def coloq_describe(self) -> bytes:
         """EngineFacts as msgpack."""
@@ -90,8 +126,37 @@ class ColoqWorker(Worker):
             num_parameters=self._shared[0],
             num_shared=self._shared[1],
             untrainable=self._untrainable,
+            partition_sizes=self._lanes.sizes,
+            partition_reason=self._lanes.reason,
+            unfused=self._unfused,
         )
         return msgspec.msgpack.encode(facts)
+
+    def coloq_pace(self, data: bytes) -> bytes:
+        """Take a Pace; returns the Pulse since the last one. Both as msgpack."""
+        return msgspec.msgpack.encode(self._pacer.exchange(msgspec.msgpack.decode(data, type=Pace)))
+
+    def coloq_memory(self) -> dict[str, int]:
+        """Bytes on the device by what holds them; what torch's allocator and the driver count comes last."""
+        parameters = {tensor.data_ptr(): tensor.nbytes for tensor in self.get_model().parameters()}
+        has_slots = getattr(self.model_runner, "lora_manager", None) is not None
+        held = {
+            "weights": sum(parameters.values()),
+            "kv_cache": sum(storage.nbytes() for storage in self._kv_storages()),
+            "adapter_slots": self._engine_slots().size_bytes if has_slots else 0,
+        }
+        if self._learner_thread is not None:
+            held |= self._learner_thread.memory()
+        if self.device.type == "cuda":
+            free, total = torch.cuda.mem_get_info(self.device)
+            statistics = torch.cuda.memory_stats(self.device)
+            held |= {
+                "allocated": statistics["allocated_bytes.all.current"],
+                "allocated_peak": statistics["allocated_bytes.all.peak"],
+                "reserved": statistics["reserved_bytes.all.current"],
+                "device_used": total - free,
+            }
+        return held
 
     def coloq_submit(self, data: bytes) -> int:
         """Hand a command to the learner; returns its ticket."""
@@ -103,61 +168,69 @@ class ColoqWorker(Worker):
         return None if answer is None else messages.encode(answer)
 
     def coloq_install(self, version: int) -> None:
-        """Fill an adapter slot with a kept version's weights, without disk.
+        """Fill an adapter slot with a kept version's weights: device to device, on the engine's stream.
 
         Raises:
             TrainerFailed: the version is not kept, is installed already, or every slot is taken.
         """
         thread = self._learner()
-        adapters = self._adapters()
         if version not in thread.kept:
             raise TrainerFailed(f"version {version} is not kept, only {sorted(thread.kept)}")
-        if version in adapters.list_adapters():
-            raise TrainerFailed(f"version {version} is installed already, and an installed policy is immutable")
-        if len(adapters.list_adapters()) >= adapters.lora_slots:
-            raise TrainerFailed(f"all {adapters.lora_slots} adapter slots are taken")
-        adapters.add_adapter(self._lora_model(version, thread.kept[version], thread.configs[version]))
-        adapters.activate_adapter(version)
-        for tensor in thread.kept[version].values():
-            if tensor.is_cuda:  # the learner may drop it while the engine's stream still reads
-                tensor.record_stream(torch.cuda.current_stream())
+        self._engine_slots().install(version, thread.kept[version], thread.configs[version])
 
     def coloq_remove(self, version: int) -> None:
         """Free a version's slot; a version that is not installed is left alone."""
-        self._adapters().remove_adapter(version)
+        self._engine_slots().remove(version)
 
     def coloq_installed(self) -> list[int]:
         """Versions that have a slot."""
-        return sorted(self._adapters().list_adapters())
+        return self._engine_slots().installed
+
+    def coloq_publish_live(self, version: int) -> float:
+        """Method ``full``: round the learner's masters into the live weights, on the engine's stream.
+
+        Called between two engine steps, so no step sees weights of two versions. Returns the milliseconds that the
+        engine's thread was held.
+        """
+        started = time.perf_counter()
+        self._learner().publish_live(version)
+        return (time.perf_counter() - started) * 1000
+
+    def coloq_restore_live(self, version: int) -> float:
+        """Method ``full``: copy a kept version into the live weights; otherwise as coloq_publish_live."""
+        started = time.perf_counter()
+        self._learner().restore_live(version)
+        return (time.perf_counter() - started) * 1000
 
     def _build_learner(self) -> None:
         engine_parameters = dict(self.get_model().named_parameters())
         model = build_training_model(self.vllm_config.model_config.hf_text_config, engine_parameters)
         named = dict(model.named_parameters())
         self._shared = (len(named), shared_with(named.values(), engine_parameters.values()))
-        learner = Learner(model, base_model=self.vllm_config.model_config.model)
-        self._learner_thread = LearnerThread(learner, stream=_side_stream(self.device))
+        self._unfused = fuse_kernels(model)
+        name = self.vllm_config.model_config.model
+        learner = Learner(model, base_model=name, lanes=self._lanes, pacer=self._pacer)
+        self._learner_thread = LearnerThread(learner)
 
     def _learner(self) -> LearnerThread:
         if self._learner_thread is None:
             raise TrainerFailed(self._untrainable or "the learner is not built yet")
         return self._learner_thread
 
-    def _adapters(self) -> Any:
-        """vLLM's own adapter manager, which has no public type."""
-        return self.model_runner.lora_manager._adapter_manager
+    def _engine_slots(self) -> EngineSlots:
+        """Of vLLM's own adapter manager, which has no public type and is made after the model."""
+        if self._slots is None:
+            manager = getattr(self.model_runner, "lora_manager", None)
+            if manager is None:
+                raise TrainerFailed("the engine has no adapter slots: tuning.method is not adapter")
+            self._slots = EngineSlots(manager._adapter_manager)
+        return self._slots
 
-    def _lora_model(self, version: int, tensors: Mapping[str, Tensor], config: Mapping[str, object]) -> LoRAModel:
-        """vLLM folds alpha / rank into B in place, so it is given copies: the kept weights are what gets written."""
-        mapper = getattr(self.get_model(), "hf_to_vllm_mapper", None)
-        return LoRAModel.from_lora_tensors(
-            lora_model_id=version,
-            tensors={name: tensor.clone() for name, tensor in tensors.items()},
-            peft_helper=PEFTHelper.from_dict(dict(config)),
-            device=str(self.device),
-            dtype=self.vllm_config.lora_config.lora_dtype,
-            weights_mapper=mapper.get_rename_mapper() if mapper is not None else None,
-        )
+    def _kv_storages(self) -> list[torch.UntypedStorage]:
+        """Each storage once; a layer's cache may be a tensor or a list of them."""
+        layers = getattr(self.model_runner, "kv_caches", None) or []
+        tensors = [tensor for layer in layers for tensor in (layer if isinstance(layer, list | tuple) else [layer])]
+        return list({storage.data_ptr(): storage for storage in map(Tensor.untyped_storage, tensors)}.values())
 
 
 def keep_plain_weights() -> None:
@@ -199,9 +272,29 @@ def group_lora_by_adapter() -> None:
     PunicaWrapperCPU.add_lora_linear = grouped
 
 
-def _side_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """On CUDA the learner works on a stream of its own; torch orders nothing between it and the engine's."""
-    return torch.cuda.Stream(device) if device.type == "cuda" else None
+def capture_at_engine_priority() -> None:
+    """Make vLLM capture its CUDA graphs on a stream of the engine's priority.
+
+    A captured kernel keeps the priority of the stream that it was captured on, whatever stream the graph is replayed
+    on. vLLM captures on a stream of its own, of priority 0: on every graph the priority of the engine's stream would be
+    lost.
+    """
+    from vllm.v1.worker import gpu_model_runner
+    from vllm.v1.worker.gpu import cudagraph_utils
+
+    original = cudagraph_utils.graph_capture
+
+    @contextmanager
+    def at_engine_priority(device: torch.device) -> Generator[Any]:
+        with original(device) as context:
+            stream = torch.cuda.Stream(device, priority=_ENGINE_PRIORITY)
+            stream.wait_stream(context.stream)
+            with torch.cuda.stream(stream):
+                yield context
+            context.stream.wait_stream(stream)
+
+    cudagraph_utils.graph_capture = at_engine_priority
+    gpu_model_runner.graph_capture = at_engine_priority
 
 
 def _live_as_child() -> None:

@@ -26,7 +26,7 @@ _READY = "Ready: "
 _POLL_S = 0.1
 _GRACE_S = 30.0
 _LOG_TAIL_LINES = 8
-_PROGRAM = "from service.cli import app; app()"
+PROGRAM = "from service.cli import app; app()"
 
 Announce = Callable[[str], None]
 
@@ -50,7 +50,12 @@ class NodeKeys:
 
 @contextmanager
 def running_node(
-    folder: Path, log_path: Path, configuration: Callable[[str], str], announce: Announce
+    folder: Path,
+    log_path: Path,
+    configuration: Callable[[str], str],
+    announce: Announce,
+    *,
+    program: str = PROGRAM,
 ) -> Iterator[NodeAccess]:
     """Run a node in ``folder`` for the length of the block. Enter it from the main thread.
 
@@ -58,6 +63,7 @@ def running_node(
         log_path: gets the node's log.
         configuration: the node's TOML, given the hash of the tenant's key.
         announce: gets the lines that the node says before it is ready.
+        program: Python code that takes the arguments `serve --config FILE`.
 
     Raises:
         DemoFailed: the node ended before it was ready, or something of it had to be killed.
@@ -67,7 +73,7 @@ def running_node(
     killed: list[int] = []
     with ExitStack() as stack:
         with interrupts_held():
-            process = _start(folder, log_path, hash_key(keys.admin))
+            process = _start(folder, log_path, hash_key(keys.admin), program)
             stack.callback(lambda: killed.extend(_end(process)))
         yield NodeAccess(_wait_until_ready(process, folder, log_path, announce), keys.tenant, keys.admin)
     if killed:
@@ -80,8 +86,8 @@ def _end(process: "subprocess.Popen[bytes]") -> list[int]:
         return end_tree(process, grace_s=_GRACE_S)
 
 
-def _start(folder: Path, log_path: Path, admin_hash: str) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-P", "-c", _PROGRAM, "serve", "--config", str(folder / CONFIG_NAME)]
+def _start(folder: Path, log_path: Path, admin_hash: str, program: str) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-P", "-c", program, "serve", "--config", str(folder / CONFIG_NAME)]
     with (folder / OUTPUT_NAME).open("wb") as output, log_path.open("wb") as log:
         return subprocess.Popen(
             tethered(command),

@@ -181,7 +181,22 @@ class Usage(BaseModel):
 class Timing(BaseModel):
     """How long it took inside the node."""
 
-    duration_ms: float
+    duration_ms: float = Field(description="From reading the request to the finished reply.")
+    first_token_ms: float | None = Field(
+        default=None, description="From handing the prompt to the engine to the first token; null when not measured."
+    )
+    inter_token_ms: float | None = Field(
+        default=None, description="Mean time between two tokens; null for a single token, or when not measured."
+    )
+
+    @classmethod
+    def of(cls, reply: Reply) -> "Timing":
+        measured = reply.timing
+        return cls(
+            duration_ms=round(reply.duration_ms, 1),
+            first_token_ms=_milliseconds(measured.first_token_s) if measured is not None else None,
+            inter_token_ms=_milliseconds(measured.inter_token_s) if measured is not None else None,
+        )
 
 
 class ContentReply(BaseModel):
@@ -210,8 +225,12 @@ class ContentReply(BaseModel):
                 completion_tokens=reply.completion_tokens,
                 total_tokens=reply.prompt_tokens + reply.completion_tokens,
             ),
-            timing=Timing(duration_ms=round(reply.duration_ms, 1)),
+            timing=Timing.of(reply),
         )
+
+
+def _milliseconds(duration_s: float | None) -> float | None:
+    return None if duration_s is None else round(duration_s * 1000, 3)
 
 
 class Limits(BaseModel):

@@ -17,7 +17,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from agent.brief import Brief
-from agent.completion import BASE_VERSION, Sampling
+from agent.completion import BASE_VERSION, GenerationTiming, Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
 from agent.errors import Conflict, NotFound
@@ -37,6 +37,7 @@ class FakeContent:
     error: Exception | None = None
     delay_s: float = 0.0
     policy_version: int = 3
+    timing: GenerationTiming | None = None
     calls: list[tuple[Brief, Sampling, str]] = field(default_factory=list)
     started: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -65,6 +66,7 @@ class FakeContent:
             prompt_tokens=40,
             completion_tokens=5,
             duration_ms=12.5,
+            timing=self.timing,
         )
 
 

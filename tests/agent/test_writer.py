@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from agent.brief import Brief, Kind
-from agent.completion import FinishReason, Sampling
+from agent.completion import FinishReason, GenerationTiming, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
 from agent.episode import Episode
@@ -52,6 +52,14 @@ async def test_the_reply_says_what_was_sampled_and_judged() -> None:
     assert reply.prompt_tokens == len(rig.fake_engine.requests[0].prompt_token_ids)
     assert reply.completion_tokens == len(_REPLY) + 1  # one token per character and the stop token
     assert 0 < reply.duration_ms < 10_000
+
+
+async def test_the_reply_says_how_long_its_tokens_took() -> None:
+    """The engine's measurement goes on with the reply; without one there is none."""
+    timing = GenerationTiming(first_token_s=0.03, inter_token_s=0.006)
+    measured = _Rig(engine=FakeEngine(lambda request: _REPLY, timing=timing))
+    assert (await measured.agent.write(_BRIEF, _SAMPLING, request_id="r1")).timing == timing
+    assert (await _Rig().agent.write(_BRIEF, _SAMPLING, request_id="r1")).timing is None
 
 
 async def test_the_engine_is_asked_at_live_priority_in_the_tenants_cache_scope() -> None:

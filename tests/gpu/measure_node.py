@@ -38,7 +38,7 @@ prompts_per_step = 8
 group_size = 8
 max_tokens = 96
 learning_rate = 0.0005
-microbatch_size = 32
+microbatch_tokens = 8192
 parity_mean = 0.1
 [tuning.gate]
 enabled = true

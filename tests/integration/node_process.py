@@ -45,13 +45,16 @@ hold_s = 60.0
 weights = {{ vowels = 1.0 }}
 extra = {{ vowels = "tests.integration.judges:VowelShare" }}
 
+[slo]
+ratio = 50.0
+
 [tuning]
 steps = 8
 prompts_per_step = 4
 group_size = 8
 max_tokens = 16
 learning_rate = 0.01
-microbatch_size = 32
+microbatch_tokens = 4096
 
 [tuning.adapter]
 rank = 8

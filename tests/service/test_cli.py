@@ -136,7 +136,7 @@ def test_help_loads_nothing_heavy() -> None:
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert time.monotonic() - started < 5
     assert "heavy: []" in output
-    for command in ("serve", "init", "config", "key", "model", "tune", "policies"):
+    for command in ("serve", "plan", "init", "config", "key", "model", "tune", "policies"):
         assert command in output
 
 

@@ -126,6 +126,10 @@ def test_data_dir_is_relative_to_the_file(tmp_path: Path) -> None:
             '[store]\nurl = "http://cache"',
             "store.url: must begin with redis://, rediss:// or unix://, got 'http://cache'",
         ),
+        (
+            '[tuning]\noptimizer = "cpu"',
+            'tuning.optimizer: must be "device" with tuning.method = "adapter", whose moments are small, got \'cpu\'',
+        ),
         (tenant("acme", HASH_A) + tenant("acme", HASH_B), "tenants: ids must be unique, got 'acme' 2 times"),
         (
             tenant("acme", HASH_A) + tenant("zeta", HASH_A),

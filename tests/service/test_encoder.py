@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from service.bench.tokenizer import train_tokenizer
 from service.encoder import ChatEncoder
-from tests.tiny_model import train_tokenizer
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 

@@ -1,6 +1,7 @@
 """service.engine: what is asked of vLLM and what is made of its answers. Needs vLLM, starts no engine."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,12 +9,13 @@ import pytest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # vLLM's own imports warn, differently with each version
-    from vllm.outputs import CompletionOutput
+    from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.platforms import current_platform
+    from vllm.v1.metrics.stats import RequestStateStats
 
-    from service.engine import adapter_request, engine_arguments, sampling_params, to_completion
+    from service.engine import adapter_request, engine_arguments, sampling_params, timing_of, to_completion
 
-from agent.completion import FinishReason, Sampling, VersionSpan
+from agent.completion import FinishReason, GenerationTiming, Sampling, VersionSpan
 from agent.errors import EngineError
 from agent.ports import GenerateRequest
 from service.config import EngineConfig
@@ -21,13 +23,15 @@ from service.config import EngineConfig
 REQUEST = GenerateRequest("r", (5, 6), Sampling(max_tokens=3, seed=1))
 
 
-def output(token_ids: list[int], logprobs: list[float] | None) -> CompletionOutput:
+def output(
+    token_ids: list[int], logprobs: list[float] | None, *, stats: RequestStateStats | None = None
+) -> RequestOutput:
     entries = (
         None
         if logprobs is None
         else [{token: SimpleNamespace(logprob=value)} for token, value in zip(token_ids, logprobs, strict=False)]
     )
-    return CompletionOutput(
+    completion = CompletionOutput(
         index=0,
         text="ab",
         token_ids=token_ids,
@@ -35,6 +39,7 @@ def output(token_ids: list[int], logprobs: list[float] | None) -> CompletionOutp
         logprobs=entries,
         finish_reason="stop",
     )
+    return RequestOutput("r", None, [5, 6], None, [completion], finished=True, metrics=stats)
 
 
 def test_the_engine_serves_adapters_by_priority_with_processed_logprobs(tmp_path: Path) -> None:
@@ -46,6 +51,21 @@ def test_the_engine_serves_adapters_by_priority_with_processed_logprobs(tmp_path
     assert (arguments.worker_cls, arguments.max_lora_rank) == ("w.W", 16)
     assert arguments.kv_cache_memory_bytes == 2**29
     assert arguments.enforce_eager is current_platform.is_cpu()
+
+
+def test_the_memory_plan_sizes_the_cache(tmp_path: Path) -> None:
+    """What was planned goes before the configured size; with neither it is a CPU's half GiB."""
+
+    def cache(config: EngineConfig, planned: int | None) -> int | None:
+        arguments = engine_arguments(
+            str(tmp_path), config, num_adapters=4, adapter_rank=8, worker="w.W", kv_cache_bytes=planned
+        )
+        size: int | None = arguments.kv_cache_memory_bytes
+        return size
+
+    assert cache(EngineConfig(kv_cache_gib=2.0), 3 * 2**30) == 3 * 2**30
+    assert cache(EngineConfig(kv_cache_gib=2.0), None) == 2 * 2**30
+    assert cache(EngineConfig(), None) == 2**29
 
 
 def test_a_cpu_never_splits_a_prompt(tmp_path: Path) -> None:
@@ -75,14 +95,45 @@ def test_the_base_model_needs_no_adapter_and_a_version_is_its_own() -> None:
 
 def test_an_output_becomes_a_completion_of_its_version() -> None:
     """Token ids, their logprobs and the version are kept together."""
-    completion = to_completion(output([3, 4], [-0.5, -1.5]), REQUEST, 7)
+    completion = to_completion(output([3, 4], [-0.5, -1.5]), REQUEST, 7, str)
     assert (completion.token_ids, completion.logprobs) == ((3, 4), (-0.5, -1.5))
     assert (completion.finish_reason, completion.versions) == (FinishReason.STOP, VersionSpan(7, 7))
     assert completion.prompt_token_ids == (5, 6)
+    assert completion.timing is None
+
+
+def test_text_is_made_once_unless_stop_strings_had_it_made() -> None:
+    """Without stop strings vLLM does not detokenise, and the token ids are decoded at the end."""
+    stopping = replace(REQUEST, sampling=replace(REQUEST.sampling, stop=("###",)))
+    final = output([3, 4], [-0.5, -1.5])
+    final.outputs[0].text = "theirs"
+    assert to_completion(final, REQUEST, 0, lambda ids: f"ours of {ids}").text == "ours of (3, 4)"
+    assert to_completion(final, stopping, 0, str).text == "theirs"
+    assert [sampling_params(request.sampling).detokenize for request in (REQUEST, stopping)] == [False, True]
+
+
+def test_a_completion_says_how_long_its_tokens_took() -> None:
+    """Three tokens with the last 0.05 s after the first have two gaps of 0.025 s; a single one has none."""
+    stats = RequestStateStats(
+        num_generation_tokens=3, first_token_latency=0.25, first_token_ts=100.0, last_token_ts=100.05
+    )
+    timing = to_completion(output([3, 4, 5], [-0.5] * 3, stats=stats), REQUEST, 0, str).timing
+    assert timing is not None
+    assert [timing.first_token_s, timing.inter_token_s] == pytest.approx([0.25, 0.025])
+    single = RequestStateStats(num_generation_tokens=1, first_token_latency=0.25, first_token_ts=9.0, last_token_ts=9.0)
+    assert timing_of(single) == GenerationTiming(0.25, None)
+
+
+def test_what_was_not_measured_is_no_timing() -> None:
+    """No statistics, or none of any token, is None and not zero; a clock that was set back is no negative time."""
+    assert timing_of(None) is None
+    assert timing_of(RequestStateStats()) is None
+    back = RequestStateStats(num_generation_tokens=1, first_token_latency=-3.0)
+    assert timing_of(back) == GenerationTiming(0.0, None)
 
 
 @pytest.mark.parametrize("logprobs", [None, [-0.5]])
 def test_a_token_without_its_logprob_is_an_error(logprobs: list[float] | None) -> None:
     """A reply that could not be trained on is not passed on as if it could."""
     with pytest.raises(EngineError, match="every token needs a logprob"):
-        to_completion(output([3, 4], logprobs), REQUEST, 0)
+        to_completion(output([3, 4], logprobs), REQUEST, 0, str)

@@ -23,7 +23,7 @@ SETTINGS = LearnerSettings(
     clip_low=0.2,
     clip_high=0.2,
     importance_cap=2.0,
-    microbatch_size=4,
+    microbatch_tokens=128,
     logit_chunk_tokens=64,
     seed=0,
 )
@@ -60,7 +60,7 @@ class Worker:
             assert args == (len(self.commands),)
             self.num_polls -= 1
             return messages.encode(self.answer) if self.num_polls < 0 else None
-        return [1, 2] if method == "coloq_installed" else None
+        return {"coloq_installed": [1, 2], "coloq_publish_live": 2.5}.get(method)
 
 
 def test_it_is_the_loops_trainer() -> None:
@@ -107,8 +107,14 @@ async def test_save_and_load_bring_the_manifests_digest(tmp_path: Path) -> None:
     worker = Worker(messages.Done(digest="abc"))
     trainer = EngineTrainer(worker)
     assert await trainer.save(tmp_path, METADATA) == "abc"
+    assert await trainer.verify(tmp_path) == "abc"
     assert await trainer.load(tmp_path, 3) == "abc"
-    assert worker.commands == [messages.Save(str(tmp_path), METADATA), messages.Load(str(tmp_path), 3)]
+    folder = str(tmp_path)
+    assert worker.commands == [
+        messages.Save(folder, METADATA),
+        messages.Verify(folder),
+        messages.Load(folder, 3),
+    ]
 
 
 async def test_install_and_remove_are_calls_between_two_engine_steps() -> None:
@@ -120,6 +126,19 @@ async def test_install_and_remove_are_calls_between_two_engine_steps() -> None:
     assert await trainer.installed() == [1, 2]
     assert worker.calls[:2] == [("coloq_install", 4), ("coloq_remove", 4)]
     assert worker.commands == [messages.Forget(4)]
+
+
+async def test_live_weights_change_between_two_engine_steps() -> None:
+    """Publishing and restoring are calls that return at once; copies are made and dropped by the learner's thread."""
+    worker = Worker()
+    trainer = EngineTrainer(worker)
+    assert await trainer.publish_live(4) == 2.5
+    await trainer.restore_live(3)
+    assert worker.calls == [("coloq_publish_live", 4), ("coloq_restore_live", 3)]
+    await trainer.keep_live(4)
+    await trainer.load_base()
+    await trainer.forget(3)
+    assert worker.commands == [messages.Keep(4), messages.LoadBase(), messages.Forget(3)]
 
 
 @pytest.mark.parametrize(
@@ -152,12 +171,22 @@ async def test_worker_that_raises_is_a_failed_trainer(method: str) -> None:
         await EngineTrainer(worker).begin(SETTINGS, None)
 
 
-async def test_install_that_raises_is_a_failed_publication() -> None:
+@pytest.mark.parametrize(
+    ("method", "switch", "participle"),
+    [
+        ("coloq_install", lambda trainer: trainer.install(4), "installed"),
+        ("coloq_publish_live", lambda trainer: trainer.publish_live(4), "published"),
+        ("coloq_restore_live", lambda trainer: trainer.restore_live(4), "restored"),
+    ],
+)
+async def test_switch_that_raises_is_a_failed_publication(
+    method: str, switch: Callable[[EngineTrainer], Awaitable[object]], participle: str
+) -> None:
     """No slot, no publication."""
     worker = Worker()
-    worker.failures["coloq_install"] = EngineError("all 7 adapter slots are taken")
-    with pytest.raises(PublicationFailed, match="version 4 could not be installed: all 7 adapter slots are taken"):
-        await EngineTrainer(worker).install(4)
+    worker.failures[method] = EngineError("all 7 adapter slots are taken")
+    with pytest.raises(PublicationFailed, match=f"version 4 could not be {participle}: all 7 adapter slots are taken"):
+        await switch(EngineTrainer(worker))
 
 
 @pytest.mark.parametrize(
@@ -167,6 +196,8 @@ async def test_install_that_raises_is_a_failed_publication() -> None:
         ("coloq_poll", lambda trainer: trainer.step(BATCH, 1)),
         ("coloq_install", lambda trainer: trainer.install(1)),
         ("coloq_remove", lambda trainer: trainer.remove(1)),
+        ("coloq_publish_live", lambda trainer: trainer.publish_live(1)),
+        ("coloq_restore_live", lambda trainer: trainer.restore_live(1)),
     ],
 )
 async def test_dead_engine_stays_a_dead_engine(

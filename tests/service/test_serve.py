@@ -2,21 +2,25 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 import pytest
 
 from agent.config import LanguageSettings, TenantSettings
 from agent.errors import EngineDead, InvalidConfig, ModelError
-from service.config import NodeConfig, ServerConfig
+from service.config import EngineConfig, NodeConfig, ServerConfig
+from service.gpu import Gpu
 from service.http.fakes import FakeAuthenticator, FakeContent, FakeMetrics, FakeNode
 from service.secrets import AdminKey
-from service.serve import exit_when_overdue, run_until_told
+from service.serve import checked_plan, exit_when_overdue, run_until_told
+from tests.tiny_model import save_tiny_llama
 
 TENANT = TenantSettings(id="acme", languages={"de": LanguageSettings()})
 BRIEF = {"kind": "create", "language": "de", "instructions": "Begrüße uns."}
@@ -232,3 +236,33 @@ async def test_stop_that_takes_too_long_is_not_waited_for() -> None:
         pass
     await asyncio.sleep(0.1)
     assert calls == ["overdue"]
+
+
+def test_a_plan_that_fits_is_announced_and_sizes_the_cache(tmp_path: Path) -> None:
+    """On a GPU the whole table is said before anything is started; the cache takes what is left of it."""
+    said: list[str] = []
+    card = Gpu("card", 8 * 2**30, free_bytes=8 * 2**30)
+    plan = checked_plan(NodeConfig(), str(save_tiny_llama(tmp_path)), said.append, find_gpu=lambda: card)
+    assert said[0].splitlines()[0].endswith(" parameters) on card, 8.0 GiB")
+    assert said[0].splitlines()[-1].startswith("The KV cache holds ")
+    assert 2**30 < plan.kv_cache_bytes < 8 * 2**30
+
+
+def test_a_gpu_that_another_program_holds_stops_the_start(tmp_path: Path) -> None:
+    """The plan is said first, so that the refusal can be understood; nothing is bound or started by then."""
+    said: list[str] = []
+    card = Gpu("card", 8 * 2**30, free_bytes=2**30)
+    with pytest.raises(InvalidConfig, match=r"only 1\.0 GiB of the GPU's 8\.0 GiB are free"):
+        checked_plan(NodeConfig(), str(save_tiny_llama(tmp_path)), said.append, find_gpu=lambda: card)
+    assert "that other programs leave free" in said[0]
+
+
+def test_a_cpus_plan_is_one_line(tmp_path: Path) -> None:
+    """Weights, cache and training; whatever the size, it passes."""
+    said: list[str] = []
+    config = NodeConfig(engine=EngineConfig(kv_cache_gib=1000.0))
+    plan = checked_plan(config, str(save_tiny_llama(tmp_path)), said.append, find_gpu=lambda: None)
+    assert plan.kv_cache_bytes == 1000 * 2**30
+    assert re.fullmatch(
+        r"Memory plan in GiB: weights 0\.00, KV cache 1000\.00, training \d\.\d\d; 100\d\.\d\d in all\.", said[0]
+    )

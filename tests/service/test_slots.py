@@ -76,6 +76,53 @@ async def test_rollouts_leave_the_reserved_tokens(pool: SlotPool) -> None:
         await task.cancel()
 
 
+async def test_a_limit_holds_rollouts_back_beside_free_room(pool: SlotPool) -> None:
+    """Of three that would fit one may enter; a raised limit lets the next in, and none stands for no limit."""
+    pool.limit_rollouts(1)
+    tasks, entries = await rollouts(pool, 1, 1, 1)
+    assert entries == tasks[:1]
+    pool.limit_rollouts(2)
+    await settle()
+    assert entries == tasks[:2]
+    pool.limit_rollouts(None)
+    await settle()
+    assert entries == tasks
+    for task in tasks:
+        await task.release()
+
+
+async def test_a_limit_of_none_at_all_lets_no_rollout_enter(pool: SlotPool) -> None:
+    """Zero keeps even the first one out; those in flight finish."""
+    tasks, _ = await rollouts(pool, 1)
+    pool.limit_rollouts(0)
+    more, entries = await rollouts(pool, 1)
+    assert (entries, tasks[0].preempted, pool.num_rollouts) == ([], False, 1)
+    for task in (*tasks, *more):
+        await task.cancel()
+
+
+async def test_a_lowered_limit_takes_slots_only_when_told(pool: SlotPool) -> None:
+    """Three hold a slot: a limit of one leaves them theirs, and with ``evict`` the two newest lose theirs."""
+    tasks, _ = await rollouts(pool, 1, 1, 1)
+    pool.limit_rollouts(1)
+    assert pool.num_rollouts == 3
+    pool.limit_rollouts(1, evict=True)
+    await settle()
+    assert [task.preempted for task in tasks] == [False, True, True]
+    assert (pool.num_rollouts, pool.num_preemptions) == (1, 2)
+    for task in tasks:
+        await task.cancel()
+
+
+def test_free_and_queued_are_counted(pool: SlotPool) -> None:
+    """Of 4 sequences 1 is reserved: beside two live requests one is free for rollouts; a fifth live request queues."""
+    with pool.live(1), pool.live(1):
+        assert (pool.num_free, pool.num_queued_live) == (1, 0)
+        with pool.live(1), pool.live(1), pool.live(1):
+            assert (pool.num_free, pool.num_queued_live) == (0, 1)
+    assert (pool.num_free, pool.num_queued_live) == (3, 0)
+
+
 async def test_live_requests_count_against_the_rollouts_room(pool: SlotPool) -> None:
     """With a live request of 50 tokens, 20 of the rollouts' 70 are left, and 2 of their 3 sequences."""
     with pool.live(50):

@@ -1,6 +1,7 @@
 """The engine that outlives its process, over processes that tests kill."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from agent.completion import Completion, FinishReason, Sampling, VersionSpan
+from agent.completion import Completion, FinishReason, GenerationTiming, Sampling, VersionSpan
 from agent.errors import EngineDead, ModelError
 from agent.ports import GenerateRequest, Priority
 from service.config import EngineConfig
+from service.slo import LiveRequest
 from service.supervised_engine import SupervisedEngine
+from service.versions import LiveVersions
 
 CONFIG = EngineConfig(max_num_seqs=4, live_reserve=1, max_model_len=64, max_restarts=1)
 
@@ -30,6 +33,7 @@ class Process:
     log: list[str]
     facts: Facts = field(default_factory=Facts)
     answering: asyncio.Event = field(default_factory=asyncio.Event)
+    timing: GenerationTiming | None = None
     sampled: list[tuple[str, int]] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
     dead: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,7 +60,8 @@ class Process:
             self.aborted.append(request.request_id)
             raise
         span = VersionSpan(version, version)
-        return Completion("a", request.prompt_token_ids, (1,), (-0.5,), request.sampling, FinishReason.STOP, span)
+        prompt, sampling = request.prompt_token_ids, request.sampling
+        return Completion("a", prompt, (1,), (-0.5,), sampling, FinishReason.STOP, span, self.timing)
 
     async def call(self, method: str, *args: Any) -> Any:
         if not self.alive:
@@ -261,6 +266,24 @@ async def test_preempted_rollout_starts_again(plant: Plant, engine: SupervisedEn
     assert [name for name, _ in process.sampled] == ["s0", "s1", "s2", "r0", "r1", "s2"]
 
 
+async def test_live_requests_that_finish_are_heard_of(plant: Plant) -> None:
+    """With their timing, and from when to when they ran; rollouts, and what was not measured, are not."""
+    heard: list[LiveRequest] = []
+    engine = SupervisedEngine(CONFIG, plant.launch, on_live=heard.append)
+    await engine.start(plant.on_start)
+    process = plant.processes[0]
+    process.answering.set()
+    await engine.generate(request("r0"))
+    process.timing = GenerationTiming(0.2, 0.01)
+    before_s = time.monotonic()
+    await engine.generate(rollout("s0"))
+    await engine.generate(request("r1"))
+    (live,) = heard
+    assert live.timing == process.timing
+    assert before_s <= live.started_s <= live.finished_s <= time.monotonic()
+    await engine.stop()
+
+
 async def test_cancelled_request_is_aborted_and_leaves(plant: Plant, engine: SupervisedEngine) -> None:
     """A caller that hangs up frees its room; the engine hears of it."""
     for made in (request("r1"), rollout("s1")):
@@ -285,6 +308,25 @@ async def test_version_is_chosen_when_the_request_starts(plant: Plant, engine: S
     plant.processes[0].answering.set()
     spans = [(await task).versions for task in (first, second, third)]
     assert spans == [VersionSpan(0, 0), VersionSpan(3, 3), VersionSpan(2, 2)]
+
+
+async def test_live_weights_are_labelled_by_their_span(plant: Plant) -> None:
+    """The engine runs no adapter, is given another cache scope after each change, and the reply spans what was live."""
+    engine = SupervisedEngine(CONFIG, plant.launch, versions=LiveVersions())
+    await engine.start(plant.on_start)
+    engine.activate(3)
+    first = asyncio.create_task(engine.generate(request("r1")))
+    await settle()
+    engine.announce(4)
+    engine.activate(4)
+    second = asyncio.create_task(engine.generate(rollout("s1", version=4)))
+    await settle()
+    process = plant.processes[0]
+    process.answering.set()
+    assert [(await task).versions for task in (first, second)] == [VersionSpan(3, 4), VersionSpan(4, 4)]
+    assert process.sampled == [("r1", 0), ("s1", 0)]
+    assert engine.active_version == 4
+    await engine.stop()
 
 
 async def test_retried_request_gets_the_version_of_its_second_start(plant: Plant, engine: SupervisedEngine) -> None:

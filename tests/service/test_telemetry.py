@@ -3,14 +3,19 @@
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 import pytest
 import structlog
 
+from agent.completion import GenerationTiming
 from agent.episode import Reply
 from agent.verdict import LanguageVerdict, Verdict
+from service.controller import Decision, Direction, Move
+from service.slo import Quantity, Reading, Standing
 from service.telemetry import Metrics, configure_logging
+from trainer.pace import Pace
 from trainer.records import StepReport
 
 
@@ -171,6 +176,53 @@ def test_state_and_events_of_the_node() -> None:
         'coloq_tuning_runs_total{state="succeeded"} 1.0',
         'coloq_content_failures_total{error="TimeoutError",tenant="acme"} 1.0',
     } <= set(lines(metrics))
+
+
+def test_live_requests_tokens_are_counted_finely() -> None:
+    """Milliseconds apart; a single token has no time between tokens and is not counted as one of zero."""
+    metrics = Metrics()
+    metrics.observe_generation(GenerationTiming(first_token_s=0.0345, inter_token_s=0.0065))
+    metrics.observe_generation(GenerationTiming(first_token_s=0.0345, inter_token_s=None))
+    assert {
+        'coloq_live_first_token_seconds_bucket{le="0.03"} 0.0',
+        'coloq_live_first_token_seconds_bucket{le="0.04"} 2.0',
+        'coloq_live_inter_token_seconds_bucket{le="0.006"} 0.0',
+        'coloq_live_inter_token_seconds_bucket{le="0.007"} 1.0',
+        'coloq_live_inter_token_seconds_bucket{le="10.0"} 1.0',
+        "coloq_live_inter_token_seconds_count 1.0",
+    } <= set(lines(metrics))
+
+
+def test_a_decision_shows_what_was_read_and_only_that() -> None:
+    """A reading that is gone by the next decision is not shown any more: an old value would look like a new one."""
+    reading = Reading(Quantity.INTER_TOKEN, 0.0075, 0.008, 0.0066, Standing.WITHIN)
+    decision = Decision(
+        pace=Pace(80, 1.0),
+        rollout_limit=12,
+        evict=False,
+        scoring=True,
+        level=5,
+        top_level=6,
+        readings=(reading,),
+        violations=(Quantity.TTFT,),
+        moves=(Move(Direction.UP, "head-room"),),
+    )
+    metrics = Metrics()
+    metrics.observe_decision(decision)
+    assert {
+        "coloq_controller_level 5.0",
+        "coloq_controller_top_level 6.0",
+        "coloq_controller_num_sms 80.0",
+        "coloq_controller_duty 1.0",
+        "coloq_controller_rollout_limit 12.0",
+        'coloq_controller_decisions_total{direction="up"} 1.0',
+        'coloq_slo_p99_seconds{quantity="inter_token"} 0.0075',
+        'coloq_slo_bound_seconds{quantity="inter_token"} 0.008',
+        'coloq_slo_baseline_seconds{quantity="inter_token"} 0.0066',
+        'coloq_slo_violations_total{quantity="ttft"} 1.0',
+    } <= set(lines(metrics))
+    metrics.observe_decision(replace(decision, readings=(), moves=(), violations=()))
+    assert not any(line.startswith(("coloq_slo_p99", "coloq_slo_bound", "coloq_slo_base")) for line in lines(metrics))
 
 
 def test_every_metric_is_ours_and_described() -> None:

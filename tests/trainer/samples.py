@@ -22,7 +22,7 @@ SETTINGS = LearnerSettings(
     clip_low=0.2,
     clip_high=0.2,
     importance_cap=2.0,
-    microbatch_size=8,
+    microbatch_tokens=256,
     logit_chunk_tokens=5,
     seed=0,
 )

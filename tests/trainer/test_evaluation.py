@@ -1,5 +1,8 @@
 """The gate: a candidate against the policy that it would replace, language by language."""
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 
 from agent.completion import Completion
@@ -10,6 +13,7 @@ from rewards.score import Sample, Ungradable
 from tests.trainer.samples import episode
 from tests.trainer.tuning import CONTRACT, Judge, panel_of
 from trainer.evaluation import Evaluator
+from trainer.fakes import FakeAdmission
 from trainer.records import Evaluation
 from trainer.rollout import RolloutSampler
 
@@ -30,6 +34,7 @@ def _evaluator(
         journal=MemoryJournal(episodes, held_out_share=1.0),
         sampler=RolloutSampler(engine),
         panel=panel_of(judge),
+        admission=FakeAdmission(),
         second_opinion=CONTRACT,
         temperature=0.7,
         num_prompts=4,
@@ -68,6 +73,26 @@ def _rewards(candidate: float, baseline: float, *, only: str | None = None) -> J
     return judge
 
 
+async def test_replies_are_judged_in_pieces_that_are_admitted() -> None:
+    """Ten held-out replies of each policy are judged eight and two at a time, each time after asking."""
+    episodes = [episode(number, "de") for number in range(1, 11)]
+    sizes: list[int] = []
+
+    def reward(sample: Sample) -> float:
+        sizes.append(admission.num_asked)
+        return 0.5
+
+    admission = FakeAdmission()
+    evaluator = replace(
+        _evaluator(FakeEngine(lambda request: TEXTS["de"]), reward),
+        journal=MemoryJournal(episodes, held_out_share=1.0),
+        num_prompts=10,
+        admission=admission,
+    )
+    await _compare(evaluator)
+    assert Counter(sizes) == {1: 8, 2: 2, 3: 8, 4: 2}
+
+
 async def test_a_better_candidate_passes() -> None:
     """Mean rewards of both, by language; both replies are wholly German, so German prompts have a share of 1."""
     engine = _engine()
@@ -90,6 +115,22 @@ async def test_both_versions_get_the_same_prompts_and_seeds() -> None:
     assert asked[CANDIDATE] == asked[BASELINE]
     assert len(asked[CANDIDATE]) == 4
     assert {sampling.temperature for _, sampling in asked[CANDIDATE]} == {0.7}
+
+
+async def test_a_baseline_may_be_judged_long_before() -> None:
+    """The exam stays the same while the journal grows; the verdict is that of a comparison at one time."""
+    engine = _engine()
+    evaluator = _evaluator(engine, _rewards(0.8, 0.6))
+    exam = await evaluator.exam(("de", "pl"), max_tokens=64, seed=5)
+    baseline = await evaluator.judge(exam, BASELINE)
+    await evaluator.journal.append(episode(3))
+    evaluation = evaluator.verdict(await evaluator.judge(exam, CANDIDATE), baseline)
+    assert evaluation == await _compare(_evaluator(_engine(), _rewards(0.8, 0.6)))
+    asked = {
+        version: [r.prompt_token_ids for r in engine.requests if r.policy_version == version]
+        for version in (CANDIDATE, BASELINE)
+    }
+    assert asked[CANDIDATE] == asked[BASELINE]
 
 
 @pytest.mark.parametrize(("candidate", "passes"), [(0.56, True), (0.54, False)])

@@ -1,11 +1,15 @@
 """The shipped fakes keep the contracts of their ports."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agent.errors import NotFound, PublicationFailed, TrainerFailed
+from tests.trainer.samples import SETTINGS, completion
+from trainer.batch import build_batch
 from trainer.fakes import FakeSink, FakeTrainer, MemoryLedger
+from trainer.group import TrainingSequence
 from trainer.ports import PolicyLedger, PolicyMetadata, PolicySink, TrainerPort
 
 
@@ -27,6 +31,28 @@ async def test_only_what_is_kept_can_be_installed_or_saved() -> None:
     assert await trainer.load(Path("v1"), 1) == await trainer.save(Path("v1"), PolicyMetadata(1, 0, "run_a", "tiny"))
     await trainer.install(1)
     assert trainer.installed == [1]
+
+
+async def test_full_weights_go_live_one_step_at_a_time() -> None:
+    """A step must be published before the next one; only what is live can be kept, only what is kept restored."""
+    trainer = FakeTrainer()
+    await trainer.begin(replace(SETTINGS, method="full"), None)
+    batch = build_batch([TrainingSequence(completion(), 0.5, "de")])
+    await trainer.step(batch, 1)
+    with pytest.raises(TrainerFailed, match="version 1 must be published"):
+        await trainer.step(batch, 2)
+    with pytest.raises(TrainerFailed, match="only the newest step"):
+        await trainer.publish_live(2)
+    with pytest.raises(TrainerFailed, match="version 0 is live"):
+        await trainer.keep_live(1)
+    await trainer.keep_live(0)
+    assert await trainer.publish_live(1) == 1.5
+    with pytest.raises(PublicationFailed, match="version 1 is not kept"):
+        await trainer.restore_live(1)
+    await trainer.restore_live(0)
+    assert (trainer.live, trainer.kept) == (0, {0})
+    await trainer.forget(0)
+    assert trainer.kept == set()
 
 
 async def test_a_scripted_failure_is_raised_after_it_is_recorded() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlamaForCausalLM
 
 from agent.errors import TrainerFailed
 from tests.trainer.samples import SETTINGS, completion, tiny_llama
@@ -13,6 +14,7 @@ from trainer.batch import TrainingBatch, build_batch
 from trainer.group import TrainingSequence
 from trainer.learner import Learner
 from trainer.ports import LearnerSettings
+from trainer.weights import FullWeights
 
 PROMPTS = [(3, 4, 5), (6, 7), (8, 9, 10, 11), (12,)]
 REPLIES = [(20, 21, 22), (30, 31), (40,), (20, 31, 40, 41, 42)]
@@ -92,10 +94,10 @@ def test_mismatch_and_truncated_weights_are_reported() -> None:
     assert result.effective_sample_size == pytest.approx(1)
 
 
-@pytest.mark.parametrize("microbatch_size", [1, 2, 3])
-def test_micro_batches_add_up_to_the_whole_batch(microbatch_size: int) -> None:
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_micro_batches_add_up_to_the_whole_batch(rows: int) -> None:
     """Also when the last one is smaller: the same loss, gradient and next policy."""
-    whole, parts = _learner(), _learner(replace(SETTINGS, microbatch_size=microbatch_size))
+    whole, parts = _learner(), _learner(replace(SETTINGS, microbatch_tokens=32 * rows))
     one, other = whole.step(_batch(whole)), parts.step(_batch(parts))
     assert other.loss == pytest.approx(one.loss, abs=1e-6)
     assert other.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
@@ -157,7 +159,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(poison: str) -> None:
 
 def test_one_bad_row_spoils_the_whole_step() -> None:
     """A NaN in the last micro-batch does not leave the first ones' gradient behind."""
-    learner = _learner(replace(SETTINGS, microbatch_size=1))
+    learner = _learner(replace(SETTINGS, microbatch_tokens=32))
     batch = _batch(learner)
     before = learner.snapshot()
     advantages = batch.advantages.copy()
@@ -178,7 +180,7 @@ def test_an_update_that_is_not_finite_changes_nothing() -> None:
 
 def test_a_step_that_raised_leaves_no_gradient() -> None:
     """Advantages of another batch make the second micro-batch fail; the next step is a clean one."""
-    settings = replace(SETTINGS, microbatch_size=2)
+    settings = replace(SETTINGS, microbatch_tokens=64)
     learner, untouched = _learner(settings), _learner(settings)
     batch = _batch(learner)
     outside = batch.token_ids.copy()
@@ -225,9 +227,9 @@ def test_a_parent_of_another_rank_is_refused() -> None:
 def test_target_modules_must_exist() -> None:
     """PEFT would pass over the unknown one; a run can begin after the refusal."""
     learner = _learner()
-    with pytest.raises(TrainerFailed, match=r"must name modules of this model, got \['qkv'\]"):
+    with pytest.raises(TrainerFailed, match=r"must name linear layers of this model, got \['qkv'\]"):
         learner.begin(replace(SETTINGS, target_modules=("q_proj", "qkv")), None)
-    with pytest.raises(TrainerFailed, match="does not fit this model"):
+    with pytest.raises(TrainerFailed, match=r"must name linear layers of this model, got \['self_attn'\]"):
         learner.begin(replace(SETTINGS, target_modules=("self_attn",)), None)
     learner.begin(SETTINGS, None)
     assert learner.step(_batch(learner)).grad_norm > 0
@@ -270,3 +272,148 @@ def test_nothing_steps_before_a_run_begins() -> None:
     """The error says what is missing."""
     with pytest.raises(TrainerFailed, match="a run must begin before it can step"):
         Learner(tiny_llama(), base_model="tiny").step(_batch(_learner()))
+
+
+FULL = replace(SETTINGS, method="full", learning_rate=1e-3, weight_decay=0.1)
+
+
+def _state(learner: Learner) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in learner.live_weights().items()}
+
+
+def _plain_loss(model: LlamaForCausalLM, batch: TrainingBatch) -> Tensor:
+    """GRPO on all logits at once: one on-policy update, so each token's surrogate has ratio 1 and the advantage times
+    the truncated importance weight as its slope; the mean over a reply's tokens, then over replies."""
+    ids, mask = torch.from_numpy(batch.token_ids), torch.from_numpy(batch.mask)[:, 1:]
+    logits = model(input_ids=ids).logits[:, :-1] / batch.temperature
+    logprobs = torch.log_softmax(logits, dim=-1).gather(2, ids[:, 1:, None]).squeeze(2)
+    behaviour = torch.from_numpy(batch.behaviour_logprobs)[:, 1:]
+    importance = torch.exp(logprobs.detach() - behaviour).clamp(max=SETTINGS.importance_cap)
+    ratio = torch.exp(logprobs - logprobs.detach())
+    surrogate = ratio * torch.from_numpy(batch.advantages)[:, None] * importance
+    return -((surrogate * mask).sum(1) / mask.sum(1)).mean()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_full_steps_are_adamw_s_on_a_plain_model(tied: bool) -> None:
+    """Two steps in micro-batches of two replies, off-policy and at temperature 0.7, are torch.optim.AdamW with clipping
+    on a Hugging Face model and the loss written out."""
+    learner = Learner(tiny_llama(tied=tied), base_model="tiny")
+    learner.begin(replace(FULL, microbatch_tokens=64), None)
+    plain = tiny_llama(tied=tied)
+    adamw = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=0.1)
+    for shift in (0.1, -0.4):
+        batch = replace(_batch(learner), temperature=0.7)
+        batch = replace(batch, behaviour_logprobs=np.where(batch.mask, batch.behaviour_logprobs + shift, 0))
+        adamw.zero_grad()
+        loss = _plain_loss(plain, batch)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), SETTINGS.max_grad_norm)
+        adamw.step()
+        result = learner.step(batch)
+        learner.publish_live()
+        assert result.loss == pytest.approx(loss.item(), abs=1e-5)
+        assert result.grad_norm == pytest.approx(float(norm), rel=1e-5)
+        assert result.grad_norm > SETTINGS.max_grad_norm  # the bound was in force
+        _assert_close(_state(learner), {name: p.detach() for name, p in plain.named_parameters()}, atol=1e-5)
+
+
+def test_live_weights_change_when_they_are_published() -> None:
+    """A step alone changes nothing that the engine serves; publishing does, and restoring goes back exactly."""
+    learner = _learner(FULL)
+    before = _state(learner)
+    learner.step(_batch(learner))
+    _assert_close(_state(learner), before, atol=0)
+    learner.publish_live()
+    assert not torch.equal(_state(learner)["lm_head.weight"], before["lm_head.weight"])
+    learner.restore_live(before)
+    _assert_close(_state(learner), before, atol=0)
+
+
+def test_an_adapter_s_run_publishes_nothing_live() -> None:
+    """Its weights are the engine's and frozen; nor is there anything before a run."""
+    with pytest.raises(TrainerFailed, match="only method full"):
+        _learner().publish_live()
+    with pytest.raises(TrainerFailed, match="a run must begin"):
+        Learner(tiny_llama(), base_model="tiny").publish_live()
+
+
+def _prepared(settings: LearnerSettings) -> Learner:
+    learner = Learner(tiny_llama(), base_model="tiny")
+    learner.prepare(settings, max_length=64, reply_tokens=16, temperature=1.0)
+    return learner
+
+
+def _published_step(learner: Learner, batch: TrainingBatch) -> None:
+    learner.step(batch)
+    if isinstance(learner.weights, FullWeights):
+        learner.publish_live()
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, FULL], ids=["adapter", "full"])
+def test_a_prepared_learner_steps_as_another(settings: LearnerSettings) -> None:
+    """What is allocated ahead is begun anew: two steps are those of a learner that was not prepared."""
+    prepared, plain = _prepared(settings), Learner(tiny_llama(), base_model="tiny")
+    batch = _batch(plain)
+    for learner in (prepared, plain):
+        learner.begin(settings, None)
+        _published_step(learner, batch)
+        _published_step(learner, batch)
+    _assert_close(prepared.snapshot(), plain.snapshot(), atol=0)
+
+
+def test_a_run_begins_with_the_weights_that_are_live_then() -> None:
+    """The node prepares first and restores its policy afterwards: the first step starts from the policy."""
+    prepared, plain = _prepared(FULL), Learner(tiny_llama(seed=1), base_model="tiny")
+    prepared.restore_live(_state(plain))
+    batch = _batch(plain)
+    for learner in (prepared, plain):
+        learner.begin(FULL, None)
+        _published_step(learner, batch)
+    _assert_close(_state(prepared), _state(plain), atol=0)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, FULL], ids=["adapter", "full"])
+def test_a_second_run_starts_fresh(settings: LearnerSettings) -> None:
+    """Moments and weights of the first run are gone: from the same start, with other settings, it takes the steps of a
+    learner's first run. By method full the start is put back, for the live weights are where a run begins."""
+    used, new = _learner(settings), Learner(tiny_llama(), base_model="tiny")
+    start, batch = _state(new), _batch(new)
+    for _ in range(3):
+        _published_step(used, batch)
+    if settings.method == "full":
+        used.restore_live(start)
+    second = replace(settings, learning_rate=3e-3, max_grad_norm=0.5, clip_high=0.3, seed=3)
+    for learner in (used, new):
+        learner.begin(second, None)
+        _published_step(learner, batch)
+        _published_step(learner, batch)
+    _assert_close(used.snapshot(), new.snapshot(), atol=0)
+
+
+def test_methods_may_follow_one_another() -> None:
+    """A full run after an adapter's trains the model's own weights under their own names; an adapter's run after it
+    leaves them where they are. Each makes the step that it makes on a new learner."""
+    learner, new = _learner(), _learner(FULL)
+    batch = _batch(new)
+    learner.step(batch)
+    learner.begin(FULL, None)
+    _published_step(learner, batch)
+    _published_step(new, batch)
+    published = _state(learner)
+    _assert_close(published, _state(new), atol=0)
+    for other in (learner, new):
+        other.begin(SETTINGS, None)
+        other.step(batch)
+    _assert_close(learner.snapshot(), new.snapshot(), atol=0)
+    learner.begin(FULL, None)
+    _assert_close(_state(learner), published, atol=0)
+
+
+def test_memory_is_what_training_holds() -> None:
+    """Nothing before a run; then the trained weights' own (tests/trainer/test_weights.py), the same in every run."""
+    learner = Learner(tiny_llama(), base_model="tiny")
+    assert learner.memory() == {}
+    for _ in range(2):
+        learner.begin(SETTINGS, None)
+        assert learner.memory() == {"trained_weights": 5_888, "masters_and_moments": 17_664, "gradients": 5_888}

@@ -103,6 +103,21 @@ async def test_a_step_trains_on_what_was_sampled(tmp_path: Path) -> None:
     assert report.num_tokens == batch.num_tokens
 
 
+async def test_each_group_is_scored_after_asking(tmp_path: Path) -> None:
+    """Two groups of two: while the second is not admitted nothing is trained on; once it is, the step goes on."""
+    node = Node(tmp_path, EPISODES)
+    node.admission.open.clear()
+    running = asyncio.create_task(_run(node, _Hooks(), RunRequest(steps=1)))
+    async with asyncio.timeout(5):
+        while node.admission.num_asked == 0:  # noqa: ASYNC110 - the fake counts, it does not call
+            await asyncio.sleep(0)
+    assert (node.trainer.batches, running.done()) == ([], False)
+    node.admission.open.set()
+    await running
+    assert node.admission.num_asked == 2
+    assert len(node.trainer.batches) == 1
+
+
 async def test_claims_are_settled_after_their_step(tmp_path: Path) -> None:
     """Two prompts a step. Those of the step that failed are handed out again to a later run."""
     node = Node(tmp_path, EPISODES)

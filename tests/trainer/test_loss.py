@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainer.loss import GrpoLoss, effective_sample_size, grpo_loss, token_logprobs
+from trainer.loss import GrpoLoss, effective_sample_size, grpo_loss
 
 MASK = torch.tensor([[True, True, False], [False, True, False]])
 """Two tokens in the first sequence, one in the second."""
+HALVES = torch.tensor([0.5, 0.5])
+"""The two sequences are the whole batch."""
 
 
 def _loss(
@@ -25,6 +27,7 @@ def _loss(
         proximal - importance.log(),
         torch.tensor(advantages).double(),
         MASK,
+        HALVES,
         clip_low=0.2,
         clip_high=0.3,
         importance_cap=2.0,
@@ -80,47 +83,50 @@ def test_importance_weights_carry_no_gradient() -> None:
     behaviour = torch.full((2, 3), -1.5)
     advantages = torch.tensor([1.0, 1.0])
     loss = grpo_loss(
-        logprobs, logprobs.detach(), behaviour, advantages, MASK, clip_low=0.2, clip_high=0.2, importance_cap=4.0
+        logprobs,
+        logprobs.detach(),
+        behaviour,
+        advantages,
+        MASK,
+        HALVES,
+        clip_low=0.2,
+        clip_high=0.2,
+        importance_cap=4.0,
     )
     loss.value.backward()
     assert logprobs.grad is not None
     assert logprobs.grad[1].tolist() == pytest.approx([0, -math.exp(0.5) / 2, 0])
 
 
+def test_a_padding_row_adds_nothing() -> None:
+    """A row without sampled tokens, of weight 0, leaves loss and gradient of the others as they are.
+
+    Ratio 1, A = 1, weight 1 of the only real sequence, which is half of its batch: -1 x 0.5.
+    """
+    logprobs = torch.full((2, 3), -1.0, requires_grad=True)
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    loss = grpo_loss(
+        logprobs,
+        logprobs.detach(),
+        logprobs.detach(),
+        torch.tensor([1.0, 0.0]),
+        mask,
+        torch.tensor([0.5, 0.0]),
+        clip_low=0.2,
+        clip_high=0.2,
+        importance_cap=2.0,
+    )
+    loss.value.backward()
+    assert loss.value.item() == pytest.approx(-0.5)
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [pytest.approx([-0.25, -0.25, 0]), [0, 0, 0]]
+
+
 def test_effective_sample_size_is_one_for_equal_weights() -> None:
-    """(4 x 0.7)^2 / (4 x 4 x 0.49) = 1."""
-    weights = torch.full((2, 2), 0.7)
-    assert effective_sample_size(weights, torch.ones(2, 2, dtype=torch.bool)) == pytest.approx(1)
+    """Four weights of 0.7: (4 x 0.7)^2 / (4 x 4 x 0.49) = 1."""
+    assert effective_sample_size(2.8, 1.96, 4) == pytest.approx(1)
 
 
 def test_effective_sample_size_of_unequal_weights() -> None:
-    """(1 + 3 + 0.5)^2 / (3 (1 + 9 + 0.25)) = 20.25 / 30.75; what is outside of the mask does not count."""
-    weights = torch.tensor([[1.0, 3.0, 99.0], [99.0, 0.5, 99.0]])
-    assert effective_sample_size(weights, MASK) == pytest.approx(20.25 / 30.75)
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.7])
-@pytest.mark.parametrize("chunk_tokens", [1, 3, 7])
-def test_chunked_logprobs_are_log_softmax(chunk_tokens: int, temperature: float) -> None:
-    """Whatever the chunk, values and gradients are those of log_softmax over all logits at once."""
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(7, 4, generator=generator)
-    head = torch.randn(11, 4, generator=generator)
-    targets = torch.randint(11, (7,), generator=generator)
-    weights = torch.randn(7, generator=generator)
-
-    ours, theirs = hidden.clone().requires_grad_(), hidden.clone().requires_grad_()
-    values = token_logprobs(ours, head, targets, temperature=temperature, chunk_tokens=chunk_tokens)
-    expected = torch.log_softmax(theirs @ head.T / temperature, dim=1)[torch.arange(7), targets]
-    (values * weights).sum().backward()
-    (expected * weights).sum().backward()
-    torch.testing.assert_close(values, expected)
-    torch.testing.assert_close(ours.grad, theirs.grad)
-
-
-def test_logprobs_are_float32_whatever_the_model_computes_in() -> None:
-    """In bf16 the logits are rounded, the normalisation is not."""
-    hidden, head = torch.ones(2, 4, dtype=torch.bfloat16), torch.eye(4, dtype=torch.bfloat16)
-    values = token_logprobs(hidden, head, torch.tensor([0, 3]), temperature=1.0, chunk_tokens=8)
-    assert values.dtype is torch.float32
-    assert values.tolist() == pytest.approx([math.log(0.25)] * 2)
+    """Weights 1, 3 and 0.5: 4.5^2 / (3 (1 + 9 + 0.25)) = 20.25 / 30.75."""
+    assert effective_sample_size(4.5, 10.25, 3) == pytest.approx(20.25 / 30.75)

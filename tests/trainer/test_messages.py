@@ -19,7 +19,11 @@ COMMANDS: list[messages.Command] = [
     messages.Step.of(BATCH, 4),
     messages.Logprobs([[1, 2]], [[3]]),
     messages.Save("policies/v4", PolicyMetadata(4, 3, "run_a", "tiny")),
+    messages.Save("policies/v5", PolicyMetadata(5, 4, "run_a", "tiny", "full")),
+    messages.Verify("policies/v4"),
     messages.Load("policies/v4", 4),
+    messages.LoadBase(),
+    messages.Keep(4),
     messages.Forget(4),
 ]
 ANSWERS: list[messages.Answer] = [

@@ -1,78 +1,118 @@
-"""fp32 masters beside compute-precision parameters."""
+"""fp32 masters beside compute-precision tensors."""
 
 import pytest
 import torch
 from torch import nn
 
 from agent.errors import TrainerFailed
-from trainer.optimizer import MasterAdamW
+from trainer.optimizer import MasterAdamW, Optimizer
+
+
+def _step(optimizer: Optimizer, gradient: torch.Tensor, *, max_grad_norm: float = 1.0) -> None:
+    optimizer.discard()
+    optimizer.gradients[0].add_(gradient)
+    optimizer.step(max_grad_norm=max_grad_norm, gradient_norm=float(optimizer.gradient_norm()))
 
 
 def test_in_fp32_it_is_adamw() -> None:
     """Five steps with decay and gradient clipping give torch's AdamW to the last bit but rounding."""
     generator = torch.Generator().manual_seed(0)
-    start = torch.randn(3, 4, generator=generator)
-    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    ours = torch.randn(3, 4, generator=generator)
+    theirs = nn.Parameter(ours.clone())
     optimizer = MasterAdamW([ours], learning_rate=0.05, weight_decay=0.1)
     reference = torch.optim.AdamW([theirs], lr=0.05, weight_decay=0.1)
     for _ in range(5):
         gradient = torch.randn(3, 4, generator=generator)
-        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
-        optimizer.collect()
-        norm = optimizer.gradient_norm()
-        optimizer.step(max_grad_norm=1.0, gradient_norm=norm)
+        theirs.grad = gradient.clone()
+        _step(optimizer, gradient)
+        optimizer.write([ours])
         torch.nn.utils.clip_grad_norm_([theirs], 1.0)
         reference.step()
-        torch.testing.assert_close(ours.detach(), theirs.detach(), rtol=0, atol=1e-6)
+        torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-6)
+
+
+def test_one_flat_tensor_is_updated_as_its_parts_are() -> None:
+    """AdamW knows no neighbours, and the norm of (1, 2) and (2, 4) is that of (1, 2, 2, 4): sqrt(25) = 5."""
+    flat = MasterAdamW([torch.ones(4)], learning_rate=0.1, weight_decay=0.1)
+    parts = MasterAdamW([torch.ones(2), torch.ones(2)], learning_rate=0.1, weight_decay=0.1)
+    for optimizer in (flat, parts):
+        for gradient, values in zip(
+            optimizer.gradients, torch.tensor([1.0, 2.0, 2.0, 4.0]).split(4 // len(optimizer.gradients)), strict=True
+        ):
+            gradient.add_(values)
+        assert optimizer.gradient_norm() == 5.0
+        optimizer.step(max_grad_norm=1.0, gradient_norm=5.0)
+    assert torch.equal(flat.masters[0], torch.cat(parts.masters))
 
 
 def test_masters_keep_updates_that_bf16_would_lose() -> None:
     """Steps of 1e-4 from 1.0: bf16 has a spacing of 2^-7 there and would stay; forty masters' steps reach 0.996.
 
-    0.996 lies 0.0040 below 1.0, more than half of bf16's spacing of 2^-8 below one, so the parameter has moved by one.
+    0.996 lies 0.0040 below 1.0, more than half of bf16's spacing of 2^-8 below one, so the tensor has moved by one.
     """
-    parameter = nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
-    optimizer = MasterAdamW([parameter], learning_rate=1e-4, weight_decay=0.0)
+    tensor = torch.ones(1, dtype=torch.bfloat16)
+    optimizer = MasterAdamW([tensor], learning_rate=1e-4, weight_decay=0.0)
     for _ in range(40):
-        parameter.grad = torch.ones(1, dtype=torch.bfloat16)
-        optimizer.collect()
-        optimizer.step(max_grad_norm=10.0, gradient_norm=1.0)
-    assert parameter.item() == 1 - 2**-8
+        _step(optimizer, torch.ones(1, dtype=torch.bfloat16), max_grad_norm=10.0)
+        optimizer.write([tensor])
+    assert tensor.item() == 1 - 2**-8
     naive = torch.ones(1, dtype=torch.bfloat16)
     for _ in range(40):
         naive -= 1e-4
     assert naive.item() == 1.0
 
 
+def test_only_a_write_changes_the_tensors() -> None:
+    """Also in fp32, where a master could have been the tensor itself."""
+    tensor = torch.ones(2)
+    optimizer = MasterAdamW([tensor], learning_rate=0.5, weight_decay=0.0)
+    _step(optimizer, torch.ones(2))
+    assert tensor.tolist() == [1.0, 1.0]
+    optimizer.write([tensor])
+    assert tensor.tolist() == pytest.approx([0.5, 0.5])
+
+
 def test_gradients_add_up_over_micro_batches() -> None:
-    """(3, 0) and (0, 4) make (3, 4), whose norm is 5; what was collected is freed."""
-    parameter = nn.Parameter(torch.zeros(2))
-    optimizer = MasterAdamW([parameter], learning_rate=0.1, weight_decay=0.0)
+    """(3, 0) and (0, 4) make (3, 4), whose norm is 5; bf16 is added in fp32."""
+    optimizer = MasterAdamW([torch.zeros(2, dtype=torch.bfloat16)], learning_rate=0.1, weight_decay=0.0)
     for gradient in ([3.0, 0.0], [0.0, 4.0]):
-        parameter.grad = torch.tensor(gradient)
-        optimizer.collect()
-        assert parameter.grad is None
+        optimizer.gradients[0].add_(torch.tensor(gradient, dtype=torch.bfloat16))
+    assert optimizer.gradients[0].dtype == torch.float32
     assert optimizer.gradient_norm() == 5.0
 
 
-def test_discarded_gradients_are_gone() -> None:
-    """Collected or not, nothing of them is in the next step."""
-    parameter = nn.Parameter(torch.zeros(1))
-    optimizer = MasterAdamW([parameter], learning_rate=0.1, weight_decay=0.0)
-    parameter.grad = torch.tensor([float("nan")])
-    optimizer.collect()
-    parameter.grad = torch.tensor([7.0])
+def test_gradients_keep_their_memory() -> None:
+    """A captured graph adds to the same addresses in every step."""
+    optimizer = MasterAdamW([torch.zeros(2)], learning_rate=0.1, weight_decay=0.0)
+    address = optimizer.gradients[0].data_ptr()
+    _step(optimizer, torch.ones(2))
     optimizer.discard()
-    optimizer.collect()
+    assert optimizer.gradients[0].data_ptr() == address
+
+
+def test_discarded_gradients_are_gone() -> None:
+    """Nothing of them is in the next step, not even what was not finite."""
+    optimizer = MasterAdamW([torch.zeros(1)], learning_rate=0.1, weight_decay=0.0)
+    optimizer.gradients[0].add_(float("nan"))
+    optimizer.discard()
     assert optimizer.gradient_norm() == 0.0
 
 
-def test_an_update_that_is_not_finite_is_taken_back() -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_leaves_the_masters(value: float) -> None:
+    """It is refused before the step, and the next one goes on from the same weights and moments."""
+    optimizer = MasterAdamW([torch.tensor([0.5])], learning_rate=0.125, weight_decay=0.0)
+    with pytest.raises(TrainerFailed, match=r"norm of the gradient must be finite, got (nan|inf)"):
+        _step(optimizer, torch.tensor([value]))
+    assert optimizer.masters[0].item() == 0.5
+    _step(optimizer, torch.ones(1))
+    assert optimizer.masters[0].item() == pytest.approx(0.375)  # Adam's first step is the learning rate
+
+
+def test_an_update_that_is_not_finite_is_not_written() -> None:
     """An infinite learning rate is refused, and the weight is what it was."""
-    parameter = nn.Parameter(torch.tensor([0.5]))
-    optimizer = MasterAdamW([parameter], learning_rate=float("inf"), weight_decay=0.0)
-    parameter.grad = torch.ones(1)
-    optimizer.collect()
+    tensor = torch.tensor([0.5])
+    optimizer = MasterAdamW([tensor], learning_rate=float("inf"), weight_decay=0.0)
     with pytest.raises(TrainerFailed, match="updated weights must be finite"):
-        optimizer.step(max_grad_norm=1.0, gradient_norm=1.0)
-    assert parameter.item() == 0.5
+        _step(optimizer, torch.ones(1))
+    assert tensor.item() == 0.5

@@ -1,6 +1,6 @@
 """The operator's request over the node's configuration."""
 
-from trainer.config import GateConfig, TuningConfig
+from trainer.config import FullConfig, GateConfig, TuningConfig
 from trainer.plan import RunPlan
 from trainer.records import RunRequest
 
@@ -43,3 +43,10 @@ def test_steps_do_not_share_seeds() -> None:
     plan = RunPlan.of(RunRequest(seed=1), CONFIG, ("de",))
     seeds = [plan.sampling(step).seed for step in range(3)]
     assert seeds == [1_000_003, 1_004_099, 1_008_195]
+
+
+def test_the_learner_hears_of_the_method() -> None:
+    """With the optimizer's place and where the last good weights are kept."""
+    config = TuningConfig(method="full", optimizer="cpu", full=FullConfig(last_good="gpu"))
+    learner = RunPlan.of(RunRequest(), config, ("de",)).learner
+    assert (learner.method, learner.optimizer, learner.last_good) == ("full", "cpu", "gpu")

@@ -1,17 +1,29 @@
 """Policies on disk: whole, checked, immutable, and PEFT's own format."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from agent.errors import PublicationFailed
 from tests.trainer.samples import SETTINGS, tiny_llama
+from trainer import policy_folder as policy_folder_module
 from trainer.learner import Learner
-from trainer.policy_folder import newest_version, policy_folder, read_metadata, read_policy, write_policy
+from trainer.policy_folder import (
+    newest_version,
+    policy_folder,
+    read_metadata,
+    read_model,
+    read_policy,
+    verify_policy,
+    write_model,
+    write_policy,
+)
 from trainer.ports import PolicyMetadata
 
 METADATA = PolicyMetadata(version=7, parent=3, run_id="run_a", base_model="tiny")
@@ -60,7 +72,7 @@ def test_a_missing_file_is_found(tmp_path: Path, name: str) -> None:
         read_policy(folder)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"version": 7, "files": {}}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"version": 7, "files": {}}', '{"version": 7, "files": []}'])
 def test_a_manifest_that_says_too_little_is_refused(tmp_path: Path, content: str) -> None:
     """Half-written JSON, other JSON, and JSON without what a policy is."""
     folder, _ = _write(tmp_path)
@@ -121,3 +133,105 @@ def test_peft_loads_what_a_learner_wrote(tmp_path: Path) -> None:
     loaded = PeftModel.from_pretrained(tiny_llama(), str(folder))
     torch.testing.assert_close(_logits(loaded), _logits(learner.model))
     assert not torch.allclose(_logits(loaded), _logits(tiny_llama()))
+
+
+FULL = replace(METADATA, method="full")
+
+
+def _write_tiny_llama(root: Path, *, tied: bool = False, shard_bytes: int | None = None) -> Path:
+    """A whole model as a policy; with 20,000 bytes a shard it takes several."""
+    model = tiny_llama(tied=tied)
+    folder = policy_folder(root, 7)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy_folder_module, "_SHARD_BYTES", shard_bytes or 2**31)
+        write_model(folder, dict(model.named_parameters()), json.loads(model.config.to_json_string()), FULL)
+    return folder
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("shard_bytes", [None, 20_000])
+def test_full_weights_load_with_transformers(tmp_path: Path, tied: bool, shard_bytes: int | None) -> None:
+    """In one file and in several; tied weights are written once."""
+    folder = _write_tiny_llama(tmp_path, tied=tied, shard_bytes=shard_bytes)
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    assert torch.equal(_logits(loaded.float()), _logits(tiny_llama(tied=tied)))
+    names = {path.name for path in folder.iterdir()}
+    assert ("model.safetensors" in names) is (shard_bytes is None)
+    assert ("model.safetensors.index.json" in names) is (shard_bytes is not None)
+
+
+def test_full_weights_are_read_back_shard_by_shard(tmp_path: Path) -> None:
+    """Every file is in the manifest, no shard is larger than asked, and the values are the same."""
+    folder = _write_tiny_llama(tmp_path, shard_bytes=20_000)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest["files"]) == {path.name for path in folder.iterdir()} - {"manifest.json"}
+    assert (read_metadata(folder), manifest["method"]) == (FULL, "full")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    parameters = dict(tiny_llama().named_parameters())
+    sizes: dict[str, int] = {}
+    for name, file in index["weight_map"].items():
+        sizes[file] = sizes.get(file, 0) + parameters[name].nbytes
+    assert len(sizes) > 1
+    assert max(sizes.values()) <= 20_000
+    assert index["metadata"]["total_size"] == sum(sizes.values())
+    read = dict(read_model(folder))
+    assert read.keys() == parameters.keys()
+    assert all(torch.equal(read[name], parameter) for name, parameter in parameters.items())
+
+
+def test_views_of_one_tensor_are_written_by_value(tmp_path: Path) -> None:
+    """The training model's query, key and value weights lie in one tensor of the engine, here in bf16."""
+    fused = torch.arange(12, dtype=torch.bfloat16).view(6, 2)
+    write_model(policy_folder(tmp_path, 1), {"q": fused[:4], "k": fused[4:5], "v": fused[5:]}, {}, FULL)
+    read = dict(read_model(policy_folder(tmp_path, 1)))
+    assert torch.equal(torch.cat([read["q"], read["k"], read["v"]]), fused)
+
+
+def test_any_folder_of_a_model_can_be_read(tmp_path: Path) -> None:
+    """Such as the base model's, which has no manifest."""
+    tiny_llama().save_pretrained(tmp_path)
+    read = dict(read_model(tmp_path))
+    assert torch.equal(read["lm_head.weight"], tiny_llama().lm_head.weight)
+
+
+def test_a_changed_byte_of_any_shard_is_found(tmp_path: Path) -> None:
+    """Also in the last one."""
+    folder = _write_tiny_llama(tmp_path, shard_bytes=20_000)
+    digest = verify_policy(folder)
+    shard = max(folder.glob("model-*.safetensors"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(PublicationFailed, match=f"v7/{shard.name} must have sha256"):
+        verify_policy(folder)
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    assert verify_policy(folder) == digest
+
+
+def test_a_missing_shard_is_found(tmp_path: Path) -> None:
+    """By checking and by reading."""
+    folder = _write_tiny_llama(tmp_path, shard_bytes=20_000)
+    max(folder.glob("model-*.safetensors")).unlink()
+    with pytest.raises(PublicationFailed, match="v7 cannot be read"):
+        verify_policy(folder)
+    with pytest.raises(PublicationFailed, match="the weights in v7 cannot be read"):
+        list(read_model(folder))
+
+
+def test_full_weights_are_no_adapter(tmp_path: Path) -> None:
+    """Their folder has none of an adapter's files."""
+    with pytest.raises(PublicationFailed, match="v7 cannot be read"):
+        read_policy(_write_tiny_llama(tmp_path))
+
+
+def test_a_folder_of_an_unknown_method_is_refused(tmp_path: Path) -> None:
+    """A later release's, say; one that names no method is an adapter's."""
+    folder, _ = _write(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "method": "prefix"}))
+    with pytest.raises(PublicationFailed, match="method must be among adapter, full, got prefix"):
+        read_metadata(folder)
+    del manifest["method"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert read_metadata(folder) == METADATA

@@ -1,16 +1,18 @@
 """A publication is a transaction: its order, and what each failure leaves behind."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from agent.errors import ColoqError, NotFound, ParityFailed, PublicationFailed, StoreError
+from agent.errors import ColoqError, Conflict, NotFound, ParityFailed, PublicationFailed, StoreError
 from agent.fakes import CharEncoder, FakeEngine
 from trainer.adapters import AdapterSlots
 from trainer.fakes import FakeSink, FakeTrainer, MemoryLedger
+from trainer.live import LiveWeights
 from trainer.parity import ParityProbe
 from trainer.policy_folder import policy_folder
 from trainer.publication import Publisher
@@ -30,14 +32,14 @@ class _Node:
         engine = FakeEngine(lambda request: "abc")
         probe = ParityProbe(engine, self.trainer, CharEncoder(), max_mean=0.1)
         self.publisher = Publisher(self.trainer, self.slots, self.sink, self.ledger, probe, root, "tiny")
-        self._root = root
+        self.root = root
 
-    async def published(self, *versions: int, base_model: str = "tiny") -> None:
+    async def published(self, *versions: int, base_model: str = "tiny", method: str = "adapter") -> None:
         """Versions that an earlier process has published; the last one is active in the ledger."""
         for version in versions:
-            folder = policy_folder(self._root, version)
+            folder = policy_folder(self.root, version)
             folder.mkdir(parents=True)
-            manifest = {"version": version, "parent": 0, "run_id": "run_a", "base_model": base_model}
+            manifest = {"version": version, "parent": 0, "run_id": "run_a", "base_model": base_model, "method": method}
             (folder / "manifest.json").write_text(json.dumps(manifest))
             await self.ledger.record(_record(version))
             await self.ledger.set_active_version(version)
@@ -63,7 +65,7 @@ def node(tmp_path: Path) -> _Node:
 async def test_a_publication_goes_in_order(node: _Node) -> None:
     """Probe, write, read back, record, and only then the flip: first where a restart reads it, then for requests."""
     record = await node.publish(5)
-    assert node.events == ["logprobs", "save 5", "load 5", "record 5", "set_active 5", "activate 5"]
+    assert node.events == ["logprobs", "save 5", "verify v5", "record 5", "set_active 5", "activate 5"]
     assert node.publisher.active_version == 5
     assert (record.version, record.parent, record.run_id, record.sha256) == (5, 0, "run_b", "sha256 of v5")
     assert record.parity is not None
@@ -72,7 +74,7 @@ async def test_a_publication_goes_in_order(node: _Node) -> None:
     assert [policy.version for policy in await node.publisher.list()] == [5, 0]
 
 
-@pytest.mark.parametrize("failing", ["logprobs", "save", "load"])
+@pytest.mark.parametrize("failing", ["logprobs", "save", "verify"])
 async def test_a_failure_before_the_record_leaves_nothing(node: _Node, failing: str) -> None:
     """The previous version serves, and neither ledger nor restart knows of the candidate."""
     await node.published(3)
@@ -105,8 +107,8 @@ async def test_a_store_that_fails_leaves_the_previous_version(node: _Node, faili
 class _ForgetfulTrainer(FakeTrainer):
     """Reads back something else than it wrote."""
 
-    async def load(self, folder: Path, version: int) -> str:
-        await super().load(folder, version)
+    async def verify(self, folder: Path) -> str:
+        await super().verify(folder)
         return "another digest"
 
 
@@ -166,6 +168,69 @@ async def test_a_policy_of_another_model_is_refused(node: _Node) -> None:
     await node.published(3, base_model="other")
     with pytest.raises(PublicationFailed, match="policy v3 belongs to other, this node serves tiny"):
         await node.publisher.activate(3)
+
+
+async def test_a_policy_of_another_method_is_refused(node: _Node) -> None:
+    """Whole weights fit no adapter slot."""
+    await node.published(3, method="full")
+    with pytest.raises(PublicationFailed, match="policy v3 was made by method full, this node's is adapter"):
+        await node.publisher.activate(3)
+    assert node.events == []
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> _Node:
+    """A node of method ``full``."""
+    node = _Node(tmp_path)
+    live = LiveWeights(node.trainer, node.sink, folder_of=partial(policy_folder, tmp_path))
+    node.publisher = replace(node.publisher, placement=live)
+    return node
+
+
+async def test_full_weights_are_read_before_anything_is_flipped(full: _Node) -> None:
+    """Then the ledger, then the weights, then what requests are labelled with; back to the base model alike."""
+    await full.published(3, method="full")
+    assert (await full.publisher.activate(3)).version == 3
+    assert full.events == ["load 3", "set_active 3", "announce 3", "restore_live 3", "activate 3"]
+    full.events.clear()
+    await full.publisher.activate(0)
+    assert full.events == ["load_base", "set_active 0", "announce 0", "restore_live 0", "activate 0", "forget 3"]
+
+
+async def test_full_weights_that_cannot_be_copied_leave_what_served(full: _Node) -> None:
+    """A restart would serve it too."""
+    await full.published(3, method="full")
+    await full.ledger.set_active_version(0)
+    full.trainer.failures["restore_live"] = PublicationFailed("no")
+    with pytest.raises(PublicationFailed):
+        await full.publisher.activate(3)
+    assert (full.trainer.live, full.sink.active_version, await full.ledger.active_version()) == (0, 0, 0)
+
+
+async def test_an_operator_waits_for_a_run_that_trains_the_live_weights(full: _Node) -> None:
+    """A roll-back under a run would be overwritten by its next step."""
+    await full.published(3, method="full")
+    live = full.publisher.placement
+    assert isinstance(live, LiveWeights)
+    await live.begin("run_b")
+    with pytest.raises(Conflict):
+        await full.publisher.activate(3)
+    assert await full.ledger.active_version() == 3
+    assert full.trainer.live == 0
+
+
+async def test_a_restart_restores_full_weights_before_traffic(full: _Node) -> None:
+    """The damaged 5 and the adapter 4 are passed over; a run of the old process is none of this one's."""
+    await full.published(2, 3, method="full")
+    await full.published(4, method="adapter")
+    await full.published(5, method="full")
+    (full.root / "v5" / "manifest.json").unlink()
+    live = full.publisher.placement
+    assert isinstance(live, LiveWeights)
+    await live.begin("run_b")
+    full.events.clear()
+    await full.publisher.restore()
+    assert full.events == ["load 3", "announce 3", "restore_live 3", "activate 3"]
 
 
 async def test_a_restart_serves_the_active_policy(node: _Node) -> None:

@@ -11,9 +11,10 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from tests.tiny_model import train_tokenizer
+from service.bench.tokenizer import train_tokenizer
 from tests.trainer.samples import VOCAB_SIZE, tiny_llama
-from trainer.loss import grpo_loss, token_logprobs
+from trainer.head import token_logprobs
+from trainer.loss import grpo_loss
 
 if TYPE_CHECKING:
     from trl.trainer.grpo_trainer import GRPOTrainer
@@ -89,6 +90,7 @@ def test_loss_and_gradient_are_those_of_trl(tmp_path: Path, off_policy: float) -
         behaviour,
         advantages,
         mask,
+        torch.full((4,), 0.25),
         clip_low=CLIP_LOW,
         clip_high=CLIP_HIGH,
         importance_cap=CAP,

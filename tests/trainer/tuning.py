@@ -18,10 +18,12 @@ from rewards.score import Sample, Ungradable
 from trainer.adapters import AdapterSlots
 from trainer.config import GateConfig, TuningConfig
 from trainer.evaluation import Evaluator
-from trainer.fakes import FakeSink, FakeTrainer, MemoryLedger
+from trainer.fakes import FakeAdmission, FakeSink, FakeTrainer, MemoryLedger
+from trainer.live import LiveWeights
 from trainer.loop import TuningLoop
 from trainer.parity import ParityProbe
 from trainer.policy_folder import policy_folder
+from trainer.promotion import promotions
 from trainer.publication import Publisher
 from trainer.rollout import RolloutSampler
 from trainer.runs import TuningRuns
@@ -75,16 +77,21 @@ class Node:
         self.events = self.trainer.events
         self.sink = FakeSink(events=self.events)
         self.ledger = MemoryLedger(events=self.events)
+        self.admission = FakeAdmission()
         self.engine = FakeEngine(reply)
         self.journal = MemoryJournal(episodes, held_out_share=held_out_share)
-        self.slots = AdapterSlots(self.trainer, self.sink, capacity=4, folder_of=partial(policy_folder, root))
+        folder_of = partial(policy_folder, root)
+        self.slots = AdapterSlots(self.trainer, self.sink, capacity=4, folder_of=folder_of)
+        self.live = LiveWeights(self.trainer, self.sink, folder_of=folder_of)
+        placement = self.live if config.method == "full" else self.slots
         probe = ParityProbe(self.engine, self.trainer, CharEncoder(), max_mean=config.parity_mean)
-        self.publisher = Publisher(self.trainer, self.slots, self.sink, self.ledger, probe, root, "tiny")
+        self.publisher = Publisher(self.trainer, placement, self.sink, self.ledger, probe, root, "tiny")
         sampler, panel = RolloutSampler(self.engine), panel_of(judge)
         evaluator = Evaluator(
             journal=self.journal,
             sampler=sampler,
             panel=panel,
+            admission=self.admission,
             second_opinion=CONTRACT,
             temperature=0.7,
             num_prompts=config.gate.num_prompts,
@@ -95,11 +102,9 @@ class Node:
             sampler=sampler,
             panel=panel,
             trainer=self.trainer,
-            slots=self.slots,
             ledger=self.ledger,
-            publisher=self.publisher,
-            evaluator=evaluator,
-            policies_root=root,
+            start_promotion=promotions(placement, self.publisher, evaluator),
+            admission=self.admission,
         )
         self.runs = TuningRuns(self.loop, self.ledger, config, languages)
 

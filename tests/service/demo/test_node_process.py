@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from transformers import LlamaConfig
 
 from service.demo.failure import DemoFailed
 from service.demo.node_process import running_node
@@ -31,20 +32,21 @@ def test_a_node_that_does_not_start_fails_with_its_own_words(tmp_path: Path) -> 
 
 
 def test_a_node_that_is_interrupted_while_it_starts_is_gone(tmp_path: Path) -> None:
-    """Ctrl-C at the node's first word, while it imports vLLM: it comes through once no process is left."""
-    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    """Ctrl-C behind the memory plan, while the node imports vLLM: it comes through once no process is left."""
+    LlamaConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=2).save_pretrained(tmp_path)
     said: list[str] = []
 
     def interrupt(line: str) -> None:
         said.append(line)
-        raise KeyboardInterrupt
+        if line == "Starting the engine …":
+            raise KeyboardInterrupt
 
     def configuration(key_hash: str) -> str:
         return f'data_dir = "data"\nserver.port = 0\nengine.model = "{tmp_path}"\n'
 
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path, configuration, interrupt)
-    assert said == ["Starting the engine …"]
+    assert said[0].startswith("Memory plan")
     assert commands_with(str(tmp_path)) == []
 
 

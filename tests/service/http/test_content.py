@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from agent.brief import Brief, Kind
-from agent.completion import Sampling
+from agent.completion import GenerationTiming, Sampling
 from agent.errors import EngineDead, EngineError, PromptTooLong
 from service.http.fakes import FakeNode
 
@@ -37,8 +37,22 @@ async def test_a_brief_is_answered_with_its_verdict_and_its_policy(
         "policy_version": 3,
         "finish_reason": "stop",
         "usage": {"prompt_tokens": 40, "completion_tokens": 5, "total_tokens": 45},
-        "timing": {"duration_ms": 12.5},
+        "timing": {"duration_ms": 12.5, "first_token_ms": None, "inter_token_ms": None},
     }
+
+
+async def test_a_measured_reply_says_when_its_tokens_came(
+    client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str]
+) -> None:
+    """In milliseconds, to the microsecond; a reply of a single token has no time between tokens."""
+    for inter_token_s, expected_ms in ((0.0061234, 6.123), (None, None)):
+        node.content.timing = GenerationTiming(first_token_s=0.0301, inter_token_s=inter_token_s)
+        response = await client.post("/v1/content", headers=tenant_key, json=BRIEF)
+        assert response.json()["timing"] == {
+            "duration_ms": 12.5,
+            "first_token_ms": 30.1,
+            "inter_token_ms": expected_ms,
+        }
 
 
 async def test_every_field_reaches_the_node(

@@ -1,0 +1,1 @@
+"""`coloq bench`: the node under load on random weights of a given shape, beside its peers."""

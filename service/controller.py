@@ -1,0 +1,377 @@
+"""How much tuning live requests can bear: from what is measured to the trainer's pace and the rollouts' limit.
+
+    finished requests, pulses ─► measurements, each with what tuning did meanwhile
+                                   ├─ nothing ─► baseline of that load
+                                   ├─ training ─► training's lever: partition size × duty
+                                   └─ rollouts ─► rollouts' lever: share of the free sequence slots
+
+Pure: it is given observations and the time, and returns decisions.
+
+The level is what holds while live requests run. Without any the worker gives the trainer the whole GPU by itself,
+within one micro-batch; so the level is kept and sent on unchanged, and holds at once when load returns. Only the
+rollouts, which the front process admits, are set free here when there has been no live request for two seconds.
+
+A relative bound needs a baseline, and the baseline depends on the load. It is taken whenever nothing of tuning runs
+beside live requests; where that has not happened for a minute, or not yet at this load, tuning pauses for 1.5 s.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from statistics import fmean
+
+from service.baseline import Baselines, bucket
+from service.config import SloConfig
+from service.exposure import AFTERMATH_S, Exposure, Span, Timeline
+from service.lever import Lever, pace_ladder
+from service.slo import MIN_REQUESTS, Baseline, Bounds, LiveRequest, Quantity, Reading, Standing
+from trainer.pace import Pace, Pulse
+
+_WINDOW_S = 6.0
+_STEP_WINDOW_S = 3.0
+_LINGER_S = 2.0
+_LOAD_TICKS = 10
+_ROLLOUT_SHARES = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
+"""Rungs of the rollouts' lever, in shares of the free slots; the lowest is a single rollout."""
+_BLOCKED_S = 1.0
+"""How long no rollout enters, or no reply is scored, after a violation."""
+_PAUSE_S, _LONGEST_PAUSE_S = 1.5, 3.0
+"""How long live requests have the engine to themselves in a pause, and how long a pause waits for that."""
+_REFRESH_S = 60.0
+_NEW_LOAD_S = 20.0
+"""Least time between two pauses at loads that were not measured yet."""
+
+
+class Direction(StrEnum):
+    """What a decision changed."""
+
+    UP = "up"
+    DOWN = "down"
+    ROLLOUTS_UP = "rollouts_up"
+    ROLLOUTS_DOWN = "rollouts_down"
+    MEASURE = "measure"
+    """Tuning pauses to measure the baseline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What is known at one tick."""
+
+    now_s: float
+    finished: Sequence[LiveRequest]
+    """Live requests that finished since the last tick."""
+    num_live: int
+    num_waiting: int
+    """Live requests in the engine's queue."""
+    num_rollouts: int
+    """Rollouts in flight."""
+    num_free: int
+    """Sequence slots that rollouts could have."""
+    tuning: bool
+    """Whether a tuning run is active."""
+    pulse: Pulse | None
+    """Measurements since the last tick; None when the worker could not be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A change, and why."""
+
+    direction: Direction
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What holds until the next one."""
+
+    pace: Pace
+    rollout_limit: int
+    evict: bool
+    """Whether rollouts beyond the limit lose their slots."""
+    scoring: bool
+    """Whether replies may be scored in the front process."""
+    level: int
+    """Position on the ladder of paces; 0 is paused."""
+    top_level: int
+    readings: tuple[Reading, ...]
+    """Of all live requests in the window, whatever ran beside them."""
+    violations: tuple[Quantity, ...]
+    """Quantities that have just gone beyond their bound."""
+    moves: tuple[Move, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Measurement:
+    quantity: Quantity
+    known_s: float
+    began_s: float
+    ended_s: float
+    value_s: float
+    expected_s: float | None
+    """The baseline at the load that it was measured under."""
+    exposure: Exposure
+
+    @property
+    def middle_s(self) -> float:
+        return (self.began_s + self.ended_s) / 2
+
+
+class Controller:
+    """Takes one observation per tick, about ten a second, in the order of time."""
+
+    def __init__(self, slo: SloConfig) -> None:
+        self._bounds = Bounds(slo)
+        self._baselines = Baselines()
+        self._known: dict[Quantity, Baseline | None] = {}
+        self._timeline = Timeline()
+        self._measurements: defaultdict[Quantity, deque[_Measurement]] = defaultdict(deque)
+        self._unsorted: deque[_Measurement] = deque()
+        """Those of which it is not known yet whether they are baseline."""
+        self._sizes: tuple[int, ...] | None = None
+        self._ladder: tuple[Pace, ...] = (Pace(0, 0.0),)
+        self._training = Lever(1)
+        self._rollouts = Lever(len(_ROLLOUT_SHARES))
+        self._pauses = _Pauses()
+        self._recent_load: deque[int] = deque(maxlen=_LOAD_TICKS)
+        self._before_s: float | None = None
+        self._last_live_s = -_LINGER_S
+        self._no_rollouts_until_s = self._violated_until_s = 0.0
+        self._over: frozenset[Quantity] = frozenset()
+
+    @property
+    def pace(self) -> Pace:
+        """What the newest decision said; paused until the worker has told its partition sizes."""
+        return self._ladder[0] if self._pauses.active else self._ladder[self._training.level]
+
+    def decide(self, seen: Observation) -> Decision:
+        """Take in one tick and decide what holds until the next."""
+        if seen.pulse is not None:
+            self._adopt(seen.pulse)
+        self._take_in(seen)
+        readings = self._read(seen.now_s, lambda _: True)
+        violations = self._note_violations(readings, seen.now_s)
+        evict, moves = False, [*self._measure(seen)]
+        if seen.tuning and self._loaded(seen) and not self._pauses.active:
+            moves += self._steer_training(seen)
+            evict, moved = self._steer_rollouts(seen)
+            moves += moved
+        return Decision(
+            pace=self.pace,
+            rollout_limit=self._limit(seen),
+            evict=evict,
+            scoring=self._may_score(seen),
+            level=self._training.level,
+            top_level=self._training.top,
+            readings=tuple(readings),
+            violations=violations,
+            moves=tuple(moves),
+        )
+
+    def _adopt(self, pulse: Pulse) -> None:
+        """A new engine process may have other partitions; its ladder is begun in the middle."""
+        if pulse.partition_sizes != self._sizes:
+            self._sizes = pulse.partition_sizes
+            self._ladder = pace_ladder(pulse.partition_sizes)
+            self._training = Lever(len(self._ladder))
+
+    def _take_in(self, seen: Observation) -> None:
+        if seen.num_live:
+            self._last_live_s = seen.now_s
+            self._recent_load.append(seen.num_live)
+        began_s = seen.now_s if self._before_s is None else self._before_s
+        self._before_s = seen.now_s
+        train_share = None if seen.pulse is None else seen.pulse.train_share
+        span = Span(began_s, seen.now_s, train_share, seen.num_live, seen.num_rollouts)
+        self._timeline.add(span)
+        if span.calm and seen.num_live:
+            self._pauses.note_calm(bucket(self._load), span)
+        for request in seen.finished:
+            first_token_s = request.started_s + request.timing.first_token_s
+            self._keep(Quantity.TTFT, request.started_s, first_token_s, request.timing.first_token_s, seen.now_s)
+            if request.timing.inter_token_s is not None:
+                gap_s = request.timing.inter_token_s
+                self._keep(Quantity.INTER_TOKEN, first_token_s, request.finished_s, gap_s, seen.now_s)
+        if seen.pulse is not None and seen.num_live and seen.pulse.step_p99_ms > 0:
+            self._keep(Quantity.ENGINE_STEP, began_s, seen.now_s, seen.pulse.step_p99_ms / 1000, seen.now_s)
+        for quantity, rows in self._measurements.items():
+            window_s = _STEP_WINDOW_S if quantity is Quantity.ENGINE_STEP else _WINDOW_S
+            while rows and seen.now_s - rows[0].known_s > window_s:
+                rows.popleft()
+        while self._unsorted and seen.now_s - self._unsorted[0].known_s >= AFTERMATH_S:
+            row = self._unsorted.popleft()
+            if self._timeline.was_calm(row.began_s, row.ended_s):
+                self._baselines.add(row.quantity, row.exposure.load, row.value_s, row.known_s)
+        self._known = {quantity: self._baselines.at(quantity, self._load) for quantity in Quantity}
+
+    def _keep(self, quantity: Quantity, began_s: float, ended_s: float, value_s: float, now_s: float) -> None:
+        exposure = self._timeline.exposure(began_s, ended_s)
+        baseline = self._baselines.at(quantity, exposure.load)
+        expected_s = None if baseline is None else baseline.value_s
+        row = _Measurement(quantity, now_s, began_s, ended_s, value_s, expected_s, exposure)
+        self._measurements[quantity].append(row)
+        self._unsorted.append(row)
+
+    @property
+    def _load(self) -> float:
+        """Live sequences over the last second in which there were any."""
+        return fmean(self._recent_load) if self._recent_load else 0.0
+
+    def _read(self, now_s: float, counts: Callable[[_Measurement], bool]) -> list[Reading]:
+        """Readings of the measurements that count: of the time between tokens, or of engine steps in its place."""
+        values = {quantity: self._values(quantity, counts) for quantity in Quantity}
+        few = len(values[Quantity.INTER_TOKEN]) < MIN_REQUESTS
+        quantities = (Quantity.TTFT, Quantity.ENGINE_STEP if few else Quantity.INTER_TOKEN)
+        readings = (self._bounds.read(name, values[name], self._known[name]) for name in quantities)
+        return [reading for reading in readings if reading is not None]
+
+    def _values(self, quantity: Quantity, counts: Callable[[_Measurement], bool]) -> list[float]:
+        """Measurements that count; against a relative bound each as it would be at the present load.
+
+        The load goes up and down by a few percent of the latency within seconds, as much as the bound allows tuning.
+        """
+        rows = [row for row in self._measurements[quantity] if counts(row)]
+        present = self._known[quantity]
+        if present is None or not self._bounds.relative(quantity):
+            return [row.value_s for row in rows]
+        return [row.value_s * present.value_s / (row.expected_s or present.value_s) for row in rows]
+
+    def _note_violations(self, readings: Sequence[Reading], now_s: float) -> tuple[Quantity, ...]:
+        over = frozenset(
+            reading.quantity
+            for reading in readings
+            if reading.standing is not None and reading.standing >= Standing.OVER
+        )
+        new, self._over = over - self._over, over
+        if over:
+            self._violated_until_s = now_s + _BLOCKED_S
+        return tuple(sorted(new))
+
+    def _measure(self, seen: Observation) -> list[Move]:
+        """Begin or end a pause that measures the baseline."""
+        pauses = self._pauses
+        if pauses.active:
+            if pauses.over(seen.now_s) or not self._loaded(seen):
+                pauses.end(seen.now_s)
+                self._training.restart(seen.now_s)
+                self._rollouts.restart(seen.now_s)
+            return []
+        if not (self._bounds.needs_baseline and seen.tuning and seen.num_live and seen.pulse is not None):
+            return []
+        if not pauses.due(seen.now_s, bucket(self._load)):
+            return []
+        pauses.begin(seen.now_s)
+        return [Move(Direction.MEASURE, f"baseline with {self._load:.0f} live requests")]
+
+    def _steer_training(self, seen: Observation) -> list[Move]:
+        lever = self._training
+        paused = lever.level == 0
+
+        def counts(row: _Measurement) -> bool:
+            return row.middle_s >= lever.since_s and (row.exposure.trained or paused)
+
+        readings = self._read(seen.now_s, counts)
+        worst = _worst(readings)
+        if worst is not None and worst.standing is not None and worst.standing >= Standing.OVER:
+            self._violated_until_s = seen.now_s + _BLOCKED_S
+            far = worst.standing is Standing.FAR_OVER
+            return [Move(Direction.DOWN, _reason(worst))] if lever.lower(seen.now_s, 2 if far else 1) else []
+        runs = paused or (seen.pulse is not None and seen.pulse.train_share > 0)
+        return [Move(Direction.UP, "head-room")] if runs and _rises(lever, readings, seen.now_s) else []
+
+    def _steer_rollouts(self, seen: Observation) -> tuple[bool, list[Move]]:
+        """Whether rollouts beyond the limit lose their slots, and the move."""
+        lever, limit = self._rollouts, self._limit(seen)
+
+        def counts(row: _Measurement) -> bool:
+            return row.middle_s >= lever.since_s and row.exposure.rolled
+
+        readings = self._read(seen.now_s, counts)
+        worst = _worst(readings)
+        if worst is not None and worst.standing is not None and worst.standing >= Standing.OVER:
+            self._violated_until_s = seen.now_s + _BLOCKED_S
+            if seen.num_rollouts > limit:  # from a time with more room: not what this rung brought about
+                lever.restart(seen.now_s)
+                return True, []
+            far = worst.standing is Standing.FAR_OVER
+            if limit <= 1 or not lever.lower(seen.now_s, 2 if far else 1):
+                self._no_rollouts_until_s = seen.now_s + _BLOCKED_S
+                lever.restart(seen.now_s)
+            return far, [Move(Direction.ROLLOUTS_DOWN, _reason(worst))]
+        at_limit = 2 * seen.num_rollouts >= limit > 0
+        rises = at_limit and _rises(lever, readings, seen.now_s)
+        return False, [Move(Direction.ROLLOUTS_UP, "head-room")] if rises else []
+
+    def _limit(self, seen: Observation) -> int:
+        if not seen.tuning or not self._loaded(seen):
+            return seen.num_free
+        if self._pauses.active or seen.now_s < self._no_rollouts_until_s or seen.num_waiting:
+            return 0
+        return max(int(_ROLLOUT_SHARES[self._rollouts.level] * seen.num_free), 1)
+
+    def _may_score(self, seen: Observation) -> bool:
+        return not self._loaded(seen) or not (self._pauses.active or seen.now_s < self._violated_until_s)
+
+    def _loaded(self, seen: Observation) -> bool:
+        return seen.now_s - self._last_live_s < _LINGER_S
+
+
+class _Pauses:
+    """When tuning pauses, so that the baseline can be measured."""
+
+    def __init__(self) -> None:
+        self._began_s: float | None = None
+        self._ended_s = float("-inf")
+        self._calm_s: defaultdict[int, float] = defaultdict(float)
+        self._measured_s: dict[int, float] = {}
+
+    @property
+    def active(self) -> bool:
+        return self._began_s is not None
+
+    def note_calm(self, load: int, span: Span) -> None:
+        """Live requests of that bucket had the engine to themselves; 1.5 s of that, in pieces, is a measurement."""
+        self._calm_s[load] += span.ended_s - span.began_s
+        if self._calm_s[load] >= _PAUSE_S:
+            self._calm_s[load], self._measured_s[load] = 0.0, span.ended_s
+
+    def due(self, now_s: float, load: int) -> bool:
+        """Whether a bucket was not measured for long, or never."""
+        measured_s = self._measured_s.get(load)
+        if measured_s is None:
+            return now_s - self._ended_s >= _NEW_LOAD_S
+        return now_s - max(measured_s, self._ended_s) >= _REFRESH_S
+
+    def begin(self, now_s: float) -> None:
+        self._began_s = now_s
+        self._calm_s.clear()
+
+    def over(self, now_s: float) -> bool:
+        """Enough was measured, or rollouts take too long to end."""
+        if self._began_s is None:
+            return False
+        measured = any(measured_s > self._began_s for measured_s in self._measured_s.values())
+        return measured or now_s - self._began_s >= _LONGEST_PAUSE_S
+
+    def end(self, now_s: float) -> None:
+        self._began_s, self._ended_s = None, now_s
+
+
+def _worst(readings: Sequence[Reading]) -> Reading | None:
+    judged = [reading for reading in readings if reading.standing is not None]
+    return max(judged, key=lambda reading: reading.standing or Standing.CLEAR, default=None)
+
+
+def _rises(lever: Lever, readings: Sequence[Reading], now_s: float) -> bool:
+    """True when the lever went up: every reading is clear, and one of them is of the time between tokens."""
+    known = any(reading.quantity is not Quantity.TTFT and reading.standing is not None for reading in readings)
+    if known and all(reading.standing in (None, Standing.CLEAR) for reading in readings):
+        return lever.rise(now_s)
+    lever.keep()
+    return False
+
+
+def _reason(reading: Reading) -> str:
+    bound_ms = (reading.bound_s or 0.0) * 1000
+    return f"{reading.quantity} p99 of {reading.value_s * 1000:.1f} ms, bound {bound_ms:.1f} ms"

@@ -1,0 +1,113 @@
+"""Predicted memory of the engine, by hand."""
+
+import pytest
+
+from service.config import EngineConfig
+from service.engine_footprint import SAMPLER_BYTES_PER_LOGIT, EngineFootprint, captured_sizes
+from service.model_shape import find_shape
+from trainer.footprint import MemoryLine
+
+SHAPE = find_shape("qwen2.5-1.5b")
+
+
+def engine(
+    shape_name: str = "qwen2.5-1.5b", *, on_gpu: bool = True, slots: int = 7, **config: object
+) -> EngineFootprint:
+    return EngineFootprint(
+        find_shape(shape_name),
+        EngineConfig.model_validate(config),
+        num_adapters=slots,
+        adapter_rank=16,
+        on_gpu=on_gpu,
+    )
+
+
+def line(footprint: EngineFootprint, name: str) -> MemoryLine:
+    return {item.name: item for item in footprint.lines()}[name]
+
+
+def test_weights_are_one_copy_in_the_models_precision() -> None:
+    """1,543,714,304 tied parameters of 2 B; the vocabulary, 151936 = 64 x 2374, needs no padding."""
+    assert engine().weights().size_bytes == 3_087_428_608
+    assert engine(dtype="float32").weights().size_bytes == 2 * 3_087_428_608
+
+
+def test_the_vocabulary_is_padded_to_a_multiple_of_64() -> None:
+    """1000 tokens become 1024 rows of 128, in the embedding and in an untied head."""
+    from transformers import AutoConfig
+
+    from service.model_shape import shape_of
+
+    config = AutoConfig.for_model(
+        "llama", hidden_size=128, num_hidden_layers=1, num_attention_heads=4, vocab_size=1000, tie_word_embeddings=False
+    )
+    shape = shape_of(config)
+    footprint = EngineFootprint(shape, EngineConfig(), num_adapters=0, adapter_rank=8, on_gpu=True)
+    assert footprint.weights().size_bytes == 2 * (shape.num_parameters + 2 * 24 * 128)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("qwen2.5-1.5b", 28 * 2 * 2 * 128 * 2),  # 28,672
+        ("qwen2.5-7b", 28 * 2 * 4 * 128 * 2),
+        ("llama-13b", 40 * 2 * 40 * 128 * 2),
+        ("gemma-3-270m", 18 * 2 * 1 * 256 * 2),  # sliding windows count in full
+    ],
+)
+def test_a_token_in_the_cache(name: str, expected: int) -> None:
+    """Keys and values of every layer, for the heads that have their own."""
+    assert engine(name).kv_bytes_per_token == expected
+
+
+def test_a_sequence_takes_whole_blocks_and_one_block_stays_empty() -> None:
+    """Three sequences of 1000 tokens: 3 x 63 blocks of 16 tokens, and one more."""
+    footprint = engine(max_model_len=1000)
+    size = footprint.kv_cache_bytes(3)
+    assert size == (3 * 63 + 1) * 16 * 28_672
+    assert footprint.kv_cache_tokens(size + 5) == 190 * 16
+
+
+def test_adapter_slots_are_made_for_every_linear_layer() -> None:
+    """Seven slots of 18,464,768 weights of 2 B, whatever layers the adapter targets."""
+    assert line(engine(), "adapter_slots").size_bytes == 7 * 18_464_768 * 2
+
+
+def test_llamas_embedding_and_head_have_slots_too() -> None:
+    """vLLM adapts them in Llama: A and B of the embedding, 49152 x 16 and 576 x 16, and as much for the head."""
+    shape = find_shape("smollm2-135m-instruct")
+    layers = shape.adapter_parameters(16)
+    assert line(engine("smollm2-135m-instruct"), "adapter_slots").size_bytes == 7 * 2 * (
+        layers + 2 * 16 * (49152 + 576)
+    )
+
+
+def test_the_largest_engine_step_bounds_activations() -> None:
+    """2048 tokens unless configured, at most every sequence at full length; on a CPU a whole prompt fits."""
+    assert line(engine(), "engine_activations").size_bytes == 2048 * (3 * 1536 + 3 * 8960) * 2
+    assert engine(max_num_batched_tokens=512).batched_tokens == 512
+    assert engine(max_num_seqs=3, max_model_len=100).batched_tokens == 300
+    assert engine(max_num_batched_tokens=512, max_model_len=4096, on_gpu=False).batched_tokens == 4096
+    assert engine(max_num_batched_tokens=512, max_model_len=4096).batched_tokens == 512
+
+
+def test_the_sampler_sees_a_row_of_logits_per_sequence() -> None:
+    """128 sequences x 151936 logits: 2 B from the model, and the sampler's own."""
+    assert line(engine(max_num_seqs=128), "sampler").size_bytes == 128 * 151936 * (2 + SAMPLER_BYTES_PER_LOGIT)
+
+
+def test_graphs_are_captured_for_vllms_default_sizes() -> None:
+    """Up to twice the sequences: 1, 2, 4, steps of 8, above 256 of 16; never above 512 or the step's tokens."""
+    assert captured_sizes(8, 2048) == (1, 2, 4, 8, 16)
+    assert captured_sizes(3, 2048) == (1, 2, 3, 4)
+    assert len(captured_sizes(128, 2048)) == 3 + 31 + 1  # 8 .. 248, and 256
+    assert captured_sizes(1024, 2048)[-1] == 512
+    assert captured_sizes(64, 20) == (1, 2, 4, 8, 16, 20)
+
+
+def test_an_eager_engine_and_a_cpu_have_no_graphs() -> None:
+    """The line is left out."""
+    names = {item.name for item in engine().lines()}
+    assert "engine_graphs" in names
+    assert names - {"engine_graphs"} == {item.name for item in engine(enforce_eager=True).lines()}
+    assert names - {"engine_graphs"} == {item.name for item in engine(on_gpu=False).lines()}

@@ -1,0 +1,270 @@
+"""A micro-batch's results, however it is cut, padded or executed. The last part compares CUDA graphs with the same
+program run kernel by kernel: ``pytest tests/trainer/test_graphs.py`` on a machine with a GPU."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.trainer.samples import SETTINGS, completion, tiny_llama
+from trainer.batch import TrainingBatch, build_batch
+from trainer.graphs import Eager, Execution, Graphed, Program
+from trainer.group import TrainingSequence
+from trainer.lanes import Lane, Lanes, open_lanes
+from trainer.learner import Learner
+from trainer.microbatch import Microbatch, blank_microbatch, cut
+from trainer.ports import LearnerSettings, Method
+from trainer.weights import copy_into
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+SHAPE = (3, 64, 32)
+BOTH = pytest.mark.parametrize("method", ["adapter", "full"])
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
+
+
+def _settings(method: Method) -> LearnerSettings:
+    return replace(SETTINGS, method=method)
+
+
+def _batch() -> TrainingBatch:
+    """Seven replies of 1 to 20 tokens after prompts of 1 to 40, with advantages and importance weights of all sizes."""
+    lengths = [(1, 1), (2, 3), (40, 20), (5, 8), (30, 2), (7, 16), (3, 5)]
+    sequences = [
+        TrainingSequence(
+            completion(
+                tuple(3 + (row + 5 * i) % 45 for i in range(num_tokens)),
+                prompt=tuple(3 + (7 * row + i) % 45 for i in range(num_prompt)),
+                logprobs=tuple(-3.0 - 0.25 * ((row + i) % 5) for i in range(num_tokens)),
+            ),
+            advantage,
+            "de",
+        )
+        for row, ((num_prompt, num_tokens), advantage) in enumerate(
+            zip(lengths, (1.0, -0.5, 0.75, -1.25, 2.0, 0.0, -2.0), strict=True)
+        )
+    ]
+    return build_batch(sequences)
+
+
+def _learner(method: Method, lanes: Lanes | None = None, dtype: torch.dtype = torch.float32) -> Learner:
+    """In a run whose adapter's B is not zero, so that A has a gradient too. With ``lanes`` it is on the GPU."""
+    model = tiny_llama()
+    nn.Module.to(model, CPU if lanes is None else CUDA, dtype)
+    learner = Learner(model, base_model="tiny", lanes=lanes)
+    settings = _settings(method)
+    learner.begin(settings, None)
+    if method == "adapter":
+        generator = torch.Generator().manual_seed(1)
+        parent = {
+            name: torch.randn(tensor.shape, generator=generator) * 0.1 for name, tensor in learner.snapshot().items()
+        }
+        learner.begin(settings, parent)
+    return learner
+
+
+def _program(learner: Learner, method: Method) -> Program:
+    """What the learner runs for each micro-batch."""
+    execution = learner._execution(_settings(method), 1.0)
+    assert isinstance(execution, Eager | Graphed)
+    return execution.program
+
+
+def _sums(
+    learner: Learner, execution: Execution, lane: Lane, microbatches: Sequence[Microbatch]
+) -> tuple[list[Tensor], Tensor]:
+    """Gradients and tally, from zero, of micro-batches run one after another."""
+    learner.weights.optimizer.discard()
+    learner._tally.zero_()
+    if lane.stream is not None:
+        torch.cuda.synchronize()
+    for microbatch in microbatches:
+        execution.run(microbatch, lane)
+    if lane.stream is not None:
+        torch.cuda.synchronize()
+    return [gradient.clone() for gradient in learner.weights.optimizer.gradients], learner._tally.clone()
+
+
+def _cut(tokens: int, shapes: Sequence[tuple[int, int, int]] = (), device: torch.device = CPU) -> list[Microbatch]:
+    return list(cut(_batch(), tokens=tokens, shapes=shapes, device=device))
+
+
+def test_eager_runs_the_program_at_once() -> None:
+    """Once for each micro-batch, with that micro-batch; it prefers no shape."""
+    seen: list[Microbatch] = []
+    execution = Eager(seen.append)
+    microbatches = _cut(128)
+    for microbatch in microbatches:
+        execution.run(microbatch, Lane(0, None))
+    assert [id(one) for one in seen] == [id(one) for one in microbatches]
+    assert execution.shapes == ()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("tokens", "shapes"),
+    [
+        (32, []),
+        (64, []),
+        (160, []),
+        (256, [(1, 64, 32)]),
+        (256, [(4, 64, 32)]),
+        (256, [(16, 128, 64)]),
+        (256, [(5, 32, 32), (2, 96, 32)]),
+    ],
+)
+def test_the_cut_does_not_matter(method: Method, tokens: int, shapes: list[tuple[int, int, int]]) -> None:
+    """One sequence at a time, or several with padding rows and padded lengths: the same gradients and tallies as in one
+    micro-batch of all seven."""
+    learner = _learner(method)
+    execution, lane = Eager(_program(learner, method)), Lane(0, None)
+    (whole,) = _cut(4096)
+    gradients, tally = _sums(learner, execution, lane, [whole])
+    parts = _cut(tokens, shapes)
+    assert all(part.shape in shapes for part in parts) or not shapes
+    assert [part.shape for part in parts] != [whole.shape]
+    torch.testing.assert_close(_sums(learner, execution, lane, parts), (gradients, tally), rtol=1e-5, atol=1e-6)
+    assert all(gradient.any() for gradient in gradients)
+
+
+@BOTH
+def test_padding_rows_add_nothing(method: Method) -> None:
+    """A micro-batch of padding throughout leaves gradients and tallies as they are, to the last bit."""
+    learner = _learner(method)
+    execution, lane = Eager(_program(learner, method)), Lane(0, None)
+    blank = blank_microbatch(SHAPE, CPU)
+    gradients, tally = _sums(learner, execution, lane, [blank])
+    assert not any(gradient.any() for gradient in gradients)
+    assert not tally.any()
+    parts = _cut(128)
+    torch.testing.assert_close(
+        _sums(learner, execution, lane, [blank, *parts, blank]),
+        _sums(learner, execution, lane, parts),
+        rtol=0,
+        atol=0,
+    )
+
+
+@BOTH
+def test_what_a_padding_row_holds_does_not_matter(method: Method) -> None:
+    """Other tokens, log-probabilities and advantages outside of the mask, where the weight is 0: nothing changes."""
+    learner = _learner(method)
+    execution, lane = Eager(_program(learner, method)), Lane(0, None)
+    (padded,) = _cut(4096, [(8, 64, 32)])
+    last = torch.zeros(8, dtype=torch.bool)
+    last[7] = True
+    soiled = replace(
+        padded,
+        token_ids=padded.token_ids.masked_fill(last[:, None], 17),
+        behaviour_logprobs=padded.behaviour_logprobs.masked_fill(~padded.mask, -9.0),
+        advantages=padded.advantages.masked_fill(last, 5.0),
+    )
+    torch.testing.assert_close(
+        _sums(learner, execution, lane, [soiled]), _sums(learner, execution, lane, [padded]), rtol=0, atol=0
+    )
+
+
+@pytest.fixture(scope="module")
+def lanes() -> Lanes:
+    """Partitions and the whole device."""
+    return open_lanes(CUDA)
+
+
+def _graphed(learner: Learner, method: Method, lanes: Lanes) -> Graphed:
+    """With a graph of SHAPE on every lane."""
+    execution = Graphed(_program(learner, method))
+    for lane in lanes.lanes:
+        execution.capture(blank_microbatch(SHAPE, learner.model.device), lane)
+    torch.cuda.synchronize()
+    return execution
+
+
+def _on_gpu() -> list[Microbatch]:
+    return _cut(256, [SHAPE], CUDA)
+
+
+@on_cuda
+@BOTH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_graphs_compute_what_the_kernels_do(lanes: Lanes, method: Method, dtype: torch.dtype) -> None:
+    """On every lane, replayed graphs leave the gradients and tallies of the eager program; capturing left none."""
+    learner = _learner(method, lanes, dtype)
+    learner.weights.optimizer.discard()
+    learner._tally.zero_()
+    graphed, eager = _graphed(learner, method, lanes), Eager(_program(learner, method))
+    assert graphed.shapes == (SHAPE,)
+    assert not any(gradient.any() for gradient in learner.weights.optimizer.gradients)
+    assert not learner._tally.any()
+    for lane in lanes.lanes:
+        expected = _sums(learner, eager, lane, _on_gpu())
+        for _ in range(2):
+            torch.testing.assert_close(_sums(learner, graphed, lane, _on_gpu()), expected, rtol=1e-5, atol=1e-6)
+
+
+@on_cuda
+@BOTH
+def test_lanes_agree(lanes: Lanes, method: Method) -> None:
+    """A graph on a part of the GPU computes what the one on all of it does, but for the order of sums."""
+    learner = _learner(method, lanes)
+    graphed = _graphed(learner, method, lanes)
+    whole = _sums(learner, graphed, lanes.whole, _on_gpu())
+    for lane in lanes.lanes:
+        torch.testing.assert_close(_sums(learner, graphed, lane, _on_gpu()), whole, rtol=1e-4, atol=1e-5)
+
+
+@on_cuda
+@BOTH
+def test_graphs_read_the_weights_as_they_are(lanes: Lanes, method: Method) -> None:
+    """A run begun anew, or weights restored, after the capture: the graph computes with the new values."""
+    learner = _learner(method, lanes)
+    graphed, eager = _graphed(learner, method, lanes), Eager(_program(learner, method))
+    before = _sums(learner, graphed, lanes.whole, _on_gpu())
+    if method == "adapter":
+        learner.begin(_settings(method), {name: tensor * 2 for name, tensor in learner.snapshot().items()})
+    else:
+        copy_into(learner.model, {n: p.detach() for n, p in tiny_llama(seed=1).named_parameters()})
+    after = _sums(learner, graphed, lanes.whole, _on_gpu())
+    torch.testing.assert_close(after, _sums(learner, eager, lanes.whole, _on_gpu()), rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(after[1], before[1], rtol=1e-3)
+
+
+@on_cuda
+def test_a_shape_without_a_graph_is_run_all_the_same(lanes: Lanes) -> None:
+    """Kernel by kernel; no graph is made for it, and a second capture of a shape makes none either."""
+    learner = _learner("full", lanes)
+    graphed, eager = _graphed(learner, "full", lanes), Eager(_program(learner, "full"))
+    others = _cut(64, device=CUDA)
+    assert all(other.shape != SHAPE for other in others)
+    torch.testing.assert_close(
+        _sums(learner, graphed, lanes.whole, others),
+        _sums(learner, eager, lanes.whole, others),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    kept = dict(graphed._graphs)
+    graphed.capture(blank_microbatch(SHAPE, CUDA), lanes.whole)
+    assert graphed.shapes == (SHAPE,)
+    assert graphed._graphs == kept
+
+
+@on_cuda
+@BOTH
+def test_a_prepared_learner_steps_as_one_without_graphs(lanes: Lanes, method: Method) -> None:
+    """Two whole steps, loss to published weights: with every lane's graphs captured ahead, and without any."""
+    settings = replace(_settings(method), learning_rate=1e-3)
+    prepared, plain = (_learner(method, lanes) for _ in range(2))
+    prepared.prepare(settings, max_length=64, reply_tokens=20, temperature=1.0)
+    for learner in (prepared, plain):
+        learner.begin(settings, None)
+    for _ in range(2):
+        results = []
+        for learner in (prepared, plain):
+            results.append(learner.step(_batch()))
+            if method == "full":
+                learner.publish_live()
+            learner.synchronize()
+        assert results[0].loss == pytest.approx(results[1].loss, abs=1e-5)
+        assert results[0].grad_norm == pytest.approx(results[1].grad_norm, rel=1e-4)
+    (ours,), (theirs,) = (learner.logprobs([(3, 4, 5)], [(20, 21, 22)]) for learner in (prepared, plain))
+    assert ours == pytest.approx(theirs, abs=1e-3)

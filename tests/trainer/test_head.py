@@ -1,0 +1,58 @@
+"""Chunked log-probabilities under a frozen and a trained head, against log_softmax over all logits at once."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainer.head import residuals, token_logprobs
+
+
+def _reference(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    return torch.log_softmax(hidden @ head.T / temperature, dim=1)[torch.arange(len(hidden)), targets]
+
+
+@pytest.mark.parametrize("trained", [False, True], ids=["frozen", "trained"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("chunk_tokens", [1, 3, 7])
+def test_chunked_logprobs_are_log_softmax(chunk_tokens: int, temperature: float, trained: bool) -> None:
+    """Whatever the chunk, values and gradients are those of log_softmax, the head's too when it is trained."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(7, 4, generator=generator)
+    head = torch.randn(11, 4, generator=generator)
+    targets = torch.randint(11, (7,), generator=generator)
+    weights = torch.randn(7, generator=generator)
+    ours, theirs = [(hidden.clone().requires_grad_(), head.clone().requires_grad_(trained)) for _ in range(2)]
+    values = token_logprobs(*ours, targets, temperature=temperature, chunk_tokens=chunk_tokens)
+    expected = _reference(*theirs, targets, temperature)
+    (values * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(values, expected)
+    torch.testing.assert_close(ours[0].grad, theirs[0].grad)
+    if trained:
+        torch.testing.assert_close(ours[1].grad, theirs[1].grad)
+    else:
+        assert ours[1].grad is None
+
+
+def test_a_residual_is_one_hot_minus_softmax() -> None:
+    """Logits 0 and log 3 at temperature 1: softmax is 1/4 and 3/4, the target is the second."""
+    logprobs, residual = residuals(torch.tensor([[0.0, math.log(3)]]), torch.tensor([1]), 1.0)
+    assert logprobs.tolist() == pytest.approx([math.log(0.75)])
+    assert residual.tolist() == [pytest.approx([-0.25, 0.25])]
+
+
+def test_the_residual_of_a_likely_token_keeps_its_digits_in_bf16() -> None:
+    """p = 1 / (1 + e^-8): 1 - p = 3.35e-4 has a relative error of bf16's 2^-9, not of 1's."""
+    logits = torch.tensor([[8.0, 0.0]], dtype=torch.bfloat16)
+    _, residual = residuals(logits, torch.tensor([0]), 1.0)
+    assert residual[0, 0].item() == pytest.approx(1 - 1 / (1 + math.exp(-8)), rel=2**-8)
+
+
+def test_logprobs_are_float32_whatever_the_model_computes_in() -> None:
+    """In bf16 the logits are rounded, the normalisation is not."""
+    hidden, head = torch.ones(2, 4, dtype=torch.bfloat16), torch.eye(4, dtype=torch.bfloat16)
+    values = token_logprobs(hidden, head, torch.tensor([0, 3]), temperature=1.0, chunk_tokens=8)
+    assert values.dtype is torch.float32
+    assert values.tolist() == pytest.approx([math.log(0.25)] * 2)

@@ -1,0 +1,98 @@
+"""How a micro-batch is executed: kernel by kernel, or as one CUDA graph for each shape and lane.
+
+A graph is one launch instead of thousands, so the learner's thread leaves Python's lock to the engine. Graphs are
+captured before the engine takes requests: a capture beside a running engine once failed on an H100, and holds Python's
+lock for half a second. A shape without a graph is executed kernel by kernel. All graphs share one memory pool, since
+they run one after another and leave nothing in it. What they read and write outside of it (weights, gradient sums,
+tallies) must stay at its address as long as the graphs live.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from trainer.lanes import Lane
+from trainer.microbatch import Microbatch
+
+Shape = tuple[int, int, int]
+"""Rows, padded length, padded number of sampled tokens."""
+Program = Callable[[Microbatch], None]
+"""Forward, loss and backward of a micro-batch; adds gradients and tallies up in place, and waits for nothing."""
+
+
+class Execution(Protocol):
+    """Runs a program on a lane."""
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Shapes that micro-batches should be padded to, where they fit."""
+        ...
+
+    def run(self, microbatch: Microbatch, lane: Lane) -> None:
+        """Start a micro-batch on the lane's stream."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Eager:
+    """Kernel by kernel."""
+
+    program: Program
+    shapes: tuple[Shape, ...] = ()
+
+    def run(self, microbatch: Microbatch, lane: Lane) -> None:
+        """See Execution.run."""
+        with lane.active():
+            self.program(microbatch)
+
+
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    graph: torch.cuda.CUDAGraph
+    inputs: Microbatch
+
+
+@dataclass(slots=True)
+class Graphed:
+    """As CUDA graphs where there is one. The learner's thread alone may use it."""
+
+    program: Program
+    _graphs: dict[tuple[int, Shape], _Captured] = field(default_factory=dict)
+    _pool: Any = field(default_factory=torch.cuda.graph_pool_handle)
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Shapes that have a graph, on whichever lane."""
+        return tuple({shape for _, shape in self._graphs})
+
+    def run(self, microbatch: Microbatch, lane: Lane) -> None:
+        """See Execution.run."""
+        with lane.active():
+            captured = self._graphs.get((lane.num_sms, microbatch.shape))
+            if captured is None:
+                self.program(microbatch)
+            else:
+                captured.inputs.fill(microbatch)
+                captured.graph.replay()
+
+    def capture(self, microbatch: Microbatch, lane: Lane) -> None:
+        """Capture a shape on a lane; it takes about as long as two eager micro-batches.
+
+        ``microbatch`` is padding throughout, so running it adds nothing; the graph keeps it as its inputs.
+        """
+        if (lane.num_sms, microbatch.shape) in self._graphs:
+            return
+        with lane.active():
+            self.program(microbatch)  # kernels are compiled and workspaces made outside of the capture
+            if lane.stream is not None:
+                lane.stream.synchronize()
+            torch.cuda.empty_cache()  # no graph and no other lane can use what that run took
+            graph = torch.cuda.CUDAGraph()
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                self.program(microbatch)
+            finally:
+                graph.capture_end()
+        self._graphs[lane.num_sms, microbatch.shape] = _Captured(graph, microbatch)

@@ -1,0 +1,152 @@
+"""When the next micro-batch may run, and on how much of the GPU.
+
+    engine's thread        begin_step ─ end_step            "the engine is busy", and how long its steps take
+    learner's thread       turn() ─► size ─► micro-batch ─► ran(…)
+    front process          exchange(Pace) ─► Pulse
+
+While the engine is idle every turn is granted at once and for the whole GPU. While it is busy a turn gets the Pace's
+partition, and waits so that micro-batches fill only the Pace's duty of the time. A micro-batch is never interrupted:
+whoever wants a quick reaction makes micro-batches short.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from trainer.pace import Pace, Pulse
+
+_IDLE_AFTER_S = 0.05
+"""The engine counts as idle when no step has run for this long."""
+_GAP_LIMIT_S = 2.0
+"""A longer time between two steps is not a slow step: the engine had nothing to run."""
+_POLL_S = 0.01
+_MAX_GAPS = 8192
+
+
+class Pacer:
+    """Shared by the engine's thread and the learner's. Every method returns at once except ``turn``."""
+
+    def __init__(
+        self,
+        sizes: tuple[int, ...],
+        reason: str | None,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """``sizes`` are those of the lanes, ascending; empty where there are no partitions."""
+        self._sizes, self._reason = sizes, reason
+        self._clock, self._sleep = clock, sleep
+        self._lock = threading.Lock()
+        self._pace = Pace(num_sms=sizes[len(sizes) // 2] if sizes else 0, duty=1.0)
+        self._stepping = False
+        self._last_start: float | None = None
+        self._last_end = float("-inf")
+        self._debt_until = float("-inf")
+        self._num_running, self._running_since = 0, 0.0
+        self._reset(clock())
+
+    def begin_step(self) -> None:
+        """The engine starts a step that has something to run."""
+        now = self._clock()
+        with self._lock:
+            if self._last_start is not None and not self._idle(now) and now - self._last_start < _GAP_LIMIT_S:
+                self._gaps.append(now - self._last_start)
+                self._busy_s += now - self._last_start
+            self._last_start = now
+            self._stepping = True
+
+    def end_step(self) -> None:
+        """The step has been handed to the device."""
+        with self._lock:
+            self._stepping = False
+            self._last_end = self._clock()
+
+    def turn(self, stopped: Callable[[], bool] = lambda: False) -> int:
+        """Wait until the next micro-batch may run; returns the size of its lane in SMs.
+
+        ``stopped`` ends the wait early.
+        """
+        while True:
+            now = self._clock()
+            with self._lock:
+                if self._idle(now):
+                    return self._sizes[-1] if self._sizes else 0
+                if (self._pace.duty > 0 and now >= self._debt_until) or stopped():
+                    return self._pace.num_sms
+            self._sleep(_POLL_S)
+
+    @property
+    def rationed(self) -> bool:
+        """True when the engine is busy and the pace grants less than all of the time."""
+        with self._lock:
+            return self._pace.duty < 1 and not self._idle(self._clock())
+
+    def begins(self) -> None:
+        """A micro-batch has been started."""
+        with self._lock:
+            if self._num_running == 0:
+                self._running_since = self._clock()
+            self._num_running += 1
+
+    def ran(self, duration_s: float, *, num_sms: int, num_tokens: int) -> None:
+        """The oldest started micro-batch has ended and took this long. Below a duty of 1 the next one has to wait."""
+        with self._lock:
+            now = self._clock()
+            duty = min(max(self._pace.duty, 0.01), 1.0)
+            self._debt_until = now + duration_s * (1 / duty - 1)
+            self._train_s += now - self._running_since
+            self._running_since = now
+            self._num_running -= 1
+            self._num_microbatches += 1
+            self._num_tokens += num_tokens
+            self._num_sms = num_sms
+
+    def exchange(self, pace: Pace) -> Pulse:
+        """Take the controller's order; returns what was measured since the last one."""
+        now = self._clock()
+        with self._lock:
+            if pace.duty > self._pace.duty:
+                self._debt_until = float("-inf")
+            self._pace = pace
+            if self._num_running:
+                self._train_s += now - self._running_since
+                self._running_since = now
+            pulse = self._pulse(now)
+            self._reset(now)
+        return pulse
+
+    def _idle(self, now: float) -> bool:
+        return not self._stepping and now - self._last_end > _IDLE_AFTER_S
+
+    def _reset(self, now: float) -> None:
+        self._since = now
+        self._gaps: deque[float] = deque(maxlen=_MAX_GAPS)
+        self._busy_s, self._train_s = 0.0, 0.0
+        self._num_microbatches, self._num_tokens, self._num_sms = 0, 0, 0
+
+    def _pulse(self, now: float) -> Pulse:
+        duration_s = max(now - self._since, 1e-9)
+        gaps = sorted(self._gaps)
+        return Pulse(
+            duration_s=duration_s,
+            num_engine_steps=len(gaps),
+            step_p50_ms=_quantile(gaps, 0.5) * 1000,
+            step_p99_ms=_quantile(gaps, 0.99) * 1000,
+            step_max_ms=_quantile(gaps, 1.0) * 1000,
+            busy_share=min(self._busy_s / duration_s, 1.0),
+            train_share=min(self._train_s / duration_s, 1.0),
+            num_microbatches=self._num_microbatches,
+            num_train_tokens=self._num_tokens,
+            num_sms=self._num_sms,
+            partition_sizes=self._sizes,
+            partition_reason=self._reason,
+        )
+
+
+def _quantile(ordered: list[float], share: float) -> float:
+    """The smallest value that at least ``share`` of the values do not exceed; 0 without values."""
+    if not ordered:
+        return 0.0
+    return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]

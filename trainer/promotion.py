@@ -1,0 +1,198 @@
+"""What becomes of the versions that one run makes, by method.
+
+    adapter   a step's version gets a slot of its own, which no user sees; published, users are sent to it
+    full      a step's version is what everybody gets at once; published, it is what a rollback goes back to
+
+The tuning loop knows the Protocol alone.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from agent.completion import BASE_VERSION
+from agent.errors import ColoqError
+from trainer.adapters import AdapterSlots
+from trainer.evaluation import Evaluator, Exam, Judged
+from trainer.live import LiveWeights
+from trainer.plan import RunPlan
+from trainer.policy_folder import policy_folder
+from trainer.publication import Publisher
+from trainer.records import Evaluation
+
+log = structlog.get_logger(__name__)
+
+
+class Promotion(Protocol):
+    """One run's versions, from the one that it begins with to the last one published."""
+
+    @property
+    def version(self) -> int:
+        """The newest version that can be sampled from."""
+        ...
+
+    @property
+    def published(self) -> bool:
+        """True when ``version`` is published, as it is before the first step."""
+        ...
+
+    async def begin(self) -> None:
+        """Start the learner on what serves now."""
+        ...
+
+    def expect(self, version: int) -> None:
+        """A step that makes ``version`` begins."""
+        ...
+
+    async def ready(self, version: int) -> None:
+        """The step is done: make its version the one to sample from."""
+        ...
+
+    async def evaluate(self) -> Evaluation:
+        """Judge the newest version on held-out prompts.
+
+        Raises:
+            GateRejected: there are none, or nothing could be graded.
+        """
+        ...
+
+    async def publish(self, evaluation: Evaluation | None) -> None:
+        """Publish the newest version; see Publisher.publish for what it raises."""
+        ...
+
+    async def abandon(self) -> None:
+        """The run is over, however it ended: undo what was not published. Raises nothing of ours."""
+        ...
+
+
+StartPromotion = Callable[[str, RunPlan], Promotion]
+"""Given a run's id and plan; ``promotions`` makes one."""
+
+
+def promotions(placement: AdapterSlots | LiveWeights, publisher: Publisher, evaluator: Evaluator) -> StartPromotion:
+    """Promotions of the method that ``placement``, which must be the publisher's, belongs to."""
+    if isinstance(placement, LiveWeights):
+        return partial(LivePromotion, placement, publisher, evaluator)
+    return partial(AdapterPromotion, placement, publisher, evaluator)
+
+
+class AdapterPromotion:
+    """Method ``adapter``: candidates are slots; the newest replaces the one before unless that was published."""
+
+    def __init__(
+        self, slots: AdapterSlots, publisher: Publisher, evaluator: Evaluator, run_id: str, plan: RunPlan
+    ) -> None:
+        self._slots, self._publisher, self._evaluator = slots, publisher, evaluator
+        self._run_id, self._plan = run_id, plan
+        self.version = self._parent = publisher.active_version
+        self._successor: int | None = None
+        """The version of a step in progress; the learner may keep it and the engine hold it already."""
+
+    @property
+    def published(self) -> bool:
+        return self.version == self._parent
+
+    async def begin(self) -> None:
+        """See Promotion.begin."""
+        folder = None if self.version == BASE_VERSION else policy_folder(self._publisher.root, self.version)
+        await self._publisher.trainer.begin(self._plan.learner, folder)
+
+    def expect(self, version: int) -> None:
+        """See Promotion.expect."""
+        self._successor = version
+
+    async def ready(self, version: int) -> None:
+        """See Promotion.ready."""
+        await self._slots.install(version)
+        if not self.published:
+            await self._slots.discard(self.version)
+        self.version, self._successor = version, None
+
+    async def evaluate(self) -> Evaluation:
+        """See Promotion.evaluate. The baseline is what serves now."""
+        plan = self._plan
+        return await self._evaluator.compare(
+            self.version,
+            self._publisher.active_version,
+            languages=plan.languages,
+            max_tokens=plan.max_tokens,
+            seed=plan.seed,
+        )
+
+    async def publish(self, evaluation: Evaluation | None) -> None:
+        """See Promotion.publish."""
+        await self._publisher.publish(self.version, parent=self._parent, run_id=self._run_id, evaluation=evaluation)
+        self._parent = self.version
+
+    async def abandon(self) -> None:
+        """See Promotion.abandon."""
+        newest = None if self.published else self.version
+        for version in (newest, self._successor):
+            if version is not None:
+                await self._forget(version)
+
+    async def _forget(self, version: int) -> None:
+        """Free what a version holds. A failure here must not hide why the run ended."""
+        try:
+            await self._slots.discard(version)
+        except ColoqError as error:
+            log.warning("candidate_not_discarded", version=version, reason=str(error))
+
+
+class LivePromotion:
+    """Method ``full``: every step is live, and the gate judges it where it serves.
+
+    The baseline is judged before the first step, for afterwards its weights are no longer served. It stays the baseline
+    of the whole run, so that margins do not add up from one publication to the next.
+    """
+
+    def __init__(
+        self, live: LiveWeights, publisher: Publisher, evaluator: Evaluator, run_id: str, plan: RunPlan
+    ) -> None:
+        self._live, self._publisher, self._evaluator = live, publisher, evaluator
+        self._run_id, self._plan = run_id, plan
+        self.version = self._parent = publisher.active_version
+        self._baseline: tuple[Exam, Judged] | None = None
+
+    @property
+    def published(self) -> bool:
+        return self.version == self._parent
+
+    async def begin(self) -> None:
+        """See Promotion.begin. With the gate on, the baseline is judged first."""
+        self.version = self._parent = await self._live.begin(self._run_id)
+        if self._plan.gate:
+            self._baseline = await self._judge_baseline()
+        await self._publisher.trainer.begin(self._plan.learner, None)
+
+    def expect(self, version: int) -> None:
+        """See Promotion.expect. The step's result is the learner's own, and nothing is to be freed."""
+
+    async def ready(self, version: int) -> None:
+        """See Promotion.ready. Users get the version too."""
+        await self._live.publish(self._run_id, version)
+        self.version = version
+
+    async def evaluate(self) -> Evaluation:
+        """See Promotion.evaluate. The baseline is what the run began with."""
+        exam, baseline = self._baseline or await self._judge_baseline()
+        return self._evaluator.verdict(await self._evaluator.judge(exam, self.version), baseline)
+
+    async def publish(self, evaluation: Evaluation | None) -> None:
+        """See Promotion.publish."""
+        await self._publisher.publish(self.version, parent=self._parent, run_id=self._run_id, evaluation=evaluation)
+        self._parent = self.version
+
+    async def abandon(self) -> None:
+        """See Promotion.abandon. Users get the last good version back."""
+        try:
+            await self._live.release(self._run_id)
+        except ColoqError as error:
+            log.error("weights_not_rolled_back", version=self.version, to=self._parent, reason=str(error))
+
+    async def _judge_baseline(self) -> tuple[Exam, Judged]:
+        plan = self._plan
+        exam = await self._evaluator.exam(plan.languages, max_tokens=plan.max_tokens, seed=plan.seed)
+        return exam, await self._evaluator.judge(exam, self.version)

@@ -1,0 +1,44 @@
+"""Triton's version of trainer.head.residuals: two passes over the logits, in place, instead of seven.
+
+    N  rows        V  vocabulary
+
+Import it on a CUDA device only.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+_BLOCK = 4096
+
+
+def residuals_in_place(logits: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """See trainer.head.residuals. The residual replaces the logits, which must be contiguous."""
+    rows, columns = logits.shape
+    logprobs = torch.empty(rows, dtype=torch.float32, device=logits.device)
+    _residuals[(rows,)](logits, targets, logprobs, columns, 1 / temperature, BLOCK=_BLOCK, num_warps=8)
+    return logprobs, logits
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _residuals(logits, targets, logprobs, columns, inverse_temperature, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803 - Triton's way
+    row = tl.program_id(0).to(tl.int64)
+    base = logits + row * columns
+    target = tl.load(targets + row)
+    largest = float("-inf")
+    total = 0.0
+    for start in range(0, columns, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        z = tl.load(base + at, mask=at < columns, other=float("-inf")).to(tl.float32) * inverse_temperature
+        larger = tl.maximum(largest, tl.max(z, axis=0))
+        total = total * tl.exp(largest - larger) + tl.sum(tl.exp(z - larger), axis=0)
+        largest = larger
+    normaliser = largest + tl.log(total)
+    chosen = tl.load(base + target).to(tl.float32) * inverse_temperature
+    tl.store(logprobs + row, chosen - normaliser)
+    for start in range(0, columns, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        z = tl.load(base + at, mask=at < columns, other=0.0).to(tl.float32) * inverse_temperature
+        residual = tl.where(at == target, 1.0, 0.0) - tl.exp(z - normaliser)
+        tl.store(base + at, residual, mask=at < columns)
