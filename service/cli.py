@@ -46,6 +46,12 @@ def _policies() -> typer.Typer:
     return policies_app
 
 
+def _bench() -> typer.Typer:
+    from service.cli_bench import bench_app
+
+    return bench_app
+
+
 class _Commands(TyperGroup):
     """Commands whose expected errors are printed, not raised."""
 
@@ -70,6 +76,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(key_app, name="key")
 app.add_typer(_later(_models, "Embedded models: real weights from the Python package index."), name="model")
 app.add_typer(_later(_tuning, "Tuning runs of a running node."), name="tune")
+app.add_typer(_later(_bench, "Measure a node: load, training beside it, swaps."), name="bench")
 app.add_typer(_later(_policies, "Published policies of a running node."), name="policies")
 
 ConfigPath = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The node's configuration (TOML).")]

@@ -1,0 +1,291 @@
+"""`coloq bench coserve`: a node under load, with and without training beside it.
+
+    training alone ─► per rate: load ─► the same load while training ─► load again
+
+The three loads of a rate have the same arrivals and prompts. Training works on fixed token counts without end, and what
+it did in a load's window counts, no more; its rate is compared with the one that it had alone in the same node.
+"""
+
+import asyncio
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean, median
+
+import httpx
+from matplotlib.figure import Figure
+from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
+
+from service.bench.charts import grouped_bars
+from service.bench.control import BatchShape, ControlClient, PaceOrder, TrainedStep, TrainOrder
+from service.bench.load import Exchange, LoadResult, Poisson, PromptRecipe, run_load
+from service.bench.node import BenchNode, bench_node
+from service.bench.options import BenchOptions, content_of
+from service.bench.prompt import calibrate
+from service.bench.report import Report, interval, table, written
+from service.bench.statistics import (
+    LoadSummary,
+    Ratio,
+    first_tokens_ms,
+    inter_tokens_ms,
+    latencies_ms,
+    merged,
+    quantile_ratio,
+    summarise,
+)
+from service.demo.interrupts import sigterm_as_ctrl_c
+
+_SCRAPE_EVERY_S = 1.0
+_SCRAPED = ("coloq_controller_", "coloq_slo_", "coloq_train_", "coloq_engine_step_")
+_QUANTITIES: Mapping[str, Callable[[Iterable[Exchange]], list[float]]] = {
+    "latency": latencies_ms,
+    "first token": first_tokens_ms,
+    "inter-token": inter_tokens_ms,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric of the node over a load's window."""
+
+    mean: float
+    last: float
+
+
+@dataclass(frozen=True, slots=True)
+class AloneRow:
+    """Training with the node otherwise idle."""
+
+    tokens_per_s: float
+    num_steps: int
+    step_s: float
+    """Median, as the learner measured it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoserveRow:
+    """One rate."""
+
+    rate: float
+    off: LoadSummary
+    """Both loads without training together."""
+    on: LoadSummary
+    p50: dict[str, Ratio | None]
+    """Training on over off, by quantity."""
+    p99: dict[str, Ratio | None]
+    drift_p99: Ratio | None
+    """Latency of the second load without training over the first: what the ratios could show by chance."""
+    train_tokens_per_s: float
+    train_share: float
+    """Of the rate alone."""
+    num_steps: int
+    """Optimizer steps that ended in the window."""
+    metrics: dict[str, Metric]
+
+
+@dataclass(slots=True)
+class CoserveBench:
+    """One run of the command."""
+
+    options: BenchOptions
+    rates: Sequence[float]
+    order: TrainOrder
+    alone_s: float
+    pace: PaceOrder | None
+    report: Report
+    rows: list[CoserveRow] = field(default_factory=list)
+
+    async def play(self, node: BenchNode) -> None:
+        """Measure everything on a hosted node."""
+        prompt = await calibrate(content_of(node), self.options.prompt_tokens, seed=self.options.seed)
+        async with ControlClient(node.control_url or "", node.admin_key) as control:
+            if self.pace is not None:
+                await control.hold_pace(self.pace)
+            alone = await self._alone(control)
+            for rate in self.rates:
+                self.rows.append(await self._at_rate(rate, node, control, prompt, alone))
+                self.report.add("rates", self.rows[-1])
+
+    async def _alone(self, control: ControlClient) -> AloneRow:
+        await control.start_training(self.order)
+        began_s = (await control.training()).steps[-1].ended_s
+        await asyncio.sleep(self.alone_s)
+        steps = (await control.stop_training()).steps
+        ended_s = began_s + self.alone_s
+        row = AloneRow(
+            tokens_per_s=tokens_within(steps, began_s, ended_s) / self.alone_s,
+            num_steps=sum(began_s < step.ended_s <= ended_s for step in steps),
+            step_s=median(step.step_s for step in steps[1:] or steps),
+        )
+        self.report.add("training_alone", row)
+        self.report.say(f"training alone: {row.tokens_per_s:.0f} tok/s, a step in {row.step_s:.3f} s")
+        return row
+
+    async def _at_rate(
+        self, rate: float, node: BenchNode, control: ControlClient, prompt: PromptRecipe, alone: AloneRow
+    ) -> CoserveRow:
+        plan = self.options.load(content_of(node), Poisson(rate), prompt)
+        before = await run_load(plan)
+        await control.start_training(self.order)
+        async with Scraper(node.url) as scraper:
+            during = await run_load(plan)
+        steps = (await control.stop_training()).steps
+        after = await run_load(plan)
+        trained = tokens_within(steps, during.began_s, during.ended_s) / during.duration_s
+        off = merged([before, after])
+        row = CoserveRow(
+            rate=rate,
+            off=summarise(off, self.options.max_tokens),
+            on=summarise(during, self.options.max_tokens),
+            p50={
+                name: quantile_ratio(of(during.exchanges), of(off.exchanges), 0.5) for name, of in _QUANTITIES.items()
+            },
+            p99={
+                name: quantile_ratio(of(during.exchanges), of(off.exchanges), 0.99) for name, of in _QUANTITIES.items()
+            },
+            drift_p99=quantile_ratio(latencies_ms(after.exchanges), latencies_ms(before.exchanges), 0.99),
+            train_tokens_per_s=trained,
+            train_share=trained / alone.tokens_per_s if alone.tokens_per_s else 0.0,
+            num_steps=sum(during.began_s < step.ended_s <= during.ended_s for step in steps),
+            metrics=scraper.within(during),
+        )
+        self.report.say(line_of(row))
+        return row
+
+
+class Scraper:
+    """Reads the node's metrics every second for the length of an async block."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.AsyncClient(base_url=url, trust_env=False)
+        self._seen: list[tuple[float, dict[str, float]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Scraper":
+        self._task = asyncio.create_task(self._read_on())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        await self._http.aclose()
+        if not self._task.cancelled():
+            self._task.result()
+
+    def within(self, window: LoadResult) -> dict[str, Metric]:
+        """Metrics that were read in a load's window."""
+        values: dict[str, list[float]] = {}
+        for at_s, metrics in self._seen:
+            if window.began_s <= at_s < window.ended_s:
+                for name, value in metrics.items():
+                    values.setdefault(name, []).append(value)
+        return {name: Metric(fmean(series), series[-1]) for name, series in values.items()}
+
+    async def _read_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            text = (await self._http.get("/metrics")).text
+            self._seen.append((loop.time(), metrics_of(text)))
+            await asyncio.sleep(_SCRAPE_EVERY_S)
+
+
+def metrics_of(text: str) -> dict[str, float]:
+    """The metrics of training and its controller, out of Prometheus' text format, by name and labels."""
+    return {
+        sample.name + "".join(f"_{value}" for value in sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith(_SCRAPED) and not sample.name.endswith("_created")
+    }
+
+
+def tokens_within(steps: Iterable[TrainedStep], began_s: float, ended_s: float) -> float:
+    """Tokens that were trained on in a window; a step that crosses its border counts by its share of time inside."""
+    total = 0.0
+    for step in steps:
+        inside_s = min(step.ended_s, ended_s) - max(step.began_s, began_s)
+        if inside_s > 0:
+            total += step.num_tokens * inside_s / (step.ended_s - step.began_s)
+    return total
+
+
+def bench_coserve(
+    options: BenchOptions,
+    rates: Sequence[float],
+    batch: BatchShape,
+    *,
+    alone_s: float,
+    pace: PaceOrder | None,
+    console: Console,
+) -> Report:
+    """Run the bench and write its results; returns the report. Call it from the main thread.
+
+    Raises:
+        ColoqError: the node did not start, training failed, or nothing could be measured.
+    """
+    configuration = {"options": options, "rates": list(rates), "batch": batch.model_dump(), "alone_s": alone_s}
+    configuration["pace"] = pace.model_dump() if pace is not None else None
+    report = Report("coserve", options.out, console, configuration)
+    with sigterm_as_ctrl_c(), written(report):
+        bench = CoserveBench(options, rates, TrainOrder(batch=batch), alone_s, pace, report)
+        settings = options.node(options.model_path())
+        report.say("starting the node")
+        with (
+            tempfile.TemporaryDirectory(prefix="coloq-bench-") as folder,
+            bench_node(Path(folder), settings, hosted=True, log_path=report.log_path) as node,
+        ):
+            asyncio.run(bench.play(node))
+        _show(bench.rows, console)
+        report.chart("ratios", _ratio_chart(bench.rows))
+        report.chart("training", _training_chart(bench.rows))
+    return report
+
+
+def line_of(row: CoserveRow) -> str:
+    """A row as a line of progress."""
+    return (
+        f"{row.rate:g} req/s: latency p50 {interval(row.p50['latency'])}, p99 {interval(row.p99['latency'])}, "
+        f"training {row.train_tokens_per_s:.0f} tok/s = {row.train_share:.2f} of alone, "
+        f"{row.off.num_failed + row.on.num_failed} failed"
+    )
+
+
+def _show(rows: Sequence[CoserveRow], console: Console) -> None:
+    heads = (
+        "req/s",
+        *(f"{name} {q}" for name in _QUANTITIES for q in ("p50", "p99")),
+        "train tok/s",
+        "share",
+        "failed",
+    )
+    cells = [
+        (
+            f"{row.rate:g}",
+            *(interval(ratios[name]) for name in _QUANTITIES for ratios in (row.p50, row.p99)),
+            f"{row.train_tokens_per_s:.0f}",
+            f"{row.train_share:.3f}",
+            str(row.off.num_failed + row.on.num_failed),
+        )
+        for row in rows
+    ]
+    console.print(table("Training on over off (95 % interval)", heads, cells))
+
+
+def _ratio_chart(rows: Sequence[CoserveRow]) -> Figure:
+    series = {
+        quantile: [[_value(getattr(row, quantile)[name]) for row in rows] for name in _QUANTITIES]
+        for quantile in ("p50", "p99")
+    }
+    return grouped_bars(list(_QUANTITIES), [f"{row.rate:g} req/s" for row in rows], series, "training on over off")
+
+
+def _training_chart(rows: Sequence[CoserveRow]) -> Figure:
+    series = {"beside the load": [[row.train_share for row in rows]]}
+    return grouped_bars(["training rate"], [f"{row.rate:g} req/s" for row in rows], series, "share of the rate alone")
+
+
+def _value(ratio: Ratio | None) -> float:
+    return ratio.value if ratio is not None else 0.0

@@ -1,0 +1,181 @@
+"""A node as `coloq serve` runs it, with control routes of its own on another port of the loopback interface.
+
+    serve's machinery ─► open_node ─► control routes listen, `Control: URL` is said ─► `Ready: URL` ─► …
+
+Everything that answers tenants is `coloq serve`'s. The control routes drive the learner directly, since a tuning run's
+work depends on what the journal happens to hold. They take the node's admin key.
+"""
+
+import asyncio
+import json
+import multiprocessing
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+import uvicorn
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
+
+from service.bench.control import (
+    CONTROL,
+    EngineView,
+    Nothing,
+    PaceOrder,
+    PublishOrder,
+    PublishView,
+    TrainOrder,
+    TrainView,
+)
+from service.bench.pacing import BenchPacing
+from service.bench.publications import Publications
+from service.bench.training import BenchLearner, ContinuousTraining
+from service.bench.versions import AdapterVersions, FullVersions, Versions
+from service.config import NodeConfig
+from service.secrets import Secrets
+from service.serve import Server, serve
+from trainer.adapters import AdapterSlots
+from trainer.live import LiveWeights
+from trainer.plan import RunPlan
+from trainer.records import RunRequest
+
+if TYPE_CHECKING:
+    from service.memory_plan import MemoryPlan
+    from service.node import Node  # imports vLLM, which reads the environment
+
+_LEARNING_RATE = 1e-6
+"""Random weights have nothing to learn, and must not drift where losses stop being finite."""
+
+
+def main() -> None:
+    """Run `serve --config FILE` with control routes."""
+    serve(Path(sys.argv[-1]), typer.echo, open_model=_open_hosted)
+
+
+@asynccontextmanager
+async def _open_hosted(config: NodeConfig, model: str, secrets: Secrets, plan: "MemoryPlan") -> AsyncIterator["Node"]:
+    from service.node import open_node
+
+    async with open_node(config, model, secrets, plan) as node:
+        controls = Controls.of(node, vocab_size(Path(model)))
+        async with _listening(control_app(controls)) as url:
+            typer.echo(f"{CONTROL}{url}")
+            try:
+                yield replace(node, content=controls.pacing.content)
+            finally:
+                await controls.close()
+
+
+def vocab_size(model: Path) -> int:
+    """Rows of a model's embedding."""
+    size: int = json.loads((model / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """What the routes drive."""
+
+    is_admin: Callable[[str], bool]
+    training: ContinuousTraining
+    publications: Publications
+    pacing: BenchPacing
+    active_version: Callable[[], int]
+
+    @classmethod
+    def of(cls, node: "Node", num_tokens: int) -> "Controls":
+        """``num_tokens`` is the size of the model's vocabulary."""
+        learner = _learner(node, num_tokens)
+        training = ContinuousTraining(learner)
+        pacing = BenchPacing(node, lambda: training.view.running)
+        pacing.control()
+        return cls(
+            is_admin=node.keys.is_admin,
+            training=training,
+            publications=Publications(learner, pacing.pulse),
+            pacing=pacing,
+            active_version=lambda: node.policies.active_version,
+        )
+
+    async def close(self) -> None:
+        """Stop what runs."""
+        await self.publications.stop()
+        await self.training.stop()
+        self.pacing.release()
+
+
+def _learner(node: "Node", num_tokens: int) -> BenchLearner:
+    publisher = node.policies
+    placement = publisher.placement
+    versions: Versions
+    if isinstance(placement, AdapterSlots):
+        versions = AdapterVersions(publisher.trainer, placement)
+    elif isinstance(placement, LiveWeights):
+        versions = FullVersions(publisher.trainer, placement)
+    else:
+        raise TypeError(f"a node places policies in slots or live, got {type(placement).__name__}")
+    settings = RunPlan.of(RunRequest(learning_rate=_LEARNING_RATE), node.config.tuning, ()).learner
+    return BenchLearner(publisher.trainer, settings, versions, publisher.ledger.next_version, num_tokens)
+
+
+def control_app(controls: Controls) -> FastAPI:
+    """The control routes."""
+
+    def admin_only(authorization: Annotated[str, Header()] = "") -> None:
+        if not controls.is_admin(authorization.removeprefix("Bearer ")):
+            raise HTTPException(401)
+
+    router = APIRouter(prefix="/bench", dependencies=[Depends(admin_only)])
+
+    @router.post("/train/start")
+    async def start_training(order: TrainOrder) -> Nothing:
+        controls.training.start(order)
+        return Nothing()
+
+    @router.post("/train/stop")
+    async def stop_training() -> TrainView:
+        return await controls.training.stop()
+
+    @router.get("/train")
+    async def get_training() -> TrainView:
+        return controls.training.view
+
+    @router.post("/publish")
+    async def publish(order: PublishOrder) -> Nothing:
+        controls.publications.start(order)
+        return Nothing()
+
+    @router.get("/publish")
+    async def get_publications() -> PublishView:
+        return controls.publications.view
+
+    @router.post("/pace")
+    async def hold_pace(order: PaceOrder) -> Nothing:
+        controls.pacing.hold(order.pace)
+        return Nothing()
+
+    @router.get("/engine")
+    async def get_engine() -> EngineView:
+        pids = [child.pid for child in multiprocessing.active_children() if child.pid is not None]
+        return EngineView(pids=sorted(pids), active_version=controls.active_version())
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(router)
+    return app
+
+
+@asynccontextmanager
+async def _listening(app: FastAPI) -> AsyncIterator[str]:
+    """Serve an app on a free port of 127.0.0.1; yields its URL."""
+    server = Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await serving

@@ -1,0 +1,257 @@
+"""`coloq bench`: measurements of a node on random weights of a given shape. Nothing is fetched; results go to a folder.
+
+    serve     a node under load, alone or beside bare vLLM
+    coserve   the same load with and without training beside it
+    swap      publications under load
+    train     training steps and whole GRPO steps, beside TRL
+
+With `--quick` each runs in about a minute on a CPU with the smallest shape, to see that everything works; figures worth
+keeping need a GPU, and the defaults.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from agent.errors import InvalidInput
+from service.bench.control import BatchShape, PaceOrder, PublishOrder
+from service.bench.load import Arrivals, Closed, Poisson
+from service.bench.options import BenchOptions
+from service.bench.train_cli import train_command
+
+bench_app = typer.Typer(help="Measure a node: load, training beside it, swaps.", no_args_is_help=True)
+bench_app.command("train")(train_command)
+
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Where JSON and charts go.")]
+Work = Annotated[Path, typer.Option(metavar="DIR", help="Where models are kept between runs.")]
+ShapeName = Annotated[
+    str, typer.Option(metavar="NAME", help="tiny, qwen2.5-1.5b or another of `coloq plan`: random weights.")
+]
+Model = Annotated[Path | None, typer.Option(metavar="DIR", help="A model's folder, instead of a shape.")]
+PromptTokens = Annotated[int, typer.Option(min=1, help="Tokens of a prompt, templates included; within 5 %.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Tokens of a reply.")]
+Temperature = Annotated[float, typer.Option(min=0, max=2, help="Sampling temperature.")]
+Warmup = Annotated[float, typer.Option(min=0, help="Seconds of load before each measured window.")]
+Duration = Annotated[float, typer.Option(min=0.1, help="Seconds of each measured window.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of arrivals, prompts and weights of training batches.")]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="A key of the node's configuration; repeat for more."),
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Smallest shape, short windows: sees that it works.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Sequences of a training batch.")]
+Length = Annotated[int, typer.Option(min=2, help="Tokens of a training sequence, prompt and reply.")]
+ReplyTokens = Annotated[int, typer.Option(min=1, help="Tokens of a training sequence that are trained on.")]
+
+_QUICK_SHAPE = "tiny"
+_QUICK_PROMPT, _QUICK_REPLY = 64, 8
+_QUICK_WARMUP_S, _QUICK_DURATION_S = 0.5, 3.0
+_QUICK_BATCH = BatchShape(batch_size=4, length=64, reply_tokens=32)
+_QUICK_SETTINGS = ("engine.max_num_seqs=8", "engine.live_reserve=2", "engine.kv_cache_gib=0.1", "tuning.adapter.rank=8")
+
+
+@bench_app.command("serve")
+def serve_command(
+    rates: Annotated[str, typer.Option(help="Open loop: requests per second, separated by commas.")] = "20,60,100",
+    clients: Annotated[str, typer.Option(help="Closed loop: clients, separated by commas.")] = "1,64,256",
+    against: Annotated[str | None, typer.Option(help="`vllm`: the same load on bare vLLM, in turn.")] = None,
+    stream_peer: Annotated[
+        bool, typer.Option("--stream-peer", help="Stream from vLLM, to measure its first token and inter-token time.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of node, then peer.")] = 2,
+    out: Out = Path("bench"),
+    work: Work = Path(".coloq-bench"),
+    shape: ShapeName = "qwen2.5-1.5b",
+    model: Model = None,
+    prompt_tokens: PromptTokens = 128,
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 1.0,
+    warmup: Warmup = 5.0,
+    duration: Duration = 30.0,
+    seed: Seed = 0,
+    setting: Setting = None,
+    quick: Quick = False,
+) -> None:
+    """Load a node by Poisson arrivals and by clients that wait, alone or in turn with bare vLLM on the same prompts.
+
+    A request counts in a window when it was due in it. `--set engine.kv_cache_gib=30` gives both the same cache.
+    """
+    from service.bench.serve import bench_serve
+
+    if against not in (None, "vllm"):
+        raise InvalidInput("--against", f"must be vllm, got {against}")
+    options = _options(out, work, shape, model, prompt_tokens, max_tokens, temperature, warmup, duration, seed, setting)
+    loads: list[Arrivals] = [Poisson(rate) for rate in _numbers("--rates", rates)]
+    loads += [Closed(int(count)) for count in _numbers("--clients", clients)]
+    if quick:
+        options, loads, rounds = _quickly(options), [Poisson(4.0), Closed(2)], 1
+    with _interruptible():
+        bench_serve(
+            options,
+            loads,
+            against_vllm=against == "vllm",
+            stream_peer=stream_peer,
+            rounds=rounds,
+            console=Console(),
+        )
+
+
+@bench_app.command("coserve")
+def coserve_command(
+    rates: Annotated[str, typer.Option(help="Requests per second, separated by commas.")] = "20,60,100",
+    pace: Annotated[
+        str | None, typer.Option(metavar="NUM_SMS:DUTY", help="Hold the trainer to this instead of the controller.")
+    ] = None,
+    alone: Annotated[float, typer.Option(min=0.1, help="Seconds of training without load.")] = 15.0,
+    batch_size: BatchSize = 64,
+    length: Length = 256,
+    reply_tokens: ReplyTokens = 128,
+    out: Out = Path("bench"),
+    work: Work = Path(".coloq-bench"),
+    shape: ShapeName = "qwen2.5-1.5b",
+    model: Model = None,
+    prompt_tokens: PromptTokens = 128,
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 1.0,
+    warmup: Warmup = 5.0,
+    duration: Duration = 20.0,
+    seed: Seed = 0,
+    setting: Setting = None,
+    quick: Quick = False,
+) -> None:
+    """Load a node without training, with training, and without again; training alone first, for comparison.
+
+    Training works on synthetic batches without end, so it depends on nothing that the journal holds. Its micro-batches
+    and method are the node's: `--set tuning.microbatch_size=16`, `--set tuning.method=full`.
+    """
+    from service.bench.coserve import bench_coserve
+
+    options = _options(out, work, shape, model, prompt_tokens, max_tokens, temperature, warmup, duration, seed, setting)
+    batch = _batch(batch_size, length, reply_tokens)
+    chosen = _numbers("--rates", rates)
+    if quick:
+        options, chosen, batch, alone = _quickly(options), [4.0], _QUICK_BATCH, _QUICK_DURATION_S
+    with _interruptible():
+        bench_coserve(options, chosen, batch, alone_s=alone, pace=_pace(pace), console=Console())
+
+
+@bench_app.command("swap")
+def swap_command(
+    count: Annotated[int, typer.Option(min=1, help="Publications.")] = 50,
+    interval: Annotated[float, typer.Option(min=1, help="Milliseconds from one publication to the next.")] = 1000.0,
+    window: Annotated[
+        float, typer.Option(min=1, help="Milliseconds around a publication whose longest gap counts.")
+    ] = 200.0,
+    rate: Annotated[float | None, typer.Option(help="Open loop: requests per second, instead of clients.")] = None,
+    clients: Annotated[int, typer.Option(min=1, help="Closed loop: clients.")] = 64,
+    batch_size: BatchSize = 8,
+    length: Length = 64,
+    reply_tokens: ReplyTokens = 32,
+    out: Out = Path("bench"),
+    work: Work = Path(".coloq-bench"),
+    shape: ShapeName = "qwen2.5-1.5b",
+    model: Model = None,
+    prompt_tokens: PromptTokens = 128,
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 1.0,
+    warmup: Warmup = 5.0,
+    seed: Seed = 0,
+    setting: Setting = None,
+    quick: Quick = False,
+) -> None:
+    """Publish fresh versions under load: each is made by one optimizer step, installed, activated; the oldest goes.
+
+    Counts what failed, was cut short or went backwards, and compares the longest gap between two engine steps with and
+    without a publication, in windows of equal length.
+    """
+    from service.bench.swap import bench_swap
+
+    options = _options(out, work, shape, model, prompt_tokens, max_tokens, temperature, warmup, 0.0, seed, setting)
+    arrivals: Arrivals = Closed(clients) if rate is None else Poisson(rate)
+    batch = _batch(batch_size, length, reply_tokens)
+    if quick:
+        options, arrivals, batch, count, interval = _quickly(options), Closed(3), _QUICK_BATCH, 10, 400.0
+    order = PublishOrder(count=count, interval_ms=interval, window_ms=window, batch=batch)
+    with _interruptible():
+        bench_swap(options, arrivals, order, console=Console())
+
+
+def _options(
+    out: Path,
+    work: Path,
+    shape: str,
+    model: Path | None,
+    prompt_tokens: int,
+    max_tokens: int,
+    temperature: float,
+    warmup_s: float,
+    duration_s: float,
+    seed: int,
+    settings: list[str] | None,
+) -> BenchOptions:
+    return BenchOptions(
+        out=out,
+        work=work,
+        shape=shape,
+        model=model,
+        prompt_tokens=prompt_tokens,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        warmup_s=warmup_s,
+        duration_s=duration_s,
+        seed=seed,
+        overrides=tuple(settings or ()),
+    )
+
+
+def _quickly(options: BenchOptions) -> BenchOptions:
+    return replace(
+        options,
+        shape=_QUICK_SHAPE,
+        prompt_tokens=_QUICK_PROMPT,
+        max_tokens=_QUICK_REPLY,
+        warmup_s=_QUICK_WARMUP_S,
+        duration_s=_QUICK_DURATION_S,
+        overrides=(*_QUICK_SETTINGS, *options.overrides),
+    )
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    """Positive numbers out of ``1,2.5``; none out of an empty text."""
+    try:
+        numbers = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        numbers = [0.0]
+    if any(number <= 0 for number in numbers):
+        raise InvalidInput(option, f"must be positive numbers separated by commas, got {text}")
+    return numbers
+
+
+def _batch(batch_size: int, length: int, reply_tokens: int) -> BatchShape:
+    if reply_tokens >= length:
+        raise InvalidInput("--reply-tokens", f"must be below --length {length}, got {reply_tokens}")
+    return BatchShape(batch_size=batch_size, length=length, reply_tokens=reply_tokens)
+
+
+def _pace(text: str | None) -> PaceOrder | None:
+    if text is None:
+        return None
+    try:
+        return PaceOrder.parse(text)
+    except ValueError as error:
+        raise InvalidInput("--pace", f"must be NUM_SMS:DUTY, such as 64:0.8, got {text}") from error
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end a bench with status 130; what it had measured is written."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("Stopped; nothing is left running.", err=True)
+        raise typer.Exit(130) from None

@@ -1,0 +1,121 @@
+"""What measurements compute from what they saw: token rates, order of versions, metrics; prompts, configuration."""
+
+import json
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+from rich.console import Console
+from typer.testing import CliRunner
+
+from agent.errors import InvalidInput
+from service.bench.control import PaceOrder, TrainedStep
+from service.bench.coserve import metrics_of, tokens_within
+from service.bench.failure import BenchFailed
+from service.bench.load import Exchange, Target
+from service.bench.node import NodeSettings
+from service.bench.prompt import calibrate
+from service.bench.report import Report, written
+from service.bench.swap import num_backwards
+from service.cli import app
+from service.config_file import parse
+from tests.service.bench.fake_server import FakeServer, serving
+
+
+def step(began_s: float, ended_s: float) -> TrainedStep:
+    return TrainedStep(began_s=began_s, ended_s=ended_s, num_tokens=100, step_s=1.0, loss=0.0, grad_norm=1.0)
+
+
+def reply(sent_s: float, latency_s: float, version: int) -> Exchange:
+    return Exchange(sent_s, sent_s, latency_s, status=200, policy_version=version)
+
+
+def test_a_step_across_the_windows_border_counts_by_its_share() -> None:
+    """Of steps 0-2, 2-4 and 4-6 s the window 1-5 s holds a half, all, and a half: 200 tokens."""
+    assert tokens_within([step(0, 2), step(2, 4), step(4, 6)], 1.0, 5.0) == 200
+    assert tokens_within([step(0, 1)], 2.0, 3.0) == 0
+
+
+def test_a_version_goes_backwards_only_behind_an_answer() -> None:
+    """The second request was sent before version 2 had answered anyone, so 1 is right; the fourth comes after it."""
+    in_order = [reply(0.0, 1.0, 2), reply(0.5, 1.0, 1), reply(1.1, 0.1, 2)]
+    assert num_backwards(in_order) == 0
+    assert num_backwards([*in_order, reply(1.2, 0.1, 1)]) == 1
+
+
+def test_metrics_of_training_are_read_by_name_and_label() -> None:
+    """Others are left out."""
+    text = (
+        "# TYPE coloq_controller_duty gauge\ncoloq_controller_duty 0.5\n"
+        '# TYPE coloq_slo_p99_seconds gauge\ncoloq_slo_p99_seconds{quantity="ttft"} 0.02\n'
+        "# TYPE coloq_engine_ready gauge\ncoloq_engine_ready 1.0\n"
+    )
+    assert metrics_of(text) == {"coloq_controller_duty": 0.5, "coloq_slo_p99_seconds_ttft": 0.02}
+
+
+def test_a_pace_is_sms_and_duty() -> None:
+    """`64:0.8` is 64 multiprocessors for 80 % of the time."""
+    assert PaceOrder.parse("64:0.8") == PaceOrder(num_sms=64, duty=0.8)
+    with pytest.raises(ValueError):
+        PaceOrder.parse("64")
+
+
+def test_the_nodes_configuration_holds_the_longest_prompt_and_the_overrides(tmp_path: Path) -> None:
+    """128 + 32 + 128 + 64 tokens are 352, which 384 holds; numbers, truth values and words are taken as they are."""
+    settings = NodeSettings(
+        tmp_path, 128, 128, True, ("engine.kv_cache_gib=0.5", "engine.enforce_eager=true", "tuning.method=full")
+    )
+    config = parse(settings.text("sha256:" + "a" * 64))
+    assert config.engine.max_model_len == 384
+    assert (config.engine.kv_cache_gib, config.engine.enforce_eager, config.tuning.method) == (0.5, True, "full")
+    assert config.agent.max_tokens == 128
+    assert tomllib.loads(settings.text("sha256:" + "a" * 64))["tenants"][0]["id"] == "bench"
+    with pytest.raises(InvalidInput, match=r"section\.key=VALUE"):
+        NodeSettings(tmp_path, 1, 1, True, ("engine.model",)).text("sha256:" + "a" * 64)
+
+
+async def test_prompts_are_filled_until_the_node_counts_enough() -> None:
+    """A template of 20 tokens and 3 a word: 36 words make 128, and 34 to 38 lie within 5 %."""
+    async with serving(FakeServer(delay_s=0.0, tokens_per_word=3)) as url:
+        recipe = await calibrate(Target("content", url), 128, seed=0)
+        assert 34 <= recipe.num_words <= 38
+        with pytest.raises(BenchFailed, match="templates make 23"):
+            await calibrate(Target("content", url), 10, seed=0)
+
+
+def test_a_report_is_written_also_when_a_measurement_fails(tmp_path: Path) -> None:
+    """Rows so far, the command, versions and the failure are in the file."""
+    report = Report("serve", tmp_path / "out", Console(quiet=True), {"rate": 1}, command="coloq bench serve")
+
+    def measure() -> None:
+        with written(report):
+            report.add("loads", {"load": "1 req/s"})
+            report.chart("latency", Figure())
+            raise BenchFailed("the node ended")
+
+    with pytest.raises(BenchFailed):
+        measure()
+    content = json.loads(report.path.read_text())
+    assert content["loads"] == [{"load": "1 req/s"}]
+    assert content["failure"] == "BenchFailed: the node ended"
+    assert content["command"] == "coloq bench serve"
+    assert content["machine"]["versions"]["torch"]
+    assert datetime.fromisoformat(content["began_at"]).tzinfo == UTC
+    assert (tmp_path / "out" / "serve-latency.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("command", ["serve", "coserve", "swap"])
+def test_every_bench_has_help(command: str) -> None:
+    """`--help` tells what is measured and how."""
+    result = CliRunner().invoke(app, ["bench", command, "--help"])
+    assert result.exit_code == 0
+    assert "--quick" in result.output
+
+
+def test_a_rate_must_be_a_positive_number() -> None:
+    """The option and the rule are named."""
+    result = CliRunner().invoke(app, ["bench", "serve", "--rates", "fast"])
+    assert result.exit_code == 1
+    assert "--rates: must be positive numbers" in result.output
