@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from agent.errors import PublicationFailed, TrainerFailed
 from trainer.batch import TrainingBatch
-from trainer.graphs import Eager, Execution, Graphed
+from trainer.graphs import Eager, Execution, Graphed, Shape
 from trainer.head import token_logprobs
 from trainer.lanes import Lane, Lanes, open_lanes
 from trainer.loss import effective_sample_size, grpo_loss
@@ -70,14 +70,17 @@ class Learner:
 
         Raises:
             TrainerFailed: a target module does not exist.
+            torch.cuda.OutOfMemoryError: the device is too small; nothing is kept.
         """
         self._weights_for(settings, None)
         execution = self._execution(settings, temperature)
         if isinstance(execution, Graphed):
-            for lane in reversed(self._lanes.lanes):
-                for shape in graph_shapes(max_length, reply_tokens, tokens=_microbatch_tokens(settings, self._model)):
-                    execution.capture(blank_microbatch(shape, self._model.device), lane)
-            self.synchronize()
+            shapes = graph_shapes(max_length, reply_tokens, tokens=_microbatch_tokens(settings, self._model))
+            try:
+                self._capture(execution, shapes)
+            except BaseException:
+                self._release()
+                raise
 
     def begin(self, settings: LearnerSettings, parent: dict[str, Tensor] | None) -> None:
         """Start a run with a fresh optimizer: an adapter with ``parent``'s weights or a new one (B = 0), or the model's
@@ -213,16 +216,32 @@ class Learner:
         if self._lanes.whole.stream is not None:
             self._lanes.whole.stream.wait_event(torch.cuda.current_stream().record_event())
 
+    def _capture(self, execution: Graphed, shapes: Sequence[Shape]) -> None:
+        """Every shape on every lane, the largest first: the smaller ones find room in its memory."""
+        inputs = [(lane, blank_microbatch(shape, self._model.device)) for lane in self._lanes.lanes for shape in shapes]
+        for lane, microbatch in inputs:
+            execution.warm_up(microbatch, lane)
+        for lane, microbatch in inputs:
+            execution.capture(microbatch, lane)
+        self.synchronize()
+
+    def _release(self) -> None:
+        """Give all memory for training back."""
+        self._run = None
+        self._executions.clear()
+        if self._weights is not None:
+            self._weights.release()
+            self._weights = None
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _weights_for(self, settings: LearnerSettings, parent: dict[str, Tensor] | None) -> TrainedWeights:
         """Those that are there when they fit, begun anew; otherwise others in their place, without graphs."""
         with self._lanes.whole.active():
             if self._weights is not None and self._weights.fits(settings):
                 self._weights.restart(settings, parent)
                 return self._weights
-            if self._weights is not None:
-                self._executions.clear()
-                self._weights.release()
-                self._weights = None
+            self._release()
             full = settings.method == "full"
             self._weights = (
                 FullWeights(self._model, settings) if full else AdapterWeights(self._model, settings, parent)

@@ -175,6 +175,7 @@ def _graphed(learner: Learner, method: Method, lanes: Lanes) -> Graphed:
     """With a graph of SHAPE on every lane."""
     execution = Graphed(_program(learner, method))
     for lane in lanes.lanes:
+        execution.warm_up(blank_microbatch(SHAPE, learner.model.device), lane)
         execution.capture(blank_microbatch(SHAPE, learner.model.device), lane)
     torch.cuda.synchronize()
     return execution
@@ -243,6 +244,7 @@ def test_a_shape_without_a_graph_is_run_all_the_same(lanes: Lanes) -> None:
         atol=1e-6,
     )
     kept = dict(graphed._graphs)
+    graphed.warm_up(blank_microbatch(SHAPE, CUDA), lanes.whole)
     graphed.capture(blank_microbatch(SHAPE, CUDA), lanes.whole)
     assert graphed.shapes == (SHAPE,)
     assert graphed._graphs == kept
