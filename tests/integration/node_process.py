@@ -71,6 +71,7 @@ key_hashes = ["{key_hash}"]
 [tenants.languages.fr]
 [tenants.languages.pl]
 """
+"""The loose SLO leaves the trainer its turns: with the default one it waits, rightly, for the tests' own requests."""
 
 
 class NodeProcess:

@@ -24,14 +24,10 @@ from tests.tiny_model import save_tiny_llama
 pytestmark = pytest.mark.engine
 
 _FULL = """
-[slo]
-ratio = 50.0
-
 [tuning]
 method = "full"
 steps = 5
 """
-"""The loose SLO leaves the trainer its turns: with the default one it waits, rightly, for this test's own requests."""
 FULL_CONFIG = CONFIG.replace("\n[tuning]\nsteps = 8\n", _FULL).replace("learning_rate = 0.01", "learning_rate = 0.002")
 REWARD_MARGIN = 0.3
 """By how much the held-out share of vowels must rise within the run's 5 steps, seed 0."""
