@@ -90,12 +90,14 @@ class VllmEngine:
         *,
         num_adapters: int,
         adapter_rank: int,
+        target_modules: Sequence[str] = (),
         kv_cache_bytes: int | None = None,
         worker: str = WORKER,
     ) -> "VllmEngine":
         """Start the engine process and wait until it can serve.
 
         Args:
+            target_modules: layers that an adapter may change; without any, every layer that vLLM can adapt.
             kv_cache_bytes: the memory plan's KV cache; None takes ``engine.kv_cache_gib``, or a CPU's default.
 
         Raises:
@@ -107,6 +109,7 @@ class VllmEngine:
             config,
             num_adapters=num_adapters,
             adapter_rank=adapter_rank,
+            target_modules=target_modules,
             worker=worker,
             kv_cache_bytes=kv_cache_bytes,
         )
@@ -259,6 +262,7 @@ def engine_arguments(
     num_adapters: int,
     adapter_rank: int,
     worker: str,
+    target_modules: Sequence[str] = (),
     kv_cache_bytes: int | None = None,
 ) -> AsyncEngineArgs:
     """vLLM's arguments for a node's engine. What differs between platforms is here."""
@@ -279,19 +283,24 @@ def engine_arguments(
         distributed_executor_backend=_IN_PROCESS_EXECUTOR if on_cpu else "uni",
         worker_cls=worker,
         use_tqdm_on_load=False,
-        **_adapter_arguments(num_adapters, adapter_rank),
+        **_adapter_arguments(num_adapters, adapter_rank, target_modules),
         scheduling_policy="priority",
         logprobs_mode="processed_logprobs",
         disable_log_stats=True,  # of vLLM's own loggers; _SilentStats has it measure all the same
     )
 
 
-def _adapter_arguments(num_adapters: int, adapter_rank: int) -> dict[str, Any]:
-    """Without slots vLLM runs its plain layers."""
+def _adapter_arguments(num_adapters: int, adapter_rank: int, target_modules: Sequence[str]) -> dict[str, Any]:
+    """Without slots vLLM runs its plain layers; so do layers that no adapter may change, the head among them."""
     if not num_adapters:
         return {}
-    slots = {"max_loras": num_adapters, "max_cpu_loras": num_adapters}
-    return {"enable_lora": True, "max_lora_rank": adapter_rank, **slots}
+    return {
+        "enable_lora": True,
+        "max_loras": num_adapters,
+        "max_cpu_loras": num_adapters,
+        "max_lora_rank": adapter_rank,
+        "lora_target_modules": list(target_modules) or None,
+    }
 
 
 def _batched_tokens(config: EngineConfig, *, on_cpu: bool) -> int | None:

@@ -171,6 +171,7 @@ def _launcher(config: NodeConfig, model: str, plan: MemoryPlan, worker: str) -> 
         config.engine,
         num_adapters=num_adapter_slots(config.tuning) if config.tuning.method == "adapter" else 0,
         adapter_rank=config.tuning.adapter.rank,
+        target_modules=config.tuning.adapter.target_modules,
         kv_cache_bytes=plan.kv_cache_bytes,
         worker=worker,
     )

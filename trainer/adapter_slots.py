@@ -55,8 +55,10 @@ class EngineSlots:
             if place.shape != tensor.shape:
                 raise TrainerFailed(f"a matrix must be {list(place.shape)}, got {list(tensor.shape)}")
         scale = float(str(config["lora_alpha"])) / float(str(config["r"]))
+        unused = list(self._unused(index, {place.data_ptr() for place, _, _ in pairs}))
         with torch.inference_mode():
-            torch._foreach_zero_(list(self._unused(index, {place.data_ptr() for place, _, _ in pairs})))
+            if unused:
+                torch._foreach_zero_(unused)
             torch._foreach_copy_([place for place, _, _ in pairs], [tensor for _, _, tensor in pairs])
             torch._foreach_mul_([place for place, is_b, _ in pairs if is_b], scale)
         for tensor in tensors.values():

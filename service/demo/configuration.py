@@ -33,6 +33,10 @@ length = 2.0
 repetition = 0.5
 substance = 0.5
 
+# Few cores both serve and train here: held to the default of 1.05, tuning would wait for the demo's own clients.
+[slo]
+ratio = 10.0
+
 [tuning]
 max_tokens = {reply_tokens}
 prompts_per_step = 6

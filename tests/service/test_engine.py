@@ -53,6 +53,16 @@ def test_the_engine_serves_adapters_by_priority_with_processed_logprobs(tmp_path
     assert arguments.enforce_eager is current_platform.is_cpu()
 
 
+def test_only_layers_that_adapters_may_change_get_slots(tmp_path: Path) -> None:
+    """The configured modules are vLLM's; without slots, as with method full, its layers are plain ones."""
+    config = EngineConfig()
+    modules = ("q_proj", "down_proj")
+    some = engine_arguments(str(tmp_path), config, num_adapters=2, adapter_rank=8, worker="w.W", target_modules=modules)
+    none = engine_arguments(str(tmp_path), config, num_adapters=0, adapter_rank=8, worker="w.W", target_modules=modules)
+    assert some.lora_target_modules == ["q_proj", "down_proj"]
+    assert (none.enable_lora, none.lora_target_modules) == (False, None)
+
+
 def test_the_memory_plan_sizes_the_cache(tmp_path: Path) -> None:
     """What was planned goes before the configured size; with neither it is a CPU's half GiB."""
 

@@ -128,6 +128,19 @@ def test_every_matrix_has_its_place(manager: _Manager) -> None:
     _assert_same(adapter, kept)
 
 
+def test_an_adapter_of_every_layer_leaves_nothing_to_zero() -> None:
+    """The engine has slots for the one layer that the adapter has."""
+    every = _Manager({DOWN: _linear(INTERMEDIATE, HIDDEN)})
+    path = "mlp.down_proj"
+    adapter = {
+        _name(path, "lora_A"): torch.ones(RANK, INTERMEDIATE),
+        _name(path, "lora_B"): torch.ones(HIDDEN, RANK),
+    }
+    EngineSlots(every).install(1, adapter, CONFIG)
+    assert every.modules[DOWN].lora_a_stacked[0][0, 0].eq(1).all()
+    assert every.modules[DOWN].lora_b_stacked[0][0, 0].eq(3).all()
+
+
 def test_an_installed_version_is_known_to_the_engine(manager: _Manager) -> None:
     """vLLM's caches name it, so a request for it loads nothing; its slot is the one that was filled."""
     EngineSlots(manager).install(7, _adapter(), CONFIG)
