@@ -9,6 +9,7 @@ one grouped copy. Knows vLLM's adapter manager by the few attributes named below
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,12 +21,25 @@ from trainer.architectures import adapter_slot
 from trainer.lora import module_of
 
 
+@dataclass(frozen=True, slots=True)
+class _Placement:
+    """An adapter's places in one slot."""
+
+    places: list[Tensor]
+    """In the order of the adapter's matrices."""
+    scaled: list[Tensor]
+    """Those of the B."""
+    unused: list[Tensor]
+    """Matrices of the slot that this adapter does not have."""
+
+
 class EngineSlots:
-    """Slots of one engine. Every method runs between two engine steps, on the engine's stream."""
+    """Slots of one engine. All but ``place`` runs between two engine steps, on the engine's stream."""
 
     def __init__(self, manager: Any) -> None:
         """``manager``: vLLM's LoRA model manager (``modules``, ``lora_index_to_id``, the two adapter caches)."""
         self._manager = manager
+        self._placements: dict[tuple[int, tuple[str, ...]], _Placement] = {}
 
     @property
     def installed(self) -> list[int]:
@@ -36,6 +50,14 @@ class EngineSlots:
     def size_bytes(self) -> int:
         """Memory of all slots together."""
         return sum(tensor.nbytes for module in self._manager.modules.values() for tensor in _stacks(module))
+
+    def place(self, tensors: Mapping[str, Tensor]) -> None:
+        """Find the places of such an adapter in every slot, so that installing it takes no time for that.
+
+        May be called from another thread. Raises TrainerFailed when a matrix has no place or another shape there.
+        """
+        for index in range(len(self._manager.lora_index_to_id)):
+            self._placement(index, tensors)
 
     def install(self, version: int, tensors: Mapping[str, Tensor], config: Mapping[str, object]) -> None:
         """Fill a free slot.
@@ -50,18 +72,14 @@ class EngineSlots:
         if version in self.installed:
             raise TrainerFailed(f"version {version} is installed already, and an installed policy is immutable")
         index = self._free_index()
-        pairs = [(*self._place(name, index), tensor) for name, tensor in tensors.items()]
-        for place, _, tensor in pairs:
-            if place.shape != tensor.shape:
-                raise TrainerFailed(f"a matrix must be {list(place.shape)}, got {list(tensor.shape)}")
+        placement = self._placement(index, tensors)
         scale = float(str(config["lora_alpha"])) / float(str(config["r"]))
-        unused = list(self._unused(index, {place.data_ptr() for place, _, _ in pairs}))
         with torch.inference_mode():
-            if unused:
-                torch._foreach_zero_(unused)
-            torch._foreach_copy_([place for place, _, _ in pairs], [tensor for _, _, tensor in pairs])
-            torch._foreach_mul_([place for place, is_b, _ in pairs if is_b], scale)
-        for tensor in tensors.values():
+            if placement.unused:
+                torch._foreach_zero_(placement.unused)
+            torch._foreach_copy_(placement.places, list(tensors.values()))
+            torch._foreach_mul_(placement.scaled, scale)
+        for tensor in {tensor.untyped_storage().data_ptr(): tensor for tensor in tensors.values()}.values():
             if tensor.is_cuda:  # the learner may drop it while the engine's stream still reads
                 tensor.record_stream(torch.cuda.current_stream())
         self._register(version, index)
@@ -75,6 +93,24 @@ class EngineSlots:
         if None not in slots:
             raise TrainerFailed(f"all {len(slots)} adapter slots are taken")
         return int(slots.index(None))
+
+    def _placement(self, index: int, tensors: Mapping[str, Tensor]) -> "_Placement":
+        key = index, tuple(tensors)
+        if key not in self._placements:
+            self._placements[key] = self._find(index, tensors)
+        return self._placements[key]
+
+    def _find(self, index: int, tensors: Mapping[str, Tensor]) -> "_Placement":
+        places: list[Tensor] = []
+        scaled: list[Tensor] = []
+        for name, tensor in tensors.items():
+            place, is_b = self._place(name, index)
+            if place.shape != tensor.shape:
+                raise TrainerFailed(f"a matrix must be {list(place.shape)}, got {list(tensor.shape)}")
+            places.append(place)
+            if is_b:
+                scaled.append(place)
+        return _Placement(places, scaled, list(self._unused(index, {place.data_ptr() for place in places})))
 
     def _place(self, name: str, index: int) -> tuple[Tensor, bool]:
         """A matrix's place in a slot, and whether it is a B."""

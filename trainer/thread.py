@@ -8,7 +8,7 @@ import gc
 import itertools
 import queue
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -25,9 +25,15 @@ from trainer.ports import Method, PolicyMetadata, StepResult
 class LearnerThread:
     """Runs commands on the learner; keeps the weights of versions until they are forgotten."""
 
-    def __init__(self, learner: Learner) -> None:
-        """An answer is given only when what the command put on the device is done."""
+    def __init__(
+        self, learner: Learner, *, on_keep: Callable[[Mapping[str, Tensor]], None] = lambda tensors: None
+    ) -> None:
+        """An answer is given only when what the command put on the device is done.
+
+        ``on_keep`` is told of every adapter that is kept, in this thread.
+        """
         self._learner = learner
+        self._on_keep = on_keep
         self._tickets = itertools.count(1)
         self._commands: queue.SimpleQueue[tuple[int, messages.Command]] = queue.SimpleQueue()
         self._answers: dict[int, messages.Answer] = {}
@@ -181,3 +187,4 @@ class LearnerThread:
         device, dtype = self._learner.model.device, self._learner.model.dtype
         self.configs[version] = config
         self.kept[version] = {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
+        self._on_keep(self.kept[version])

@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -210,7 +210,11 @@ class ColoqWorker(Worker):
         self._unfused = fuse_kernels(model)
         name = self.vllm_config.model_config.model
         learner = Learner(model, base_model=name, lanes=self._lanes, pacer=self._pacer)
-        self._learner_thread = LearnerThread(learner)
+        self._learner_thread = LearnerThread(learner, on_keep=self._place_adapter)
+
+    def _place_adapter(self, tensors: Mapping[str, Tensor]) -> None:
+        """In the learner's thread: what installing would otherwise look up between two engine steps."""
+        self._engine_slots().place(tensors)
 
     def _learner(self) -> LearnerThread:
         if self._learner_thread is None:
