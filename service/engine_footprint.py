@@ -32,8 +32,8 @@ GRAPH_KINDS = 2
 """Each size is captured piecewise and whole; with adapter slots, again for a batch that uses some."""
 _LARGEST_GRAPH_TOKENS = 512
 
-_EMBEDDINGS_TAKE_ADAPTERS = ("LlamaForCausalLM", "Qwen3ForCausalLM")
-"""Architectures in which vLLM makes adapter slots for the embedding and the head too."""
+_FUSED_LAYERS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers that are one in vLLM: slots for one of them are slots for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,8 @@ class EngineFootprint:
     num_adapters: int
     """Slots; 0 where the weights themselves are tuned."""
     adapter_rank: int
+    target_modules: tuple[str, ...]
+    """Layers that adapters may change."""
     on_gpu: bool
 
     @property
@@ -97,15 +99,14 @@ class EngineFootprint:
             yield self._graphs()
 
     def _adapter_slots(self) -> MemoryLine:
-        """lora_a_stacked and lora_b_stacked of every linear layer, targeted or not."""
-        shape, rank = self.shape, self.adapter_rank
-        each = shape.adapter_parameters(rank)
-        if shape.architecture in _EMBEDDINGS_TAKE_ADAPTERS:
-            each += rank * (2 * shape.hidden_size + shape.vocab_size + self._padded_vocabulary())
+        """lora_a_stacked and lora_b_stacked of every layer that adapters may change."""
+        targets = set(self.target_modules)
+        wrapped = targets.union(*(layers for layers in _FUSED_LAYERS if targets.intersection(layers)))
+        each = self.shape.adapter_parameters(self.adapter_rank, tuple(sorted(wrapped)))
         return MemoryLine(
             "adapter_slots",
             self.num_adapters * each * self.item_bytes,
-            f"{self.num_adapters} slots × {each:,} weights × {self.item_bytes} B, rank {rank}",
+            f"{self.num_adapters} slots × {each:,} weights × {self.item_bytes} B, rank {self.adapter_rank}",
             part="engine",
         )
 

@@ -115,6 +115,7 @@ def plan_memory(config: NodeConfig, shape: ModelShape, gpu: Gpu | None, *, rewar
         config.engine,
         num_adapters=num_adapter_slots(config.tuning) if config.tuning.method == "adapter" else 0,
         adapter_rank=config.tuning.adapter.rank,
+        target_modules=config.tuning.adapter.target_modules,
         on_gpu=gpu is not None,
     )
     limit = int(config.cuda.memory_fraction * gpu.total_bytes) if gpu is not None else None

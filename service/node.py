@@ -35,7 +35,7 @@ from service.http.keys import NodeKeys
 from service.http.ports import Health
 from service.journal import RedisJournal
 from service.ledger import Ledger
-from service.memory_plan import MemoryPlan
+from service.memory_plan import MemoryPlan, compare
 from service.metering import MeteredContent, NodeMetrics, count_run, watch_journal
 from service.pacing import LiveRequests, Pacing, ScoringGate
 from service.secrets import AdminKey, Secrets, admin_key
@@ -133,7 +133,7 @@ async def open_node(
         stack.push_async_callback(engine.stop)
         parts = _Parts(config, model, data_dir, contract, panel, store, engine, metrics, gate)
         node = await parts.assemble(admin)
-        await engine.start(partial(_ready_for_traffic, node, EngineTrainer(engine)))
+        await engine.start(partial(_ready_for_traffic, node, EngineTrainer(engine), plan))
         stack.push_async_callback(node.content.agent.drain)
         stack.push_async_callback(node.tuning.close)
         stack.push_async_callback(_cancelled, asyncio.create_task(watch_journal(node.journal, metrics)))
@@ -144,17 +144,17 @@ async def open_node(
         yield node
 
 
-async def _ready_for_traffic(node: Node, trainer: EngineTrainer) -> None:
+async def _ready_for_traffic(node: Node, trainer: EngineTrainer, plan: MemoryPlan) -> None:
     """What a fresh engine needs before the first request: room and graphs for training, and the active policy.
 
-    A model that cannot be trained is served all the same.
+    A model that cannot be trained is served all the same. The plan is logged beside what the device holds then.
     """
-    plan = RunPlan.of(RunRequest(), node.config.tuning, ())
+    run = RunPlan.of(RunRequest(), node.config.tuning, ())
     try:
         await trainer.prepare(
-            plan.learner,
+            run.learner,
             max_length=node.config.engine.max_model_len,
-            reply_tokens=plan.max_tokens,
+            reply_tokens=run.max_tokens,
             temperature=node.config.tuning.temperature,
         )
     except EngineDead:
@@ -162,6 +162,14 @@ async def _ready_for_traffic(node: Node, trainer: EngineTrainer) -> None:
     except TrainerFailed as error:
         log.error("training_not_prepared", reason=str(error))
     await node.policies.restore()
+    for row in compare(plan, await node.engine.call("coloq_memory")):
+        log.info(
+            "memory_measured",
+            part=row.name,
+            planned_mib=row.predicted_bytes >> 20,
+            measured_mib=row.measured_bytes >> 20,
+            error=None if row.relative_error is None else round(row.relative_error, 3),
+        )
 
 
 def _launcher(config: NodeConfig, model: str, plan: MemoryPlan, worker: str) -> Callable[[], Awaitable[VllmEngine]]:

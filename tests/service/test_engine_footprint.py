@@ -5,19 +5,29 @@ import pytest
 from service.config import EngineConfig
 from service.engine_footprint import SAMPLER_BYTES_PER_LOGIT, EngineFootprint, captured_sizes
 from service.model_shape import find_shape
+from trainer.config import TuningConfig
 from trainer.footprint import MemoryLine
 
 SHAPE = find_shape("qwen2.5-1.5b")
 
 
+ALL_LAYERS = TuningConfig().adapter.target_modules
+
+
 def engine(
-    shape_name: str = "qwen2.5-1.5b", *, on_gpu: bool = True, slots: int = 7, **config: object
+    shape_name: str = "qwen2.5-1.5b",
+    *,
+    on_gpu: bool = True,
+    slots: int = 7,
+    targets: tuple[str, ...] = ALL_LAYERS,
+    **config: object,
 ) -> EngineFootprint:
     return EngineFootprint(
         find_shape(shape_name),
         EngineConfig.model_validate(config),
         num_adapters=slots,
         adapter_rank=16,
+        target_modules=targets,
         on_gpu=on_gpu,
     )
 
@@ -42,7 +52,7 @@ def test_the_vocabulary_is_padded_to_a_multiple_of_64() -> None:
         "llama", hidden_size=128, num_hidden_layers=1, num_attention_heads=4, vocab_size=1000, tie_word_embeddings=False
     )
     shape = shape_of(config)
-    footprint = EngineFootprint(shape, EngineConfig(), num_adapters=0, adapter_rank=8, on_gpu=True)
+    footprint = EngineFootprint(shape, EngineConfig(), num_adapters=0, adapter_rank=8, target_modules=(), on_gpu=True)
     assert footprint.weights().size_bytes == 2 * (shape.num_parameters + 2 * 24 * 128)
 
 
@@ -68,18 +78,15 @@ def test_a_sequence_takes_whole_blocks_and_one_block_stays_empty() -> None:
     assert footprint.kv_cache_tokens(size + 5) == 190 * 16
 
 
-def test_adapter_slots_are_made_for_every_linear_layer() -> None:
-    """Seven slots of 18,464,768 weights of 2 B, whatever layers the adapter targets."""
+def test_adapter_slots_are_made_for_the_layers_that_adapters_may_change() -> None:
+    """Seven slots of 18,464,768 weights of 2 B for all seven linear layers."""
     assert line(engine(), "adapter_slots").size_bytes == 7 * 18_464_768 * 2
 
 
-def test_llamas_embedding_and_head_have_slots_too() -> None:
-    """vLLM adapts them in Llama: A and B of the embedding, 49152 x 16 and 576 x 16, and as much for the head."""
-    shape = find_shape("smollm2-135m-instruct")
-    layers = shape.adapter_parameters(16)
-    assert line(engine("smollm2-135m-instruct"), "adapter_slots").size_bytes == 7 * 2 * (
-        layers + 2 * 16 * (49152 + 576)
-    )
+def test_layers_that_are_one_in_the_engine_have_slots_together() -> None:
+    """q_proj alone takes k and v along: 28 layers x 16 x ((1536 + 1536) + 2 (1536 + 256)) weights, seven times."""
+    each = 28 * 16 * ((1536 + 1536) + 2 * (1536 + 256))
+    assert line(engine(targets=("q_proj",)), "adapter_slots").size_bytes == 7 * each * 2
 
 
 def test_the_largest_engine_step_bounds_activations() -> None:

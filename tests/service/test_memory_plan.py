@@ -138,7 +138,8 @@ def test_a_cpu_is_listed_and_not_bounded() -> None:
 def test_the_plan_asks_for_what_the_engine_is_launched_with() -> None:
     """keep_adapters, the active policy, a candidate and its successor have a slot."""
     config = node(tuning=TuningConfig(keep_adapters=2))
-    slots = EngineFootprint(SHAPE, config.engine, num_adapters=5, adapter_rank=16, on_gpu=True)
+    modules = config.tuning.adapter.target_modules
+    slots = EngineFootprint(SHAPE, config.engine, num_adapters=5, adapter_rank=16, target_modules=modules, on_gpu=True)
     assert plan(config).size_of("adapter_slots") == next(slots.lines()).size_bytes
 
 
