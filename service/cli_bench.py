@@ -127,7 +127,7 @@ def coserve_command(
     """Load a node without training, with training, and without again; training alone first, for comparison.
 
     Training works on synthetic batches without end, so it depends on nothing that the journal holds. Its micro-batches
-    and method are the node's: `--set tuning.microbatch_size=16`, `--set tuning.method=full`.
+    and method are the node's: `--set tuning.microbatch_tokens=8192`, `--set tuning.method=full`.
     """
     from service.bench.coserve import bench_coserve
 

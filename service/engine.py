@@ -313,8 +313,8 @@ def _batched_tokens(config: EngineConfig, *, on_cpu: bool) -> int | None:
 def sampling_params(sampling: Sampling) -> SamplingParams:
     """vLLM's sampling parameters; the sampled token's logprob is always asked for.
 
-    Text is wanted once, at the end: vLLM would detokenise every step of every request, and the logprobs' tokens too,
-    which took half of the front process's time (60 against 33 microseconds a token). Stop strings need it, though.
+    Text is wanted once, at the end: vLLM would detokenise every step of every request in the front process, and the
+    logprobs' tokens too. Stop strings need it, though.
     """
     return SamplingParams(
         max_tokens=sampling.max_tokens,

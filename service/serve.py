@@ -189,7 +189,7 @@ async def _serve(
         server = Server(_uvicorn_config(node, config))
         listening = asyncio.create_task(server.listen(sockets))
         gc.collect()
-        gc.freeze()  # a full collection walks over a million objects that stay: a pause that requests would feel
+        gc.freeze()  # what is there by now stays, and a full collection need not walk over it while requests wait
         try:
             if node.admin.plain is not None:
                 announce(f"Admin key, shown this once (keep it in COLOQ_ADMIN_KEY):\n\n  {node.admin.plain}\n")

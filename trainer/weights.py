@@ -51,7 +51,7 @@ class TrainedWeights(Protocol):
 
 
 class AdapterWeights:
-    """A LoRA adapter: 18 million weights of a 1.5B model at rank 16, in one flat tensor."""
+    """A LoRA adapter, in one flat tensor."""
 
     def __init__(self, model: PreTrainedModel, settings: LearnerSettings, parent: Mapping[str, Tensor] | None) -> None:
         """Raises TrainerFailed: a target module does not exist, or ``parent`` is of another shape."""
@@ -109,7 +109,7 @@ class AdapterWeights:
 
 
 class FullWeights:
-    """The model's own weights, which are the engine's: 1.5 billion of a 1.5B model.
+    """The model's own weights, which are the engine's.
 
     After a step the masters are ahead of the weights that the engine serves. ``publish`` makes them equal, and must run
     between two engine steps; the next step's forward pass needs it too.
