@@ -73,6 +73,7 @@ class Node:
     journal: RedisJournal
     content: MeteredContent
     tuning: TuningRuns
+    pacing: Pacing
     policies: Publisher
     metrics: NodeMetrics
     keys: NodeKeys
@@ -131,16 +132,13 @@ async def open_node(
             on_live=live.add,
         )
         stack.push_async_callback(engine.stop)
-        parts = _Parts(config, model, data_dir, contract, panel, store, engine, metrics, gate)
+        parts = _Parts(config, model, data_dir, contract, panel, store, engine, metrics, live, gate)
         node = await parts.assemble(admin)
         await engine.start(partial(_ready_for_traffic, node, EngineTrainer(engine), plan))
         stack.push_async_callback(node.content.agent.drain)
         stack.push_async_callback(node.tuning.close)
         stack.push_async_callback(_cancelled, asyncio.create_task(watch_journal(node.journal, metrics)))
-        pacing = Pacing(
-            engine, Controller(config.slo), live, gate, metrics, is_tuning=lambda: node.tuning.summary == "running"
-        )
-        stack.push_async_callback(_cancelled, asyncio.create_task(pacing.run(), name="pacing"))
+        stack.push_async_callback(_cancelled, asyncio.create_task(node.pacing.run(), name="pacing"))
         yield node
 
 
@@ -197,6 +195,7 @@ class _Parts:
     store: Store
     engine: SupervisedEngine
     metrics: Metrics
+    live: LiveRequests
     gate: ScoringGate
 
     async def assemble(self, admin: AdminKey) -> Node:
@@ -223,15 +222,25 @@ class _Parts:
             TenantLanguages(config.tenants),
             partial(_journal_failed, metrics),
         )
+        tuning = TuningRuns(
+            loop, ledger, config.tuning, tenants.languages, metrics.observe_step, partial(count_run, metrics)
+        )
+        pacing = Pacing(
+            self.engine,
+            Controller(config.slo),
+            self.live,
+            self.gate,
+            metrics,
+            is_tuning=lambda: tuning.summary == "running",
+        )
         return Node(
             config=config,
             store=self.store,
             engine=self.engine,
             journal=journal,
             content=MeteredContent(agent, metrics),
-            tuning=TuningRuns(
-                loop, ledger, config.tuning, tenants.languages, metrics.observe_step, partial(count_run, metrics)
-            ),
+            tuning=tuning,
+            pacing=pacing,
             policies=publisher,
             metrics=NodeMetrics(metrics, self.engine),
             keys=NodeKeys(tenants, admin),

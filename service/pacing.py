@@ -112,10 +112,19 @@ class Pacing:
         """``is_tuning`` tells whether a run is active; ``clock`` must be the one of the live requests' times."""
         self._engine, self._controller = engine, controller
         self._live, self._gate, self._metrics = live, gate, metrics
-        self._is_tuning, self._clock = is_tuning, clock
+        self._sources, self._clock = [is_tuning], clock
+        self.aside = False
+        """True leaves engine, slots and gate alone: somebody else paces."""
         self._activity = _RecentPulses()
         self._trouble: str | None = None
         self._logged_s = float("-inf")
+
+    def watch(self, is_training: Callable[[], bool]) -> None:
+        """Hear of training that is not a tuning run, too."""
+        self._sources.append(is_training)
+
+    def _is_tuning(self) -> bool:
+        return any(source() for source in self._sources)
 
     async def run(self) -> None:
         """Tick until cancelled. Whatever a tick raises is logged, and the next one comes: serving outlives it."""
@@ -137,7 +146,7 @@ class Pacing:
     async def tick(self) -> bool:
         """Observe, decide and carry the decision out; False when there was nothing to pace or nobody to ask."""
         finished = self._live.take()
-        if self._engine.state != "ready":
+        if self.aside or self._engine.state != "ready":
             return False
         tuning, slots = self._is_tuning(), self._engine.slots
         if not (tuning or slots.num_live or finished):

@@ -243,6 +243,19 @@ class Server(uvicorn.Server):
 
 
 @asynccontextmanager
+async def listening(app: Any) -> AsyncIterator[str]:
+    """Serve an ASGI application on a free port of 127.0.0.1 for the length of the block; yields its URL."""
+    server = Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve([listener]))
+        try:
+            yield _url(listener)
+        finally:
+            server.should_exit = True
+            await serving
+
+
+@asynccontextmanager
 async def _bound(server: ServerConfig) -> AsyncIterator[list[socket.socket]]:
     """Sockets bound to every address of ``server.host``, not yet listening.
 

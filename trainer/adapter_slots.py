@@ -4,7 +4,8 @@
     …k_proj.lora_A  [r, in]   ──────────────────►   qkv_proj.lora_a_stacked[1][slot, 0]     [r, in]
     …k_proj.lora_B  [out, r]  ──── x alpha / r ──►  qkv_proj.lora_b_stacked[1][slot, 0]     [out, r]
 
-vLLM's own way sets and copies module by module. Here all matrices travel in one grouped copy. Knows vLLM's adapter manager by the few attributes named below, which are the same in 0.26 to 0.33.
+vLLM's own way sets and copies module by module. Here all matrices travel in one grouped copy. Knows vLLM's adapter
+manager by the few attributes named below, which are the same in 0.26 to 0.33.
 """
 
 from collections.abc import Iterator, Mapping

@@ -55,8 +55,8 @@ ACTIVATION_POOLS = NUM_PARTITIONS + 1
 """Times that a micro-batch's tensors stay reserved on a GPU: once for each lane. Graphs of every shape use their lane's
 memory in turn, but torch's allocator never hands a block of one stream to another."""
 GRAPH_POOL_OVERHEAD = 1.15
-"""Memory that a graph's pool reserves over what its tensors need at one time. Calibrated on one H100 (1.5B shape, rank 16, 4,096
-positions, 3 lanes) by `coloq_memory` of the worker; `memory_measured` in a node's log says how well it holds elsewhere."""
+"""Memory that a graph's pool reserves over what its tensors need at one time. Calibrated on one H100 (1.5B shape, rank
+16, 4,096 positions, 3 lanes); `memory_measured` in a node's log says how well it holds elsewhere."""
 TRANSFER_PIECE = 2**21
 """Elements of a piece that travels between the GPU and the CPU's optimizer (trainer.cpu_adam)."""
 TRANSFER_BUFFERS = 4

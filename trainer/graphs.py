@@ -1,10 +1,10 @@
 """How a micro-batch is executed: kernel by kernel, or as one CUDA graph for each shape and lane.
 
 A graph is one launch instead of thousands, so the learner's thread leaves Python's lock to the engine. Graphs are
-captured before the engine takes requests: a capture launches every kernel from Python, and memory that it takes must not
-be looked for beside traffic. A shape without a graph is executed kernel by kernel. All graphs share one memory pool, since
-they run one after another and leave nothing in it. What they read and write outside of it (weights, gradient sums,
-tallies) must stay at its address as long as the graphs live.
+captured before the engine takes requests: a capture launches every kernel from Python, and what it needs of memory must
+not be looked for beside traffic. A shape without a graph is executed kernel by kernel. All graphs share one memory
+pool, since they run one after another and leave nothing in it. What they read and write outside of it (weights,
+gradient sums, tallies) must stay at its address as long as the graphs live.
 """
 
 from collections.abc import Callable

@@ -43,7 +43,7 @@ class LoraLinear(nn.Module):
 
 
 class _LoraProduct(torch.autograd.Function):
-    """Adds each low-rank product inside the multiplication that makes it: autograd would copy and add [T, out] apart."""
+    """Adds low-rank products inside the multiplication that makes them; autograd would copy and add [T, out] apart."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:

@@ -6,19 +6,16 @@ Everything that answers tenants is `coloq serve`'s. The control routes drive the
 work depends on what the journal happens to hold. They take the node's admin key.
 """
 
-import asyncio
 import json
 import multiprocessing
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
 
 from service.bench.control import (
@@ -37,7 +34,7 @@ from service.bench.training import BenchLearner, ContinuousTraining
 from service.bench.versions import AdapterVersions, FullVersions, Versions
 from service.config import NodeConfig
 from service.secrets import Secrets
-from service.serve import Server, serve
+from service.serve import listening, serve
 from trainer.adapters import AdapterSlots
 from trainer.live import LiveWeights
 from trainer.plan import RunPlan
@@ -62,10 +59,10 @@ async def _open_hosted(config: NodeConfig, model: str, secrets: Secrets, plan: "
 
     async with open_node(config, model, secrets, plan) as node:
         controls = Controls.of(node, vocab_size(Path(model)))
-        async with _listening(control_app(controls)) as url:
+        async with listening(control_app(controls)) as url:
             typer.echo(f"{CONTROL}{url}")
             try:
-                yield replace(node, content=controls.pacing.content)
+                yield node
             finally:
                 await controls.close()
 
@@ -92,7 +89,6 @@ class Controls:
         learner = _learner(node, num_tokens)
         training = ContinuousTraining(learner)
         pacing = BenchPacing(node, lambda: training.view.running)
-        pacing.control()
         return cls(
             is_admin=node.keys.is_admin,
             training=training,
@@ -166,16 +162,3 @@ def control_app(controls: Controls) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(router)
     return app
-
-
-@asynccontextmanager
-async def _listening(app: FastAPI) -> AsyncIterator[str]:
-    """Serve an app on a free port of 127.0.0.1; yields its URL."""
-    server = Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        serving = asyncio.create_task(server.serve([listener]))
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await serving

@@ -1,82 +1,32 @@
-"""The hosted node's pacing: its controller also knows of the bench's training, and can be put aside for a fixed pace.
-
-node's own pacing   sees tuning runs only ─► ended
-in its place        the same loop and controller, told of the bench's training too
-or                  one pace, sent again and again; pulses go to the bench
-"""
+"""The hosted node's pacing: its controller also hears of the bench's training, and can stand aside for a fixed pace."""
 
 import asyncio
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from agent.brief import Brief
-from agent.completion import Sampling
-from agent.episode import Reply
-from service.controller import Controller
-from service.metering import MeteredContent
-from service.pacing import LiveRequests, Pacing, ScoringGate
-from service.slo import LiveRequest
 from trainer.pace import Pace, Pulse
 
 if TYPE_CHECKING:
     from service.node import Node
 
-_NODES_OWN_TASK = "pacing"
 _PACE_EVERY_S = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class ObservedContent(MeteredContent):
-    """The node's content port, which also shows finished requests to the pacing."""
-
-    live: LiveRequests
-
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
-        """See ContentPort."""
-        started_s = time.monotonic()
-        reply = await MeteredContent.write(self, brief, sampling, request_id=request_id)
-        if reply.timing is not None:
-            self.live.add(LiveRequest(started_s, time.monotonic(), reply.timing))
-        return reply
-
-
 class BenchPacing:
-    """Speaks with the engine's pacer, in the node's place. One task at a time does."""
+    """Speaks with the engine's pacer in the controller's place, from the first ``hold`` or ``pulse`` on."""
 
     def __init__(self, node: "Node", is_training: Callable[[], bool]) -> None:
         self._node = node
-        self._is_training = is_training
-        self._live = LiveRequests(node.metrics.metrics)
         self._sizes: tuple[int, ...] | None = None
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def content(self) -> ObservedContent:
-        """What must answer requests, so that the controller hears of them."""
-        return ObservedContent(self._node.content.agent, self._node.content.metrics, self._live)
-
-    def control(self) -> None:
-        """End the node's own pacing, and run its controller here."""
-        for task in asyncio.all_tasks():
-            if task.get_name() == _NODES_OWN_TASK:
-                task.cancel()
-        pacing = Pacing(
-            self._node.engine,
-            Controller(self._node.config.slo),
-            self._live,
-            ScoringGate(),
-            self._node.metrics.metrics,
-            is_tuning=lambda: self._is_training() or self._node.tuning.summary == "running",
-        )
-        self._task = asyncio.create_task(pacing.run(), name="bench-pacing")
+        node.pacing.watch(is_training)
 
     def hold(self, pace: Pace) -> None:
         """Send ``pace`` from now on, and again and again, so that a restarted engine gets it too."""
         self.release()
+        self._node.pacing.aside = True
         self._task = asyncio.create_task(self._send_on(pace), name="bench-pace")
 
     def release(self) -> None:
@@ -86,11 +36,12 @@ class BenchPacing:
             self._task = None
 
     async def pulse(self) -> Pulse:
-        """What the engine measured since the last call; ends whoever else would take that.
+        """What the engine measured since the last call; nobody else takes that from now on.
 
         Under load the trainer may use half of the GPU, all of the time.
         """
         self.release()
+        self._node.pacing.aside = True
         if self._sizes is None:
             # A pace must name one of the sizes, which only a pulse tells; at a duty of 0 the number is not used.
             self._sizes = (await self._exchange(Pace(num_sms=0, duty=0.0))).partition_sizes

@@ -2,15 +2,8 @@
 
 import asyncio
 import json
-import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
-
-import uvicorn
-
-from service.serve import Server
 
 
 class FakeServer:
@@ -60,19 +53,6 @@ class FakeServer:
             await send(_event({"choices": [{"text": "a", "finish_reason": reason}], "usage": None}))
         await send(_event({"choices": [], "usage": self._reply(body)["usage"]}))
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n"})
-
-
-@asynccontextmanager
-async def serving(app: FakeServer) -> AsyncIterator[str]:
-    """The app on a free port of the loopback interface; yields its URL."""
-    server = Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        running = asyncio.create_task(server.serve([listener]))
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await running
 
 
 async def _read(receive: Any) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import pytest
 from service.bench.client import client_of, connections_to, instructions
 from service.bench.generator import arrival_times, generate
 from service.bench.load import Closed, LoadPlan, LoadResult, Poisson, PromptRecipe, Target, run_load
-from tests.service.bench.fake_server import FakeServer, serving
+from service.serve import listening
+from tests.service.bench.fake_server import FakeServer
 
 RECIPE = PromptRecipe(("one", "two", "three"), 8, 0)
 
@@ -53,7 +54,7 @@ def test_instructions_differ_by_number_and_repeat_by_seed() -> None:
 async def test_an_open_loop_sends_when_due_however_slow_the_server() -> None:
     """With replies of 0.5 s at 40 a second, about 20 are in flight; every due request of the window is recorded."""
     app = FakeServer(delay_s=0.5)
-    async with serving(app) as url:
+    async with listening(app) as url:
         result = await carried_out(plan(Target("content", url), Poisson(40.0)))
     due = [time_s for time_s in arrival_times(40.0, 1.2, seed=0) if time_s >= 0.2]
     assert len(result.exchanges) == len(due)
@@ -66,7 +67,7 @@ async def test_an_open_loop_sends_when_due_however_slow_the_server() -> None:
 async def test_a_closed_loop_keeps_its_clients_busy() -> None:
     """Three clients and replies of 0.1 s: never more than three in flight, about 30 replies in a second."""
     app = FakeServer(delay_s=0.1)
-    async with serving(app) as url:
+    async with listening(app) as url:
         result = await carried_out(plan(Target("content", url), Closed(3)))
     assert app.most_in_flight == 3
     assert 15 <= result.done_in_window <= 30
@@ -76,7 +77,7 @@ async def test_a_closed_loop_keeps_its_clients_busy() -> None:
 async def test_requests_of_the_warm_up_are_sent_but_not_recorded() -> None:
     """Nothing that was due before the window is in the result."""
     app = FakeServer()
-    async with serving(app) as url:
+    async with listening(app) as url:
         result = await carried_out(plan(Target("content", url), Closed(1)))
     assert len(app.bodies) > len(result.exchanges)
     assert all(item.scheduled_s >= result.began_s for item in result.exchanges)
@@ -84,7 +85,7 @@ async def test_requests_of_the_warm_up_are_sent_but_not_recorded() -> None:
 
 async def test_a_node_tells_its_own_times() -> None:
     """First token, inter-token time, version and token counts come out of the reply: 20 and 8 words are 28 tokens."""
-    async with serving(FakeServer()) as url:
+    async with listening(FakeServer()) as url:
         result = await carried_out(plan(Target("content", url, key="secret"), Closed(1)))
     first = result.exchanges[0]
     assert (first.prompt_tokens, first.completion_tokens, first.finish_reason) == (28, 4, "length")
@@ -93,7 +94,7 @@ async def test_a_node_tells_its_own_times() -> None:
 
 async def test_a_stream_is_timed_at_the_client() -> None:
     """Four tokens 30 ms apart: the first after 30 ms or more, and the first and three gaps take 120 ms or more."""
-    async with serving(FakeServer(delay_s=0.03)) as url:
+    async with listening(FakeServer(delay_s=0.03)) as url:
         result = await carried_out(plan(Target("completions", url, model="m", stream=True), Closed(1)))
     first = result.exchanges[0]
     assert (first.status, first.completion_tokens, first.prompt_tokens) == (200, 4, 28)
@@ -106,7 +107,7 @@ async def test_a_stream_is_timed_at_the_client() -> None:
 
 async def test_a_failed_request_is_recorded_with_its_reason() -> None:
     """Every second answer is 503; half of the exchanges fail, and nothing is raised."""
-    async with serving(FakeServer(fail_every=2)) as url:
+    async with listening(FakeServer(fail_every=2)) as url:
         result = await carried_out(plan(Target("content", url), Closed(1)))
     failed = [item for item in result.exchanges if item.error is not None]
     assert {item.error for item in failed} == {"status 503"}
@@ -124,7 +125,7 @@ async def test_a_server_that_is_not_there_is_a_failure_too() -> None:
 async def test_a_stop_file_ends_the_window(tmp_path: Path) -> None:
     """A load of an hour ends at once, and its rates are of the time that it had."""
     (tmp_path / "stop").touch()
-    async with serving(FakeServer()) as url:
+    async with listening(FakeServer()) as url:
         load = plan(
             Target("content", url), Closed(1), duration_s=3600.0, warmup_s=0.0, stop_file=str(tmp_path / "stop")
         )
@@ -135,7 +136,7 @@ async def test_a_stop_file_ends_the_window(tmp_path: Path) -> None:
 
 async def test_a_load_runs_in_a_process_of_its_own() -> None:
     """The plan goes there and the result comes back whole."""
-    async with serving(FakeServer()) as url:
+    async with listening(FakeServer()) as url:
         result = await run_load(plan(Target("content", url), Closed(2), duration_s=0.5))
     assert len(result.exchanges) > 2
     assert all(item.error is None for item in result.exchanges)

@@ -21,7 +21,8 @@ from service.bench.report import Report, written
 from service.bench.swap import num_backwards
 from service.cli import app
 from service.config_file import parse
-from tests.service.bench.fake_server import FakeServer, serving
+from service.serve import listening
+from tests.service.bench.fake_server import FakeServer
 
 
 def step(began_s: float, ended_s: float) -> TrainedStep:
@@ -78,7 +79,7 @@ def test_the_nodes_configuration_holds_the_longest_prompt_and_the_overrides(tmp_
 
 async def test_prompts_are_filled_until_the_node_counts_enough() -> None:
     """A template of 20 tokens and 3 a word: 36 words make 128, and 34 to 38 lie within 5 %."""
-    async with serving(FakeServer(delay_s=0.0, tokens_per_word=3)) as url:
+    async with listening(FakeServer(delay_s=0.0, tokens_per_word=3)) as url:
         recipe = await calibrate(Target("content", url), 128, seed=0)
         assert 34 <= recipe.num_words <= 38
         with pytest.raises(BenchFailed, match="templates make 23"):
