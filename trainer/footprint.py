@@ -51,12 +51,9 @@ CPU_LOGIT_BYTES = 8
 LARGEST_GRADIENTS = 2
 """`full`: gradients of the largest matrix alive at one time, in the model's precision. Each one is freed as soon as it
 is added to the sums; a tied embedding gets a second one from the head. Derived."""
-ACTIVATION_POOLS = NUM_PARTITIONS + 1
-"""Times that a micro-batch's tensors stay reserved on a GPU: once for each lane. Graphs of every shape use their lane's
-memory in turn, but torch's allocator never hands a block of one stream to another."""
 GRAPH_POOL_OVERHEAD = 1.15
 """Memory that a graph's pool reserves over what its tensors need at one time. Calibrated on one H100 (1.5B shape, rank
-16, 4,096 positions, 3 lanes); `memory_measured` in a node's log says how well it holds elsewhere."""
+16, 4,096 positions); `memory_measured` in a node's log says how well it holds elsewhere."""
 TRANSFER_PIECE = 2**21
 """Elements of a piece that travels between the GPU and the CPU's optimizer (trainer.cpu_adam)."""
 TRANSFER_BUFFERS = 4
@@ -280,12 +277,12 @@ class TrainingFootprint:
         )
 
     def _in_pools(self, size_bytes: int) -> int:
-        """What tensors of this size, alive at one time, reserve: on a GPU in the pool of every lane."""
-        return int(size_bytes * ACTIVATION_POOLS * GRAPH_POOL_OVERHEAD) if self.on_gpu else size_bytes
+        """What tensors of this size, alive at one time, reserve: on a GPU in the arena that all graphs share."""
+        return int(size_bytes * GRAPH_POOL_OVERHEAD) if self.on_gpu else size_bytes
 
     @property
     def _pools_text(self) -> str:
-        return f" × {ACTIVATION_POOLS} pools × {GRAPH_POOL_OVERHEAD}" if self.on_gpu else ""
+        return f" × {GRAPH_POOL_OVERHEAD}" if self.on_gpu else ""
 
     def _logits(self) -> MemoryLine:
         rows = min(self.tuning.logit_chunk_tokens, self.positions)

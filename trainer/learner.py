@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from agent.errors import PublicationFailed, TrainerFailed
+from trainer.arena import Arena
 from trainer.batch import TrainingBatch
 from trainer.graphs import Eager, Execution, Graphed, Shape
 from trainer.head import token_logprobs
@@ -48,6 +49,7 @@ class Learner:
         self._weights: TrainedWeights | None = None
         self._executions: dict[tuple[float, ...], Execution] = {}
         self._tally = torch.zeros(len(_TALLY), dtype=torch.float64, device=model.device)
+        self._arena = Arena() if model.device.type == "cuda" else None
 
     @property
     def model(self) -> PreTrainedModel:
@@ -76,11 +78,10 @@ class Learner:
         execution = self._execution(settings, temperature)
         if isinstance(execution, Graphed):
             shapes = graph_shapes(max_length, reply_tokens, tokens=_microbatch_tokens(settings, self._model))
-            try:
-                self._capture(execution, shapes)
-            except BaseException:
+            failure = self._capture(execution, shapes)
+            if failure is not None:
                 self._release()
-                raise
+                raise failure
 
     def begin(self, settings: LearnerSettings, parent: dict[str, Tensor] | None) -> None:
         """Start a run with a fresh optimizer: an adapter with ``parent``'s weights or a new one (B = 0), or the model's
@@ -209,21 +210,33 @@ class Learner:
         return {name: parameter.detach() for name, parameter in self._model.named_parameters()}
 
     def memory(self) -> dict[str, int]:
-        """Bytes for training on the model's device: trained weights of its own, optimizer, gradient sums."""
-        return {} if self._weights is None else self._weights.memory()
+        """Bytes for training on the model's device: what graphs compute with, trained weights of its own, optimizer,
+        gradient sums."""
+        graphs = {} if self._arena is None else {"activations": self._arena.size_bytes}
+        return graphs | ({} if self._weights is None else self._weights.memory())
 
     def _come_after_current_stream(self) -> None:
         if self._lanes.whole.stream is not None:
             self._lanes.whole.stream.wait_event(torch.cuda.current_stream().record_event())
 
-    def _capture(self, execution: Graphed, shapes: Sequence[Shape]) -> None:
-        """Every shape on every lane, the largest first: the smaller ones find room in its memory."""
-        inputs = [(lane, blank_microbatch(shape, self._model.device)) for lane in self._lanes.lanes for shape in shapes]
-        for lane, microbatch in inputs:
-            execution.warm_up(microbatch, lane)
-        for lane, microbatch in inputs:
-            execution.capture(microbatch, lane)
-        self.synchronize()
+    def _capture(self, execution: Graphed, shapes: Sequence[Shape]) -> Exception | None:
+        """Every shape on every lane, the largest first: the smaller ones find room in its memory.
+
+        Returns what it failed with, without the frames that would keep the device's memory.
+        """
+        ordered = sorted(shapes, key=lambda shape: -shape[0] * shape[1])
+        inputs = [
+            (lane, blank_microbatch(shape, self._model.device)) for shape in ordered for lane in self._lanes.lanes
+        ]
+        try:
+            for lane, microbatch in inputs:
+                execution.warm_up(microbatch, lane)
+            for lane, microbatch in inputs:
+                execution.capture(microbatch, lane)
+            self.synchronize()
+        except Exception as error:  # noqa: BLE001 - raised by the caller, once the memory is given back
+            return error.with_traceback(None)
+        return None
 
     def _release(self) -> None:
         """Give all memory for training back."""
@@ -232,7 +245,9 @@ class Learner:
         if self._weights is not None:
             self._weights.release()
             self._weights = None
-        if self._model.device.type == "cuda":
+        if self._arena is not None:
+            self.synchronize()
+            self._arena.release()
             torch.cuda.empty_cache()
 
     def _weights_for(self, settings: LearnerSettings, parent: dict[str, Tensor] | None) -> TrainedWeights:
@@ -273,8 +288,7 @@ class Learner:
         )
         if constants not in self._executions:
             program = _Objective(self._model, settings, self._tally, temperature)
-            on_cuda = self._model.device.type == "cuda"
-            self._executions[constants] = Graphed(program) if on_cuda else Eager(program)
+            self._executions[constants] = Eager(program) if self._arena is None else Graphed(program, self._arena)
         return self._executions[constants]
 
     def _hidden(self, ids: Tensor) -> Tensor:

@@ -89,11 +89,11 @@ def test_saved_bytes_of_the_1_5b_shape() -> None:
     assert footprint(FULL).saved_bytes_per_position() == 73_496 - 7 * 16 * 2
 
 
-def test_activations_are_those_of_the_largest_micro_batch_on_every_lane() -> None:
+def test_activations_are_those_of_the_largest_micro_batch() -> None:
     """4 sequences of 1024 positions through 28 layers; beside them one layer's backward and the head."""
     hidden = (BACKWARD_HIDDEN_TENSORS + HEAD_HIDDEN_TENSORS) * 1536
     beside = (BACKWARD_INNER_TENSORS * 8960 + hidden) * 2
-    assert lines(ADAPTER)["activations"].size_bytes == int(1.15 * 3 * 4 * 1024 * (28 * 73_496 + beside))
+    assert lines(ADAPTER)["activations"].size_bytes == int(1.15 * 4 * 1024 * (28 * 73_496 + beside))
     assert lines(ADAPTER, on_gpu=False)["activations"].size_bytes == 4 * 1024 * (28 * 97_560 + beside)
 
 
@@ -107,8 +107,8 @@ def test_a_micro_batch_holds_so_many_positions_and_never_less_than_a_sequence() 
 
 
 def test_logits_exist_a_chunk_at_a_time() -> None:
-    """256 rows of 151936 logits: two tensors of 2 B in the pools of three lanes; on a CPU two of fp32 beside them."""
-    assert lines(ADAPTER)["logits"].size_bytes == int(1.15 * 3 * 256 * 151936 * 4)
+    """256 rows of 151936 logits: two tensors of 2 B; on a CPU two of fp32 beside them."""
+    assert lines(ADAPTER)["logits"].size_bytes == int(1.15 * 256 * 151936 * 4)
     assert lines(ADAPTER, on_gpu=False)["logits"].size_bytes == 256 * 151936 * 12
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.trainer.samples import SETTINGS, completion, tiny_llama
+from trainer.arena import Arena
 from trainer.batch import TrainingBatch, build_batch
 from trainer.graphs import Eager, Execution, Graphed, Program
 from trainer.group import TrainingSequence
@@ -82,7 +83,7 @@ def _sums(
     for microbatch in microbatches:
         execution.run(microbatch, lane)
     if lane.stream is not None:
-        torch.cuda.synchronize()
+        lane.stream.synchronize()  # a device's synchronize knows nothing of other contexts, and a green one is one
     return [gradient.clone() for gradient in learner.weights.optimizer.gradients], learner._tally.clone()
 
 
@@ -173,7 +174,7 @@ def lanes() -> Lanes:
 
 def _graphed(learner: Learner, method: Method, lanes: Lanes) -> Graphed:
     """With a graph of SHAPE on every lane."""
-    execution = Graphed(_program(learner, method))
+    execution = Graphed(_program(learner, method), Arena())
     for lane in lanes.lanes:
         execution.warm_up(blank_microbatch(SHAPE, learner.model.device), lane)
         execution.capture(blank_microbatch(SHAPE, learner.model.device), lane)
