@@ -7,6 +7,8 @@ import hashlib
 import random
 from collections.abc import Callable, Iterable, Sequence
 
+from agent.alternatives import best_first
+from agent.brief import Brief
 from agent.completion import BASE_VERSION, Completion, FinishReason, GenerationTiming, VersionSpan
 from agent.episode import Episode
 from agent.errors import EngineError, StoreError
@@ -104,6 +106,19 @@ class FixedDetector:
             if any(word.strip(".,!?") == marker for word in words):
                 return Detection(language, self._confidence)
         return None
+
+
+class FakeRanker:
+    """Ranks by a function of the text; None cannot be judged. Keeps what it was asked."""
+
+    def __init__(self, value: Callable[[str], float | None] = len) -> None:
+        self._value = value
+        self.asked: list[tuple[Brief, tuple[Completion, ...]]] = []
+
+    async def rank(self, brief: Brief, completions: Sequence[Completion]) -> list[int]:
+        """See Ranker.rank."""
+        self.asked.append((brief, tuple(completions)))
+        return best_first([self._value(completion.text) for completion in completions])
 
 
 class MemoryJournal:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
+from agent.brief import Brief
 from agent.completion import Completion, Sampling
 from agent.episode import Episode
 
@@ -53,6 +54,15 @@ class PromptEncoder(Protocol):
 
         Special tokens inside ``system`` and ``user`` are neutralised: they never become control tokens.
         """
+        ...
+
+
+class Ranker(Protocol):
+    """Tells better replies from worse ones, while their caller waits."""
+
+    async def rank(self, brief: Brief, completions: Sequence[Completion]) -> list[int]:
+        """Indices of the completions, the best first. Equals, and those that cannot be judged, keep their order; the
+        latter come last."""
         ...
 
 
