@@ -11,7 +11,7 @@ Groups whose siblings all scored alike teach nothing; fresh prompts take their p
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agent.completion import Completion, Sampling
@@ -27,25 +27,25 @@ from trainer.ports import Admission
 from trainer.rollout import RolloutSampler
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Drawn:
-    """What one step has drawn. Filled while it draws."""
+    """What one step has drawn."""
 
     version: int
     """The policy that the step begins with, which siblings are sampled from."""
-    claims: list[Claim] = field(default_factory=list)
+    claims: Sequence[Claim]
     """All that were claimed; to be settled with the step."""
-    groups: list[Group] = field(default_factory=list)
+    groups: Sequence[Group]
     """All that were scored."""
-    sequences: list[TrainingSequence] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
+    sequences: Sequence[TrainingSequence]
+    dropped: Mapping[str, int]
     """Completions that were not trained on, by reason; prompts that left no room for a reply among them."""
-    passed_over: dict[str, int] = field(default_factory=dict)
+    passed_over: Mapping[str, int]
     """Logged prompts that were not claimed, by reason."""
-    num_logged_groups: int = 0
-    num_sampled_groups: int = 0
-    rollout_s: float = 0.0
-    score_s: float = 0.0
+    num_logged_groups: int
+    num_sampled_groups: int
+    rollout_s: float
+    score_s: float
 
     @property
     def staleness_mean(self) -> float:
@@ -86,46 +86,57 @@ class GroupSource:
             TuningError: there is no prompt, or no group that teaches anything.
             EngineError: the first that a rollout raised.
         """
-        drawing = _Drawing(self, step, version, plan)
-        await drawing.run()
-        return drawing.drawn
+        return await _Drawing(self, step, version, plan).run()
 
 
 class _Drawing:
     """One step's draw, in rounds."""
 
     def __init__(self, source: GroupSource, step: int, version: int, plan: RunPlan) -> None:
-        self._source, self._step, self._plan = source, step, plan
+        self._source, self._step, self._version, self._plan = source, step, version, plan
         self._fitness = Fitness(version, plan.config.max_staleness, plan.config.temperature)
         self._selection = Selection(
             per_tenant=share_of(plan.prompts_per_step, plan.config.max_share_per_tenant),
             per_end_user=share_of(plan.prompts_per_step, plan.config.max_share_per_end_user),
             tally=source.tally,
         )
+        self._claims: list[Claim] = []
+        self._groups: list[Group] = []
         self._taught: list[Group] = []
-        self._num_rounds = 0
-        self.drawn = Drawn(version)
+        self._dropped: Counter[str] = Counter()
+        self._num_logged = self._num_sampled = self._num_rounds = 0
+        self._rollout_s = self._score_s = 0.0
 
-    async def run(self) -> None:
-        """Fill ``drawn``. Raises what GroupSource.draw raises."""
+    async def run(self) -> Drawn:
+        """See GroupSource.draw."""
         while (num_wanted := self._num_wanted()) and (claims := await self._claim(num_wanted)):
             sampling = self._sampling()
-            self.drawn.claims += claims
+            self._claims += claims
             await self._judge(claims, await self._siblings(claims, sampling))
             self._num_rounds += 1
-        self.drawn.passed_over.update(self._selection.passed_over)
-        self.drawn.sequences += training_sequences(self._taught, self._plan.config.advantage_scale)
         self._require_something()
+        return Drawn(
+            version=self._version,
+            claims=self._claims,
+            groups=self._groups,
+            sequences=training_sequences(self._taught, self._plan.config.advantage_scale),
+            dropped=+self._dropped,
+            passed_over=self._selection.passed_over,
+            num_logged_groups=self._num_logged,
+            num_sampled_groups=self._num_sampled,
+            rollout_s=self._rollout_s,
+            score_s=self._score_s,
+        )
 
     def _num_wanted(self) -> int:
         plan = self._plan
-        num_left = plan.prompts_per_step + plan.num_refills - len(self.drawn.claims)
+        num_left = plan.prompts_per_step + plan.num_refills - len(self._claims)
         return min(plan.prompts_per_step - len(self._taught), num_left)
 
     def _sampling(self) -> Sampling:
         """With seeds that no other prompt of the step has."""
         sampling = self._plan.sampling(self._step)
-        return replace(sampling, seed=(sampling.seed or 0) + len(self.drawn.claims) * self._plan.group_size)
+        return replace(sampling, seed=(sampling.seed or 0) + len(self._claims) * self._plan.group_size)
 
     async def _claim(self, num_prompts: int) -> list[Claim]:
         seed = self._sampling().seed or 0
@@ -136,17 +147,17 @@ class _Drawing:
         started = time.perf_counter()
         logged = [self._logged(claim) for claim in claims]
         unanswered = [claim.episode for claim, siblings in zip(claims, logged, strict=True) if not siblings]
-        label = f"rollout-{self._step}-{self._num_rounds}-v{self.drawn.version}"
+        label = f"rollout-{self._step}-{self._num_rounds}-v{self._version}"
         sampled = await self._source.sampler.siblings(
             unanswered,
-            version=self.drawn.version,
+            version=self._version,
             group_size=self._plan.group_size,
             sampling=sampling,
             label=label,
         )
-        self.drawn.num_logged_groups += sum(map(bool, logged))
-        self.drawn.num_sampled_groups += sum(map(bool, sampled))
-        self.drawn.rollout_s += time.perf_counter() - started
+        self._num_logged += sum(map(bool, logged))
+        self._num_sampled += sum(map(bool, sampled))
+        self._rollout_s += time.perf_counter() - started
         rest = iter(sampled)
         return [siblings or next(rest) for siblings in logged]
 
@@ -159,10 +170,10 @@ class _Drawing:
         if claim.again or len(completions) < 2:
             return ()
         flaws = [self._fitness.flaw(completion) for completion in completions]
-        self.drawn.dropped.update(flaw for flaw in flaws if flaw is not None)
+        self._dropped.update(flaw for flaw in flaws if flaw is not None)
         fit = tuple(item for item, flaw in zip(completions, flaws, strict=True) if flaw is None)
         if len(fit) == 1:
-            self.drawn.dropped["single"] += 1
+            self._dropped["single"] += 1
         return fit if len(fit) > 1 else ()
 
     async def _judge(self, claims: Sequence[Claim], siblings: Sequence[tuple[Completion, ...]]) -> None:
@@ -174,27 +185,27 @@ class _Drawing:
                 self._selection.give_back(claim.episode)
             else:
                 self._taught.append(group)
-        self.drawn.score_s += time.perf_counter() - started
+        self._score_s += time.perf_counter() - started
 
     async def _group(self, episode: Episode, completions: tuple[Completion, ...]) -> Group | None:
         if not completions:
-            self.drawn.dropped["prompt_too_long"] += 1
+            self._dropped["prompt_too_long"] += 1
             return None
         await self._source.admission.admitted()
         samples = [Sample.of(episode.brief, completion) for completion in completions]
         scores = await asyncio.to_thread(self._source.panel.score, samples)
         group = Group(episode.brief, completions, tuple(scores))
-        self.drawn.groups.append(group)
+        self._groups.append(group)
         taught, dropped = teaching(group, self._fitness)
-        self.drawn.dropped.update(dropped)
+        self._dropped.update(dropped)
         return taught
 
     def _require_something(self) -> None:
         languages = ", ".join(self._plan.languages)
-        if not self.drawn.claims:
+        if not self._claims:
             raise TuningError(f"the journal has no training prompts in {languages}: send content requests first")
-        if not self.drawn.sequences:
+        if not self._taught:
             raise TuningError(
-                f"nothing to learn from in {len(self.drawn.claims)} prompts; dropped replies by reason: "
-                f"{dict(+self.drawn.dropped)}"
+                f"nothing to learn from in {len(self._claims)} prompts; dropped replies by reason: "
+                f"{dict(+self._dropped)}"
             )

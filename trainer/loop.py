@@ -126,7 +126,7 @@ def _report(step: int, version: int, drawn: Drawn, result: StepResult, install_s
         reward_std=(_mean([(value - mean) ** 2 for value in values])) ** 0.5,
         reward_by_language={language: _mean(rewards) for language, rewards in sorted(by_language.items())},
         parts={name: _mean(part) for name, part in sorted(parts.items())},
-        dropped=dict(+drawn.dropped),
+        dropped=dict(drawn.dropped),
         loss=result.loss,
         grad_norm=result.grad_norm,
         clip_fraction=result.clip_fraction,

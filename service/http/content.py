@@ -199,7 +199,7 @@ class Usage(BaseModel):
     """Tokens of the request."""
 
     prompt_tokens: int
-    completion_tokens: int
+    completion_tokens: int = Field(description="Of all that was sampled: also of replies that `best_of` left out.")
     total_tokens: int
 
 

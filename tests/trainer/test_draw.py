@@ -49,7 +49,7 @@ async def test_a_request_with_several_samples_is_a_group_without_sampling(tmp_pa
     assert node.engine.requests == []
     assert (drawn.num_logged_groups, drawn.num_sampled_groups) == (2, 0)
     assert _texts(drawn) == ["a0", "a1", "a0", "a1"]
-    assert drawn.dropped == Counter()
+    assert drawn.dropped == {}
     # One token each, of versions 3, 3, 2 and 3 at a step that begins with 3: (0 + 0 + 1 + 0) / 4.
     assert (drawn.staleness_mean, drawn.staleness_max) == (0.25, 1)
 
@@ -96,7 +96,7 @@ async def test_unfit_siblings_of_a_logged_group_are_left_out(tmp_path: Path) -> 
 async def test_a_request_with_one_sample_is_not_counted_as_dropped(tmp_path: Path) -> None:
     """However old its reply is, it was never a candidate: only its prompt is used."""
     drawn = await _source(Node(tmp_path, [episode(1), episode(2)])).draw(1, 100, _plan())
-    assert (drawn.dropped, drawn.num_sampled_groups) == (Counter(), 2)
+    assert (drawn.dropped, drawn.num_sampled_groups) == ({}, 2)
     assert (drawn.staleness_mean, drawn.staleness_max) == (0.0, 0)
 
 
@@ -217,5 +217,5 @@ def test_staleness_is_a_mean_over_tokens() -> None:
         TrainingSequence(completion((1, 2, 3), version=5), 1.0, "de"),
         TrainingSequence(completion((1,), version=7), -1.0, "de"),
     ]
-    drawn = Drawn(7, sequences=sequences)
+    drawn = Drawn(7, (), (), sequences, {}, {}, 0, 1, 0.0, 0.0)
     assert (drawn.staleness_mean, drawn.staleness_max) == (1.5, 2)
