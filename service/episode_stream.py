@@ -8,7 +8,7 @@ The index finds an episode by its request id, the prompts one by its prompt or b
 prompt that was logged a thousand times is there once. Needs Redis 6.2 or any Valkey.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,6 +23,10 @@ from service.stored_record import RecordCodec
 log = structlog.get_logger(__name__)
 
 _GROUP = "tuning"
+_FEW_RANKS = 16
+"""Up to so many are asked for one by one; for more, all up to the last are read."""
+_WINDOW = 2000
+"""Digests read at once: more would hold the event loop, which answers live requests, for longer."""
 
 _APPEND = """
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
@@ -86,10 +90,17 @@ class EpisodeStream:
         """Number of different prompts that can be drawn."""
         return await self._redis.zcard(self._prompts)
 
-    async def prompt_at(self, rank: int) -> str | None:
-        """Digest of the prompt at ``rank``, the one longest unseen first, or None when there is none."""
-        found = cast("list[str]", await self._redis.zrange(self._prompts, rank, rank))
-        return found[0] if found else None
+    async def prompts_at(self, ranks: Sequence[int]) -> list[str]:
+        """Digests of the prompts at these ranks, the one longest unseen being 0; ranks without one are left out."""
+        if len(ranks) <= _FEW_RANKS:
+            pipeline = self._redis.pipeline(transaction=False)
+            for rank in ranks:
+                pipeline.zrange(self._prompts, rank, rank)
+            return [digest for found in cast("list[list[str]]", await pipeline.execute()) for digest in found]
+        digests: list[str] = []
+        for first in range(0, max(ranks) + 1, _WINDOW):
+            digests += cast("list[str]", await self._redis.zrange(self._prompts, first, first + _WINDOW - 1))
+        return [digests[rank] for rank in ranks if rank < len(digests)]
 
     async def of_prompt(self, digest: str) -> Entry | None:
         """The newest entry of that prompt, or None."""

@@ -31,6 +31,7 @@ _REGISTRY = "node:journal:streams"
 _MAX_PENDING_READ = 1000
 _MAX_PASSED_OVER = 256
 """Episodes of one tenant and language that one claim looks past; then it draws from the prompts, where each is once."""
+_FIRST_RANKS = 16
 _REPEATS_READ = 8
 """Held-out episodes read per one that is wanted: repetitions of a prompt are looked past."""
 
@@ -200,7 +201,7 @@ class RedisJournal:
         # Among that many there are num_prompts that neither the run has taken nor this claim passes over.
         ranks = rng.sample(range(count), min(count, selection.num_prompts + 2 * num_prompts + _MAX_PASSED_OVER))
         idle_ms = 0 if self._sole_user else self._abandoned_after_ms
-        return _TenantDraw(shelf.tenant, stream, deque(abandoned), idle_ms, deque(ranks), selection)
+        return _TenantDraw(shelf.tenant, stream, deque(abandoned), idle_ms, ranks, selection)
 
 
 class _TenantDraw:
@@ -212,7 +213,7 @@ class _TenantDraw:
         stream: EpisodeStream,
         abandoned: deque[str],
         idle_ms: int,
-        ranks: deque[int],
+        ranks: list[int],
         selection: Selection,
     ) -> None:
         self._tenant = tenant
@@ -220,6 +221,7 @@ class _TenantDraw:
         self._abandoned = abandoned
         self._idle_ms = idle_ms
         self._ranks = ranks
+        self._digests: deque[str] = deque()
         self._selection = selection
         self._taken_before: list[str] = []
         """Prompts that were come across and that the run had taken."""
@@ -241,10 +243,7 @@ class _TenantDraw:
 
     async def new_to_run(self) -> Claim | None:
         """A random prompt that the run has not taken."""
-        while self._repeated_left and self._has_room() and self._ranks:
-            digest = await self._stream.prompt_at(self._ranks.popleft())
-            if digest is None:
-                continue
+        while self._repeated_left and self._has_room() and (digest := await self._next_digest()):
             if self._selection.times_taken(digest) > 0:
                 self._taken_before.append(digest)
             elif claim := await self._repeated(digest):
@@ -265,6 +264,14 @@ class _TenantDraw:
             if entry := await self._stream.take_over(self._abandoned.popleft(), idle_ms=self._idle_ms):
                 return entry
         return await self._stream.read_new()
+
+    async def _next_digest(self) -> str | None:
+        """A few are enough unless the run has taken most prompts; then the rest is read."""
+        while self._ranks and not self._digests:
+            num_ranks = len(self._ranks) if self._taken_before else _FIRST_RANKS
+            self._digests.extend(await self._stream.prompts_at(self._ranks[:num_ranks]))
+            self._ranks = self._ranks[num_ranks:]
+        return self._digests.popleft() if self._digests else None
 
     async def _repeated(self, digest: str) -> Claim | None:
         if self._selection.holds(digest):

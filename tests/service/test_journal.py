@@ -188,6 +188,20 @@ async def test_a_prompt_comes_once_in_a_run_until_all_others_have(any_store: Sto
     assert passed_over == {"duplicate": 1002}
 
 
+async def test_a_run_finds_the_last_prompt_that_it_has_not_claimed(store: Store) -> None:
+    """Of forty prompts, one a step: forty steps claim each of them once, though fewer and fewer are left."""
+    journal = RedisJournal(store, ALL_TRAIN)
+    await fill(journal, [episode(f"r-{n}") for n in range(40)])
+    await journal.settle(await journal.claim(["pl"], 40, seed=0))
+    tally: Counter[str] = Counter()
+    drawn: list[str] = []
+    for step in range(40):
+        claims = await journal.claim(["pl"], 1, seed=step, selection=Selection(tally=tally))
+        await journal.settle(claims)
+        drawn += ids(claims)
+    assert sorted(drawn) == sorted(f"r-{n}" for n in range(40))
+
+
 async def test_a_claim_says_whether_an_episode_may_have_been_used(any_store: Store) -> None:
     """Fresh ones were not; a prompt that is drawn again comes with the newest episode that has it."""
     journal = RedisJournal(any_store, ALL_TRAIN)
