@@ -14,6 +14,7 @@ weighs nothing and is not asked.
 """
 
 import importlib
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,7 +62,10 @@ class _Sheet:
 
 
 class Panel:
-    """Judges replies of all tenants; itself a RewardModel. Built by build_panel."""
+    """Judges replies of all tenants; itself a RewardModel. Built by build_panel.
+
+    Threads may share one: tuning and live requests do. Reward models are asked by one thread at a time.
+    """
 
     name = "panel"
     revision = "1"
@@ -78,6 +82,7 @@ class Panel:
         self._default = default
         self._seats = dict(seats)
         self._failures: Counter[str] = Counter()
+        self._asking = threading.Lock()
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -110,7 +115,8 @@ class Panel:
         if not pairs:
             return
         try:
-            answers = _checked(self._models[name].score([sample for sample, _ in pairs]), len(pairs))
+            with self._asking:
+                answers = _checked(self._models[name].score([sample for sample, _ in pairs]), len(pairs))
         except Exception as error:  # noqa: BLE001 - a stranger's judge may raise anything; the others go on
             answers = [Ungradable(f"{type(error).__name__}: {error}", judge=name)] * len(pairs)
             self._failures[name] += len(pairs)

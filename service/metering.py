@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
 from agent.completion import Sampling
 from agent.episode import Reply
@@ -27,10 +28,12 @@ class MeteredContent:
     agent: ContentAgent
     metrics: Metrics
 
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
+    async def write(
+        self, brief: Brief, sampling: Sampling, *, request_id: str, alternatives: Alternatives = ONE
+    ) -> Reply:
         """See ContentPort."""
         try:
-            reply = await self.agent.write(brief, sampling, request_id=request_id)
+            reply = await self.agent.write(brief, sampling, request_id=request_id, alternatives=alternatives)
         except BaseException as error:
             self.metrics.content_failed(brief.tenant, error)
             raise

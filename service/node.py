@@ -23,6 +23,7 @@ from agent.language import FastTextDetector
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent, TenantLanguages
 from rewards.panel import Panel, build_panel
+from rewards.ranker import PanelRanker
 from rewards.second_opinion import LangdetectDetector
 from service.config import NodeConfig
 from service.config_file import check_languages
@@ -218,6 +219,7 @@ class _Parts:
             encoder,
             PromptLibrary.load(),
             self.contract,
+            PanelRanker(self.panel),
             journal,
             TenantLanguages(config.tenants),
             partial(_journal_failed, metrics),

@@ -115,6 +115,9 @@ class Metrics:
         self._steps = self._counter("tuning_steps", "Optimizer steps.")
         self._trained_tokens = self._counter("tuning_tokens", "Tokens trained on.")
         self._dropped = self._counter("tuning_dropped", "Replies or groups not trained on.", "reason")
+        self._passed_over = self._counter("tuning_passed_over", "Logged prompts that were not claimed.", "reason")
+        self._groups = self._counter("tuning_groups", "Groups scored, logged ones and those sampled.", "source")
+        self._staleness = self._gauge("tuning_staleness", "Versions since the last step's tokens.", "statistic")
         self._reward = self._gauge("tuning_reward_mean", "Mean reward of the last step.")
         self._language_reward = self._gauge("tuning_language_reward_mean", "Mean reward of the last step.", "language")
         self._loss = self._gauge("tuning_loss", "Loss of the last step.")
@@ -207,6 +210,12 @@ class Metrics:
         self._trained_tokens.inc(report.num_tokens)
         for reason, count in report.dropped.items():
             self._dropped.labels(reason).inc(count)
+        for reason, count in report.passed_over.items():
+            self._passed_over.labels(reason).inc(count)
+        self._groups.labels("logged").inc(report.num_logged_groups)
+        self._groups.labels("sampled").inc(report.num_sampled_groups)
+        self._staleness.labels("mean").set(report.staleness_mean)
+        self._staleness.labels("max").set(report.staleness_max)
         self._reward.set(report.reward_mean)
         for language, reward in report.reward_by_language.items():
             self._language_reward.labels(language).set(reward)

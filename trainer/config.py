@@ -50,12 +50,19 @@ class TuningConfig(Section):
     """Optimizer steps of a run."""
     prompts_per_step: Annotated[int, Field(ge=1)] = 4
     """Prompts claimed from the journal for one step."""
+    max_share_per_tenant: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Largest share of a step's prompts that one tenant may have, rounded down, but one prompt at the least."""
+    max_share_per_end_user: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """The same for one end user of a tenant; requests that name no `end_user` are not capped."""
+    refill_budget: Annotated[float, Field(ge=0)] = 4.0
+    """Prompts whose replies all score alike teach nothing; they are replaced by at most this many times a step's
+    prompts."""
     group_size: Annotated[int, Field(ge=2)] = 8
     """Sibling replies sampled per prompt (GRPO's G)."""
     max_tokens: Annotated[int, Field(ge=1)] = 128
     """Longest sibling reply, in tokens."""
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
-    """Sampling temperature of siblings."""
+    """Sampling temperature of siblings. Replies that were logged at another one are never trained on."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """AdamW's learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

@@ -1,39 +1,29 @@
 """A tuning run, as the order of its steps:
 
-    claim prompts → sample siblings → score → advantages → batch → one optimizer step → candidate ready → report
+    draw (claim prompts → sample siblings → score → advantages) → batch → one optimizer step → candidate ready → report
     … and, when due: evaluate → gate → publish
 
-Siblings are sampled from the newest candidate. What a candidate is, who sees it, and how it is published or undone is
-trainer.promotion's, by method.
+Drawing is trainer.draw's; siblings are sampled from the newest candidate. What a candidate is, who sees it, and how it
+is published or undone is trainer.promotion's, by method.
 """
 
 import asyncio
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-import structlog
-
-from agent.completion import Completion
-from agent.episode import Episode
-from agent.errors import GateRejected, TuningError
-from agent.ports import Claim, ClaimingJournal
+from agent.errors import GateRejected
+from agent.ports import ClaimingJournal
 from rewards.panel import Panel
 from rewards.score import Score
 from trainer.batch import build_batch
-from trainer.evaluation import to_sample
-from trainer.group import Group, TrainingSequence, trainable_sequences
+from trainer.draw import Drawn, GroupSource
 from trainer.plan import RunPlan
 from trainer.ports import Admission, PolicyLedger, StepResult, TrainerPort
 from trainer.promotion import Promotion, StartPromotion
 from trainer.records import Evaluation, StepReport
 from trainer.rollout import RolloutSampler
-
-log = structlog.get_logger(__name__)
-
-_MAX_FRUITLESS_DRAWS = 5
-"""Draws in a row without a trainable group before a run gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +60,24 @@ class TuningLoop:
             StoreError: journal or ledger could not be reached.
         """
         promotion = self.start_promotion(run_id, plan)
+        source = GroupSource(self.journal, self.sampler, self.panel, self.admission)
         try:
             await promotion.begin()
             for step in range(1, plan.num_steps + 1):
                 if hooks.stop.is_set():
                     return False
-                await self._advance(step, promotion, plan, hooks)
+                await self._advance(step, source, promotion, plan, hooks)
                 if plan.publishes_after(step) and not hooks.stop.is_set():
                     await _promote(promotion, plan, hooks)
             return promotion.published
         finally:
             await promotion.abandon()
 
-    async def _advance(self, step: int, promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None:
+    async def _advance(
+        self, step: int, source: GroupSource, promotion: Promotion, plan: RunPlan, hooks: RunHooks
+    ) -> None:
         """One optimizer step: the candidate becomes a new version."""
-        drawn = await self._draw(step, promotion.version, plan)
+        drawn = await source.draw(step, promotion.version, plan)
         batch = build_batch(drawn.sequences)
         version = await self.ledger.next_version()
         promotion.expect(version)
@@ -94,58 +87,6 @@ class TuningLoop:
         install_s = time.perf_counter() - started
         await self.journal.settle(drawn.claims)
         await hooks.on_step(_report(step, version, drawn, result, install_s))
-
-    async def _draw(self, step: int, version: int, plan: RunPlan) -> "_Drawn":
-        """Claim, sample and score until something can be trained on."""
-        dropped: Counter[str] = Counter()
-        claims: list[Claim] = []
-        for attempt in range(_MAX_FRUITLESS_DRAWS):
-            drawn = await self._draw_once(step, attempt, version, plan)
-            dropped.update(drawn.dropped)
-            claims += drawn.claims
-            if drawn.sequences:
-                return _Drawn(claims, drawn.groups, drawn.sequences, dropped, drawn.rollout_s, drawn.score_s)
-            log.info("draw_without_signal", step=step, dropped=dict(+drawn.dropped))
-        raise TuningError(
-            f"nothing to learn from in {_MAX_FRUITLESS_DRAWS} draws of {plan.prompts_per_step} prompts; dropped "
-            f"replies by reason: {dict(+dropped)}"
-        )
-
-    async def _draw_once(self, step: int, attempt: int, version: int, plan: RunPlan) -> "_Drawn":
-        seed = plan.sampling(step * _MAX_FRUITLESS_DRAWS + attempt)
-        claims = await self.journal.claim(plan.languages, plan.prompts_per_step, seed=seed.seed or 0)
-        if not claims:
-            raise TuningError(
-                f"the journal has no training prompts in {', '.join(plan.languages)}: send content requests first"
-            )
-        episodes = [claim.episode for claim in claims]
-        started = time.perf_counter()
-        completions = await self.sampler.siblings(
-            episodes,
-            version=version,
-            group_size=plan.group_size,
-            sampling=seed,
-            label=f"rollout-{step}-{attempt}-v{version}",
-        )
-        sampled = time.perf_counter()
-        groups = [
-            await self._score(episode, siblings)
-            for episode, siblings in zip(episodes, completions, strict=True)
-            if siblings
-        ]
-        sequences, dropped = trainable_sequences(
-            groups,
-            current_version=version,
-            max_staleness=plan.config.max_staleness,
-            scale=plan.config.advantage_scale,
-        )
-        dropped["prompt_too_long"] += len(episodes) - len(groups)
-        return _Drawn(claims, groups, sequences, dropped, sampled - started, time.perf_counter() - sampled)
-
-    async def _score(self, episode: Episode, siblings: tuple[Completion, ...]) -> Group:
-        await self.admission.admitted()
-        scores = await asyncio.to_thread(self.panel.score, [to_sample(episode, sibling) for sibling in siblings])
-        return Group(episode.brief, siblings, tuple(scores))
 
 
 async def _promote(promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None:
@@ -164,17 +105,7 @@ async def _promote(promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None
     await hooks.on_published(promotion.version)
 
 
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    claims: list[Claim]
-    groups: list[Group]
-    sequences: list[TrainingSequence]
-    dropped: Counter[str]
-    rollout_s: float
-    score_s: float
-
-
-def _report(step: int, version: int, drawn: _Drawn, result: StepResult, install_s: float) -> StepReport:
+def _report(step: int, version: int, drawn: Drawn, result: StepResult, install_s: float) -> StepReport:
     graded = [
         (group.brief.language, score) for group in drawn.groups for score in group.scores if isinstance(score, Score)
     ]
@@ -195,7 +126,7 @@ def _report(step: int, version: int, drawn: _Drawn, result: StepResult, install_
         reward_std=(_mean([(value - mean) ** 2 for value in values])) ** 0.5,
         reward_by_language={language: _mean(rewards) for language, rewards in sorted(by_language.items())},
         parts={name: _mean(part) for name, part in sorted(parts.items())},
-        dropped=dict(+drawn.dropped),
+        dropped=dict(drawn.dropped),
         loss=result.loss,
         grad_norm=result.grad_norm,
         clip_fraction=result.clip_fraction,
@@ -205,6 +136,11 @@ def _report(step: int, version: int, drawn: _Drawn, result: StepResult, install_
         score_s=drawn.score_s,
         train_s=result.duration_s,
         install_s=install_s,
+        passed_over=drawn.passed_over,
+        num_logged_groups=drawn.num_logged_groups,
+        num_sampled_groups=drawn.num_sampled_groups,
+        staleness_mean=drawn.staleness_mean,
+        staleness_max=drawn.staleness_max,
     )
 
 

@@ -58,9 +58,15 @@ class RunPlan:
             ),
         )
 
+    @property
+    def num_refills(self) -> int:
+        """Most groups that one step may draw in the place of others."""
+        return int(self.prompts_per_step * self.config.refill_budget)
+
     def sampling(self, step: int) -> Sampling:
         """Sampling of one step's siblings, with the first seed of a range that no other step uses."""
-        seed = (self.seed * _SEED_STRIDE + step * 4096) % 2**31
+        num_seeds = (self.prompts_per_step + self.num_refills) * self.group_size
+        seed = (self.seed * _SEED_STRIDE + step * max(num_seeds, 4096)) % 2**31
         return Sampling(max_tokens=self.max_tokens, temperature=self.config.temperature, seed=seed)
 
     def publishes_after(self, step: int) -> bool:

@@ -1,7 +1,7 @@
 """What the outside sees of tuning: a run's request, its reports and status, and the policies it made."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -67,6 +67,17 @@ class StepReport:
     score_s: float
     train_s: float
     install_s: float
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Logged prompts that were not claimed, by reason. This and what follows has defaults for runs that were recorded
+    without."""
+    num_logged_groups: int = 0
+    """Groups that were logged as such (requests with several samples) and scored."""
+    num_sampled_groups: int = 0
+    """Groups that were sampled for the step and scored."""
+    staleness_mean: float = 0.0
+    """Versions between the policy that a token was sampled by and the one that the step began with, averaged over the
+    trained tokens. A completion that spans versions counts by its first."""
+    staleness_max: int = 0
 
 
 @dataclass(frozen=True, slots=True)

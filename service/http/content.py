@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Response, Security
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
+from agent.alternatives import MAX_SAMPLES, Alternatives
 from agent.brief import Brief, Kind
 from agent.completion import Sampling
 from agent.config import AgentConfig, TenantSettings
@@ -103,6 +104,20 @@ class ContentRequest(BaseModel):
     seed: int | None = Field(
         default=None, ge=0, le=2**32 - 1, description="Repeats a reply of the same policy.", examples=[7]
     )
+    n: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_SAMPLES,
+        description="Number of texts: the reply's `text` and `n` - 1 `alternatives`. At most `best_of`.",
+        examples=[1],
+    )
+    best_of: int | None = Field(
+        default=None,
+        ge=2,
+        le=MAX_SAMPLES,
+        description="Samples so many replies, ranks them by the tenant's rewards, and serves the best.",
+        examples=[4],
+    )
 
     def brief(self, tenant: TenantSettings) -> Brief:
         """The brief of this request.
@@ -146,6 +161,16 @@ class ContentRequest(BaseModel):
             seed=self.seed,
         )
 
+    def alternatives(self, sampling: Sampling) -> Alternatives:
+        """How many replies are sampled and served.
+
+        Raises:
+            InvalidBrief: `n` exceeds `best_of`, or several replies are wanted at temperature 0.
+        """
+        alternatives = Alternatives(self.n if self.n is not None else 1, self.best_of)
+        alternatives.check(sampling)
+        return alternatives
+
 
 class SentenceView(BaseModel):
     """The language verdict on one sentence, `text[start:end]` in Unicode code points."""
@@ -174,7 +199,7 @@ class Usage(BaseModel):
     """Tokens of the request."""
 
     prompt_tokens: int
-    completion_tokens: int
+    completion_tokens: int = Field(description="Of all that was sampled: also of replies that `best_of` left out.")
     total_tokens: int
 
 
@@ -204,6 +229,12 @@ class ContentReply(BaseModel):
 
     request_id: str = Field(examples=["req_0u2Cq4lJm3Tn9bX7aVd5Ew"])
     text: str = Field(examples=["Unsere neue Fahrradklingel ist da."])
+    alternatives: list[str] | None = Field(
+        default=None,
+        exclude_if=lambda texts: texts is None,
+        description="Further texts, where `n` is more than 1; the better ones first with `best_of`.",
+        examples=[["Sie ist da: unsere neue Fahrradklingel."]],
+    )
     language: str = Field(description="The language that was asked for.", examples=["de"])
     language_verdict: LanguageVerdictView
     policy_version: int = Field(description="The policy that wrote it; 0 is the untuned model.", examples=[3])
@@ -216,6 +247,7 @@ class ContentReply(BaseModel):
         return cls(
             request_id=reply.request_id,
             text=reply.text,
+            alternatives=list(reply.alternatives) or None,
             language=reply.language,
             language_verdict=LanguageVerdictView.of(reply.verdict),
             policy_version=reply.policy_version,
@@ -273,8 +305,9 @@ async def create_content(
 ) -> ContentReply:
     """One brief in, one reply out. The call is held until the reply is ready, at most `hold_s` seconds; hanging up
     cancels the generation."""
+    sampling = body.sampling(parts.config.agent)
     work = parts.node.content.write(
-        body.brief(tenant), body.sampling(parts.config.agent), request_id=request_id_of(request)
+        body.brief(tenant), sampling, request_id=request_id_of(request), alternatives=body.alternatives(sampling)
     )
     async with asyncio.timeout(parts.config.agent.hold_s):
         reply = await while_connected(request.receive, work)

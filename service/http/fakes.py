@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 import uvicorn
 from starlette.types import ASGIApp
 
+from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
 from agent.completion import BASE_VERSION, GenerationTiming, Sampling
 from agent.config import TenantSettings
@@ -39,11 +40,15 @@ class FakeContent:
     policy_version: int = 3
     timing: GenerationTiming | None = None
     calls: list[tuple[Brief, Sampling, str]] = field(default_factory=list)
+    alternatives: list[Alternatives] = field(default_factory=list)
     started: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
+    async def write(
+        self, brief: Brief, sampling: Sampling, *, request_id: str, alternatives: Alternatives = ONE
+    ) -> Reply:
         self.calls.append((brief, sampling, request_id))
+        self.alternatives.append(alternatives)
         self.started.set()
         try:
             await asyncio.sleep(self.delay_s)
@@ -52,9 +57,9 @@ class FakeContent:
             raise
         if self.error is not None:
             raise self.error
-        return self._reply(brief, request_id)
+        return self._reply(brief, request_id, alternatives.n)
 
-    def _reply(self, brief: Brief, request_id: str) -> Reply:
+    def _reply(self, brief: Brief, request_id: str, num_texts: int) -> Reply:
         sentence = SentenceVerdict(0, len(self.text), Verdict.PASS, brief.language, 0.98)
         return Reply(
             request_id=request_id,
@@ -67,6 +72,7 @@ class FakeContent:
             completion_tokens=5,
             duration_ms=12.5,
             timing=self.timing,
+            alternatives=tuple(f"{self.text} {number}" for number in range(2, num_texts + 1)),
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
 from agent.completion import Sampling
 from agent.config import TenantSettings
@@ -30,8 +31,10 @@ class Health:
 
 
 class ContentPort(Protocol):
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
-        """Answer a brief and journal the episode. Raises EngineError, TimeoutError."""
+    async def write(
+        self, brief: Brief, sampling: Sampling, *, request_id: str, alternatives: Alternatives = ONE
+    ) -> Reply:
+        """Answer a brief and journal the episode. Raises InvalidBrief, EngineError, TimeoutError."""
         ...
 
 

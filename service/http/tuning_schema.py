@@ -77,6 +77,11 @@ class StepView(_View):
     score_s: float
     train_s: float
     install_s: float
+    passed_over: dict[str, int] = Field(description="Logged prompts that were not claimed, by reason.")
+    num_logged_groups: int = Field(description="Groups that requests with `n` or `best_of` had logged.")
+    num_sampled_groups: int = Field(description="Groups that were sampled for the step.")
+    staleness_mean: Measured = Field(description="Versions since the trained tokens were sampled, mean over tokens.")
+    staleness_max: int
 
 
 def _named_pair(value: object) -> object:

@@ -1,7 +1,9 @@
 """The panel: routing by tenant and language, composition, and what happens when a judge cannot judge."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import pytest
@@ -168,6 +170,24 @@ def test_an_exception_of_a_model_is_ungradable_and_counted(plug: Plug) -> None:
     assert first == second == Ungradable("taste: RuntimeError: out of memory", "taste")
     assert isinstance(other, Score)
     assert panel.failures == {"taste": 2}
+
+
+def test_reward_models_are_asked_by_one_thread_at_a_time(plug: Plug) -> None:
+    """Four threads share the panel; a judge that counts who is inside it never finds a second one."""
+    inside, most = 0, 0
+
+    def judge(sample: Sample) -> float:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.01)
+        inside -= 1
+        return 0.5
+
+    panel = _panel({"taste": 1}, extra={"taste": plug("taste", FakeRewardModel(judge))})
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(panel.score, [[_sample("ab")]] * 4))
+    assert (len(answers), most) == (4, 1)
 
 
 class _Short(FakeRewardModel):

@@ -134,6 +134,11 @@ def test_step_shows_its_last_values_and_adds_up_what_was_dropped() -> None:
         score_s=0.1,
         train_s=2.0,
         install_s=0.05,
+        passed_over={"duplicate": 3},
+        num_logged_groups=1,
+        num_sampled_groups=4,
+        staleness_mean=0.5,
+        staleness_max=2,
     )
     metrics = Metrics()
     metrics.observe_step(report)
@@ -142,6 +147,11 @@ def test_step_shows_its_last_values_and_adds_up_what_was_dropped() -> None:
         "coloq_tuning_steps_total 2.0",
         "coloq_tuning_tokens_total 200.0",
         'coloq_tuning_dropped_total{reason="stale"} 4.0',
+        'coloq_tuning_passed_over_total{reason="duplicate"} 6.0',
+        'coloq_tuning_groups_total{source="logged"} 2.0',
+        'coloq_tuning_groups_total{source="sampled"} 8.0',
+        'coloq_tuning_staleness{statistic="mean"} 0.5',
+        'coloq_tuning_staleness{statistic="max"} 2.0',
         "coloq_tuning_reward_mean 0.25",
         'coloq_tuning_language_reward_mean{language="pl"} 0.5',
         "coloq_tuning_loss -0.125",

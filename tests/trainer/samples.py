@@ -1,5 +1,6 @@
 """What the trainer's tests are made of: completions, episodes, a Llama of a few thousand parameters."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import torch
@@ -54,14 +55,18 @@ def brief(language: str = "de") -> Brief:
     return Brief("acme", Kind.CREATE, language, instructions="x")
 
 
-def episode(number: int, language: str = "de") -> Episode:
-    """An episode whose prompt is its number."""
+def episode(number: int, language: str = "de", *, siblings: tuple[Completion, ...] = ()) -> Episode:
+    """An episode whose prompt is its number, in German, and the language too in others.
+
+    ``siblings`` are its completions in the place of a single one; their prompts are replaced.
+    """
+    prompt = (number,) if language == "de" else (number, *map(ord, language))
     return Episode(
         id=f"{language}-{number}",
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
         brief=brief(language),
         prompt=PromptRef("v1", "create", language),
-        completions=(completion(prompt=(number,)),),
+        completions=tuple(replace(item, prompt_token_ids=prompt) for item in siblings or (completion(),)),
         served=0,
         verdict=LanguageVerdict(language, Verdict.UNDETERMINED, None, ()),
     )

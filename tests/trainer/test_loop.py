@@ -9,7 +9,7 @@ from agent.completion import Completion
 from agent.errors import EngineDead, GateRejected, ParityFailed, PromptTooLong, TrainerFailed, TuningError
 from agent.ports import GenerateRequest
 from rewards.score import Ungradable
-from tests.trainer.samples import episode
+from tests.trainer.samples import completion, episode
 from tests.trainer.tuning import CONFIG, Node
 from trainer.batch import TrainingBatch
 from trainer.config import GateConfig
@@ -101,6 +101,27 @@ async def test_a_step_trains_on_what_was_sampled(tmp_path: Path) -> None:
     assert report.reward_by_language == {"de": 0.5, "pl": 0.5}
     assert report.parts == {"fake": 0.5}
     assert report.num_tokens == batch.num_tokens
+
+
+async def test_a_step_reports_where_its_groups_came_from(tmp_path: Path) -> None:
+    """Step 1 has a logged group of version 0 and a sampled one; step 2 two sampled ones: nothing was logged twice, and
+    all of it is of the step's own version."""
+    logged = episode(1, siblings=tuple(completion(text=f"a{number}") for number in range(2)))
+    node, hooks = Node(tmp_path, [logged, *(episode(number) for number in range(2, 5))]), _Hooks()
+    await _run(node, hooks, RunRequest(steps=2))
+    assert [(report.num_logged_groups, report.num_sampled_groups) for report in hooks.steps] == [(1, 1), (0, 2)]
+    assert [(report.staleness_mean, report.staleness_max) for report in hooks.steps] == [(0.0, 0)] * 2
+    assert [report.num_sequences for report in hooks.steps] == [4, 4]
+
+
+async def test_logged_groups_age_with_the_run(tmp_path: Path) -> None:
+    """Both prompts of each step are logged groups of version 0: the third step begins with version 2, two later."""
+    siblings = tuple(completion(text=f"a{number}") for number in range(2))
+    node = Node(tmp_path, [episode(number, siblings=siblings) for number in range(1, 7)])
+    hooks = _Hooks()
+    await _run(node, hooks)
+    assert [(report.staleness_mean, report.staleness_max) for report in hooks.steps] == [(0.0, 0), (1.0, 1), (2.0, 2)]
+    assert [batch.oldest_version for batch in node.trainer.batches] == [0, 0, 0]
 
 
 async def test_each_group_is_scored_after_asking(tmp_path: Path) -> None:
@@ -303,9 +324,9 @@ async def test_an_empty_journal_ends_the_run_with_advice(tmp_path: Path) -> None
 
 
 async def test_siblings_that_all_score_alike_end_the_run_with_counts(tmp_path: Path) -> None:
-    """Five draws of two prompts with two siblings are twenty replies. The prompts of a fruitless draw are not lost."""
+    """Two prompts and four times as many in their place, with two siblings each, are twenty replies."""
     node = Node(tmp_path, EPISODES, judge=lambda sample: 0.5)
-    with pytest.raises(TuningError, match=r"nothing to learn from in 5 draws of 2 prompts.*\{'no_spread': 20\}"):
+    with pytest.raises(TuningError, match=r"nothing to learn from in 10 prompts.*\{'no_spread': 20\}"):
         await _run(node, _Hooks())
     assert node.trainer.batches == []
 
