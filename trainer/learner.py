@@ -16,16 +16,18 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from agent.errors import PublicationFailed, TrainerFailed
 from trainer.batch import TrainingBatch
+from trainer.flight import Flight
 from trainer.graphs import Eager, Execution, Graphed, Shape
 from trainer.head import token_logprobs
-from trainer.lanes import Lane, Lanes, open_lanes
-from trainer.loss import effective_sample_size, grpo_loss
+from trainer.lanes import Lanes, open_lanes
+from trainer.loss import effective_sample_size
 from trainer.microbatch import Microbatch, blank_microbatch, cut, graph_shapes
+from trainer.objective import TALLY, Objective, last_hidden, output_head
 from trainer.pacer import Pacer
 from trainer.ports import CPU_MICROBATCH_TOKENS, GPU_MICROBATCH_TOKENS, LearnerSettings, StepResult
 from trainer.weights import AdapterWeights, FullWeights, TrainedWeights, copy_into
@@ -47,7 +49,7 @@ class Learner:
         self._run: _Run | None = None
         self._weights: TrainedWeights | None = None
         self._executions: dict[tuple[float, ...], Execution] = {}
-        self._tally = torch.zeros(len(_TALLY), dtype=torch.float64, device=model.device)
+        self._tally = torch.zeros(len(TALLY), dtype=torch.float64, device=model.device)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -108,7 +110,7 @@ class Learner:
             microbatches = list(cut(batch, tokens=tokens, shapes=execution.shapes, device=self._model.device))
         self._accumulate(execution, microbatches)
         with self._lanes.whole.active():
-            tally = dict(zip(_TALLY, self._tally.tolist(), strict=True))
+            tally = dict(zip(TALLY, self._tally.tolist(), strict=True))
             norm = float(run.weights.optimizer.gradient_norm())
             if not all(map(math.isfinite, (tally["loss"], norm, tally["mismatch"]))):
                 raise TrainerFailed(
@@ -133,8 +135,10 @@ class Learner:
         with torch.no_grad(), self._lanes.whole.active():
             for prompt, reply in zip(prompts, replies, strict=True):
                 ids = torch.tensor([[*prompt, *reply]], device=self._model.device)
-                hidden = self._hidden(ids)[0, len(prompt) - 1 : -1]
-                row = token_logprobs(hidden, self._head(), ids[0, len(prompt) :], temperature=1.0, chunk_tokens=chunk)
+                hidden = last_hidden(self._model, ids)[0, len(prompt) - 1 : -1]
+                row = token_logprobs(
+                    hidden, output_head(self._model), ids[0, len(prompt) :], temperature=1.0, chunk_tokens=chunk
+                )
                 values.append(row.tolist())
         return values
 
@@ -250,12 +254,12 @@ class Learner:
 
     def _accumulate(self, execution: Execution, microbatches: Sequence[Microbatch]) -> None:
         """Run every micro-batch in its turn. The next one is queued behind a running one, unless turns are rationed."""
-        flights: deque[_Flight] = deque()
+        flights: deque[Flight] = deque()
         previous = _end_of(self._lanes.whole.stream)
         for microbatch in microbatches:
             lane = self._lanes.of_size(self._pacer.turn())
             self._pacer.begins()
-            flights.append(_Flight.launch(execution, microbatch, lane, after=previous))
+            flights.append(Flight.launch(execution, microbatch, lane, after=previous))
             previous = flights[-1].end
             while len(flights) > (0 if self._pacer.rationed else 1):
                 flights.popleft().land(self._pacer)
@@ -272,25 +276,15 @@ class Learner:
             settings.logit_chunk_tokens,
         )
         if constants not in self._executions:
-            program = _Objective(self._model, settings, self._tally, temperature)
+            program = Objective(self._model, settings, self._tally, temperature)
             on_cuda = self._model.device.type == "cuda"
             self._executions[constants] = Graphed(program) if on_cuda else Eager(program)
         return self._executions[constants]
-
-    def _hidden(self, ids: Tensor) -> Tensor:
-        return last_hidden(self._model, ids)
-
-    def _head(self) -> Tensor:
-        return output_head(self._model)
 
     def _current_run(self) -> "_Run":
         if self._run is None:
             raise TrainerFailed("a run must begin before it can step")
         return self._run
-
-
-_TALLY = ("loss", "clipped", "mismatch", "weights", "squared_weights")
-"""What the micro-batches of a step add up, in the order of the tally's elements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,97 +293,9 @@ class _Run:
     weights: TrainedWeights
 
 
-@dataclass(frozen=True, slots=True)
-class _Objective:
-    """Forward, GRPO loss and backward of one micro-batch; no value is read back."""
-
-    model: PreTrainedModel
-    settings: LearnerSettings
-    tally: Tensor
-    temperature: float
-
-    def __call__(self, microbatch: Microbatch) -> None:
-        hidden = last_hidden(self.model, microbatch.token_ids)
-        predicting = hidden.flatten(0, 1)[microbatch.predictors.flatten()]
-        logprobs = token_logprobs(
-            predicting,
-            output_head(self.model),
-            microbatch.targets.flatten(),
-            temperature=self.temperature,
-            chunk_tokens=self.settings.logit_chunk_tokens,
-        ).view(microbatch.targets.shape)
-        loss = grpo_loss(
-            logprobs,
-            logprobs.detach(),
-            microbatch.behaviour_logprobs,
-            microbatch.advantages,
-            microbatch.mask,
-            microbatch.weights,
-            clip_low=self.settings.clip_low,
-            clip_high=self.settings.clip_high,
-            importance_cap=self.settings.importance_cap,
-        )
-        loss.value.backward()
-        weights = loss.weights.double()
-        sums = (loss.value.detach(), loss.clipped, loss.mismatch, weights.sum(), weights.square().sum())
-        self.tally.add_(torch.stack([value.double() for value in sums]))
-
-
-@dataclass(frozen=True, slots=True)
-class _Flight:
-    """A micro-batch that has been started."""
-
-    lane: Lane
-    num_tokens: int
-    events: tuple[torch.cuda.Event, torch.cuda.Event] | None
-    """Its begin and end on the lane's stream; None on a CPU, where it has ended already."""
-    duration_s: float = 0.0
-
-    @classmethod
-    def launch(
-        cls, execution: Execution, microbatch: Microbatch, lane: Lane, *, after: torch.cuda.Event | None
-    ) -> "_Flight":
-        if lane.stream is None:
-            started = time.perf_counter()
-            execution.run(microbatch, lane)
-            return cls(lane, microbatch.num_positions, None, time.perf_counter() - started)
-        begin, end = (torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(2))
-        if after is not None:
-            lane.stream.wait_event(after)
-        begin.record(lane.stream)
-        execution.run(microbatch, lane)
-        end.record(lane.stream)
-        return cls(lane, microbatch.num_positions, (begin, end))
-
-    @property
-    def end(self) -> torch.cuda.Event | None:
-        return None if self.events is None else self.events[1]
-
-    def land(self, pacer: Pacer) -> None:
-        """Wait for its end without holding Python's lock, and report it."""
-        duration_s = self.duration_s
-        if self.events is not None:
-            self.events[1].synchronize()
-            duration_s = self.events[0].elapsed_time(self.events[1]) / 1000
-        pacer.ran(duration_s, num_sms=self.lane.num_sms, num_tokens=self.num_tokens)
-
-
 def _end_of(stream: torch.cuda.Stream | None) -> torch.cuda.Event | None:
     """An event after everything that was put on the stream so far."""
     return None if stream is None else stream.record_event()
-
-
-def last_hidden(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """[B, T, H] of the last layer. Right padding needs no mask under causal attention."""
-    body: nn.Module = getattr(model, model.base_model_prefix)
-    hidden: Tensor = body(input_ids=ids, use_cache=False).last_hidden_state
-    return hidden
-
-
-def output_head(model: PreTrainedModel) -> Tensor:
-    """[V, H]."""
-    head: Tensor = model.get_output_embeddings().weight
-    return head
 
 
 def _microbatch_tokens(settings: LearnerSettings, model: PreTrainedModel) -> int:
