@@ -1,12 +1,14 @@
-"""A micro-batch on its way: started on a lane, and waited for later."""
+"""Micro-batches on their way: each is started on a lane in its turn, and waited for later."""
 
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from trainer.graphs import Execution
-from trainer.lanes import Lane
+from trainer.lanes import Lane, Lanes
 from trainer.microbatch import Microbatch
 from trainer.pacer import Pacer
 
@@ -23,19 +25,26 @@ class Flight:
 
     @classmethod
     def launch(
-        cls, execution: Execution, microbatch: Microbatch, lane: Lane, *, after: torch.cuda.Event | None
+        cls,
+        execution: Execution,
+        microbatch: Microbatch,
+        lane: Lane,
+        *,
+        num_tokens: int,
+        after: torch.cuda.Event | None,
     ) -> "Flight":
+        """Start it, behind ``after``; ``num_tokens`` is what the pacer is told was trained on."""
         if lane.stream is None:
             started = time.perf_counter()
             execution.run(microbatch, lane)
-            return cls(lane, microbatch.num_positions, None, time.perf_counter() - started)
+            return cls(lane, num_tokens, None, time.perf_counter() - started)
         begin, end = (torch.cuda.Event(enable_timing=True, blocking=True) for _ in range(2))
         if after is not None:
             lane.stream.wait_event(after)
         begin.record(lane.stream)
         execution.run(microbatch, lane)
         end.record(lane.stream)
-        return cls(lane, microbatch.num_positions, (begin, end))
+        return cls(lane, num_tokens, (begin, end))
 
     @property
     def end(self) -> torch.cuda.Event | None:
@@ -48,3 +57,23 @@ class Flight:
             self.events[1].synchronize()
             duration_s = self.events[0].elapsed_time(self.events[1]) / 1000
         pacer.ran(duration_s, num_sms=self.lane.num_sms, num_tokens=self.num_tokens)
+
+
+def fly(execution: Execution, microbatches: Sequence[Microbatch], lanes: Lanes, pacer: Pacer, *, trains: bool) -> None:
+    """Run every micro-batch in its turn, after everything that was put on the whole device's lane so far.
+
+    The next one is queued behind a running one, unless turns are rationed. ``trains`` says whether their positions
+    count as trained on.
+    """
+    flights: deque[Flight] = deque()
+    previous = None if lanes.whole.stream is None else lanes.whole.stream.record_event()
+    for microbatch in microbatches:
+        lane = lanes.of_size(pacer.turn())
+        pacer.begins()
+        num_tokens = microbatch.num_positions if trains else 0
+        flights.append(Flight.launch(execution, microbatch, lane, num_tokens=num_tokens, after=previous))
+        previous = flights[-1].end
+        while len(flights) > (0 if pacer.rationed else 1):
+            flights.popleft().land(pacer)
+    while flights:
+        flights.popleft().land(pacer)

@@ -19,7 +19,7 @@ from trainer.microbatch import Microbatch
 Shape = tuple[int, int, int]
 """Rows, padded length, padded number of sampled tokens."""
 Program = Callable[[Microbatch], None]
-"""Forward, loss and backward of a micro-batch; adds gradients and tallies up in place, and waits for nothing."""
+"""What is computed for a micro-batch (trainer.objective): writes in place, and waits for nothing."""
 
 
 class Execution(Protocol):
@@ -59,8 +59,11 @@ class Graphed:
     """As CUDA graphs where there is one. The learner's thread alone may use it."""
 
     program: Program
+    writes_scores: bool = False
+    """True when the micro-batch that is run is to get what the program wrote to the graph's."""
+    pool: Any = field(default_factory=torch.cuda.graph_pool_handle)
+    """Shared by the programs that run one after another."""
     _graphs: dict[tuple[int, Shape], _Captured] = field(default_factory=dict)
-    _pool: Any = field(default_factory=torch.cuda.graph_pool_handle)
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -76,6 +79,8 @@ class Graphed:
             else:
                 captured.inputs.fill(microbatch)
                 captured.graph.replay()
+                if self.writes_scores:
+                    microbatch.take_scores(captured.inputs)
 
     def warm_up(self, microbatch: Microbatch, lane: Lane) -> None:
         """Run a shape once, so that kernels are compiled and workspaces made outside of its capture.
@@ -95,7 +100,7 @@ class Graphed:
             return
         with lane.active():
             graph = torch.cuda.CUDAGraph()
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
             try:
                 self.program(microbatch)
             finally:

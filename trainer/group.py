@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.brief import Brief
-from agent.completion import Completion
+from agent.completion import Completion, FinishReason
 from rewards.score import Score, Ungradable
-from trainer.advantage import AdvantageScale, group_advantages, has_spread
+from trainer.advantage import advantages, has_spread
+from trainer.objective_settings import AdvantageScale
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def trainable_sequences(
     Reasons: ``ungradable``, ``stale``, ``truncated_sampling`` (logprobs biased by top-p and the like), ``empty``,
     ``single`` (fewer than two siblings left), ``no_spread`` (all siblings scored alike).
     """
-    sequences: list[TrainingSequence] = []
+    trained: list[tuple[str, list[tuple[Completion, Score]]]] = []
     dropped: Counter[str] = Counter()
     for group in groups:
         kept = _kept(group, current_version, max_staleness, dropped)
@@ -50,12 +51,26 @@ def trainable_sequences(
         elif not has_spread(rewards):
             dropped["no_spread"] += len(kept)
         else:
-            advantages = group_advantages(rewards, scale)
-            sequences += [
-                TrainingSequence(completion, advantage, group.brief.language)
-                for (completion, _), advantage in zip(kept, advantages, strict=True)
-            ]
-    return sequences, dropped
+            trained.append((group.brief.language, kept))
+    return _with_advantages(trained, scale), dropped
+
+
+def untruncated(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
+    """Without those that ended at their token limit (DAPO, arXiv 2503.14476, section 3.4: overlong filtering)."""
+    return [one for one in sequences if one.completion.finish_reason is not FinishReason.LENGTH]
+
+
+def _with_advantages(
+    trained: Sequence[tuple[str, Sequence[tuple[Completion, Score]]]], scale: AdvantageScale
+) -> list[TrainingSequence]:
+    """Sequences of a batch's groups, each given with its language."""
+    rewards = [[score.value for _, score in kept] for _, kept in trained]
+    by_group = advantages(rewards, [language for language, _ in trained], scale)
+    return [
+        TrainingSequence(completion, advantage, language)
+        for (language, kept), values in zip(trained, by_group, strict=True)
+        for (completion, _), advantage in zip(kept, values, strict=True)
+    ]
 
 
 def _kept(

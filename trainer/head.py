@@ -87,9 +87,9 @@ class _TrainedHead(torch.autograd.Function):
             residuals(rows @ head.T, wanted, temperature)[:2]
             for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
         ]
-        values, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
+        logprobs, entropies = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
         ctx.mark_non_differentiable(entropies)
-        return values, entropies
+        return logprobs, entropies
 
     @staticmethod
     @once_differentiable
@@ -99,8 +99,7 @@ class _TrainedHead(torch.autograd.Function):
         scale = (gradient / ctx.temperature).unsqueeze(1)
         for start in range(0, len(hidden), ctx.chunk_tokens):
             rows = slice(start, start + ctx.chunk_tokens)
-            *_, residual = residuals(hidden[rows] @ head.T, targets[rows], ctx.temperature)
-            slopes = residual.mul_(scale[rows])
+            slopes = residuals(hidden[rows] @ head.T, targets[rows], ctx.temperature).residual.mul_(scale[rows])
             torch.mm(slopes, head, out=to_hidden[rows])
             to_head.addmm_(slopes.T, hidden[rows])
         return to_hidden, to_head, None, None, None

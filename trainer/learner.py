@@ -1,15 +1,15 @@
 """The policy being trained, one GRPO step at a time: a LoRA adapter on frozen weights, or the weights themselves.
 
-    cut the batch into micro-batches ─► each: wait for a turn ─► forward, loss, backward on a lane
-                                     ─► norm, clip, AdamW on fp32 masters ─► the adapter's weights
+    cut the batch into micro-batches
+    if needed:     each: wait for a turn ─► forward on a lane: log-probabilities at the step's start, of the base model
+    each update:   each: wait for a turn ─► forward, loss, backward on a lane
+                   ─► norm, clip, AdamW on fp32 masters ─► the adapter's weights
 
 Knows nothing of engines, processes or rewards: it is given a Hugging Face model and batches.
 """
 
-import math
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,17 @@ from transformers import PreTrainedModel
 
 from agent.errors import PublicationFailed, TrainerFailed
 from trainer.batch import TrainingBatch
-from trainer.flight import Flight
-from trainer.graphs import Eager, Execution, Graphed, Shape
+from trainer.flight import fly
+from trainer.graphs import Execution, Shape
 from trainer.head import token_logprobs
 from trainer.lanes import Lanes, open_lanes
-from trainer.loss import effective_sample_size
+from trainer.loss import token_shares
 from trainer.microbatch import Microbatch, blank_microbatch, cut, graph_shapes
-from trainer.objective import TALLY, Objective, last_hidden, output_head
+from trainer.objective import Scorer, last_hidden, output_head
 from trainer.pacer import Pacer
 from trainer.ports import CPU_MICROBATCH_TOKENS, GPU_MICROBATCH_TOKENS, LearnerSettings, StepResult
+from trainer.programs import Programs, make_programs
+from trainer.tally import Tally, Update, step_result
 from trainer.weights import AdapterWeights, FullWeights, TrainedWeights, copy_into
 
 _PROBE_CHUNK_TOKENS = 1024
@@ -48,8 +50,8 @@ class Learner:
         self._pacer = pacer or Pacer(self._lanes.sizes, self._lanes.reason)
         self._run: _Run | None = None
         self._weights: TrainedWeights | None = None
-        self._executions: dict[tuple[float, ...], Execution] = {}
-        self._tally = torch.zeros(len(TALLY), dtype=torch.float64, device=model.device)
+        self._programs: dict[Hashable, Programs] = {}
+        self._tally = Tally(model.device)
 
     @property
     def model(self) -> PreTrainedModel:
@@ -75,11 +77,12 @@ class Learner:
             torch.cuda.OutOfMemoryError: the device is too small; nothing is kept.
         """
         self._weights_for(settings, None)
-        execution = self._execution(settings, temperature)
-        if isinstance(execution, Graphed):
+        programs = self._programs_for(settings, temperature)
+        if self._model.device.type == "cuda":
             shapes = graph_shapes(max_length, reply_tokens, tokens=_microbatch_tokens(settings, self._model))
+            blanks = [_with_room(blank_microbatch(shape, self._model.device), settings) for shape in shapes]
             try:
-                self._capture(execution, shapes)
+                programs.capture(blanks, self._lanes)
             except BaseException:
                 self._release()
                 raise
@@ -95,38 +98,21 @@ class Learner:
         self._run = _Run(settings, self._weights_for(settings, parent))
 
     def step(self, batch: TrainingBatch) -> StepResult:
-        """One optimizer step over the whole batch, in micro-batches.
+        """The settings' number of optimizer updates over the whole batch, in micro-batches.
 
         Raises:
-            TrainerFailed: no run has begun, or loss, gradient or update is not finite; the weights are unchanged.
+            TrainerFailed: no run has begun, or loss, gradient or update is not finite; the weights are those of the
+                update before, in a step of one update unchanged.
         """
         run = self._current_run()
         started = time.perf_counter()
+        programs = self._programs_for(run.settings, batch.temperature)
         with self._lanes.whole.active():
-            run.weights.optimizer.discard()  # a step that raised midway has left its gradient
-            self._tally.zero_()
-            execution = self._execution(run.settings, batch.temperature)
-            tokens = _microbatch_tokens(run.settings, self._model)
-            microbatches = list(cut(batch, tokens=tokens, shapes=execution.shapes, device=self._model.device))
-        self._accumulate(execution, microbatches)
-        with self._lanes.whole.active():
-            tally = dict(zip(TALLY, self._tally.tolist(), strict=True))
-            norm = float(run.weights.optimizer.gradient_norm())
-            if not all(map(math.isfinite, (tally["loss"], norm, tally["mismatch"]))):
-                raise TrainerFailed(
-                    "loss, gradient norm and mismatch must be finite, got "
-                    f"{tally['loss']}, {norm} and {tally['mismatch']}"
-                )
-            run.weights.optimizer.step(max_grad_norm=run.settings.max_grad_norm, gradient_norm=norm)
-            run.weights.after_step()
-        return StepResult(
-            loss=tally["loss"],
-            grad_norm=norm,
-            clip_fraction=tally["clipped"] / batch.num_tokens,
-            effective_sample_size=effective_sample_size(tally["weights"], tally["squared_weights"], batch.num_tokens),
-            mismatch_mean=tally["mismatch"] / batch.num_tokens,
-            duration_s=time.perf_counter() - started,
-        )
+            microbatches = list(self._cut(batch, run.settings, programs.update.shapes))
+        if programs.scoring is not None:
+            fly(programs.scoring, microbatches, self._lanes, self._pacer, trains=False)
+        updates = [self._update(run, programs.update, microbatches) for _ in range(run.settings.updates_per_batch)]
+        return step_result(updates, batch, run.settings.objective, duration_s=time.perf_counter() - started)
 
     def logprobs(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probability of each reply token at temperature 1, under the weights as they are now."""
@@ -220,19 +206,10 @@ class Learner:
         if self._lanes.whole.stream is not None:
             self._lanes.whole.stream.wait_event(torch.cuda.current_stream().record_event())
 
-    def _capture(self, execution: Graphed, shapes: Sequence[Shape]) -> None:
-        """Every shape on every lane, the largest first: the smaller ones find room in its memory."""
-        inputs = [(lane, blank_microbatch(shape, self._model.device)) for lane in self._lanes.lanes for shape in shapes]
-        for lane, microbatch in inputs:
-            execution.warm_up(microbatch, lane)
-        for lane, microbatch in inputs:
-            execution.capture(microbatch, lane)
-        self.synchronize()
-
     def _release(self) -> None:
         """Give all memory for training back."""
         self._run = None
-        self._executions.clear()
+        self._programs.clear()
         if self._weights is not None:
             self._weights.release()
             self._weights = None
@@ -252,34 +229,43 @@ class Learner:
             )
             return self._weights
 
-    def _accumulate(self, execution: Execution, microbatches: Sequence[Microbatch]) -> None:
-        """Run every micro-batch in its turn. The next one is queued behind a running one, unless turns are rationed."""
-        flights: deque[Flight] = deque()
-        previous = _end_of(self._lanes.whole.stream)
-        for microbatch in microbatches:
-            lane = self._lanes.of_size(self._pacer.turn())
-            self._pacer.begins()
-            flights.append(Flight.launch(execution, microbatch, lane, after=previous))
-            previous = flights[-1].end
-            while len(flights) > (0 if self._pacer.rationed else 1):
-                flights.popleft().land(self._pacer)
-        while flights:
-            flights.popleft().land(self._pacer)
-
-    def _execution(self, settings: LearnerSettings, temperature: float) -> Execution:
-        """One for each set of constants, which a graph holds."""
-        constants = (
-            temperature,
-            settings.clip_low,
-            settings.clip_high,
-            settings.importance_cap,
-            settings.logit_chunk_tokens,
+    def _cut(self, batch: TrainingBatch, settings: LearnerSettings, shapes: Sequence[Shape]) -> Iterator[Microbatch]:
+        shares = token_shares(
+            settings.objective.loss,
+            batch.mask.sum(1).tolist(),
+            num_sequences=batch.num_sequences + batch.num_masked,
+            reply_tokens=settings.reply_tokens,
         )
-        if constants not in self._executions:
-            program = Objective(self._model, settings, self._tally, temperature)
-            on_cuda = self._model.device.type == "cuda"
-            self._executions[constants] = Graphed(program) if on_cuda else Eager(program)
-        return self._executions[constants]
+        tokens = _microbatch_tokens(settings, self._model)
+        for microbatch in cut(batch, shares, tokens=tokens, shapes=shapes, device=self._model.device):
+            yield _with_room(microbatch, settings)
+
+    def _update(self, run: "_Run", execution: Execution, microbatches: Sequence[Microbatch]) -> Update:
+        """One optimizer update. Raises TrainerFailed when anything of it is not finite; nothing is changed then."""
+        optimizer = run.weights.optimizer
+        with self._lanes.whole.active():
+            optimizer.discard()  # an update that raised midway has left its gradient
+            self._tally.clear()
+        fly(execution, microbatches, self._lanes, self._pacer, trains=True)
+        with self._lanes.whole.active():
+            update = Update(self._tally.read(), float(optimizer.gradient_norm()))
+            update.check_finite()
+            optimizer.step(max_grad_norm=run.settings.max_grad_norm, gradient_norm=update.grad_norm)
+            run.weights.after_step()
+        return update
+
+    def _programs_for(self, settings: LearnerSettings, temperature: float) -> Programs:
+        """Those for each set of constants, which graphs hold."""
+        key = (settings.objective, settings.scores_proximal, settings.logit_chunk_tokens, temperature)
+        if key not in self._programs:
+            scorer = Scorer(self._model, temperature, settings.logit_chunk_tokens)
+            self._programs[key] = make_programs(scorer, settings, self._tally, self._current_weights().as_base)
+        return self._programs[key]
+
+    def _current_weights(self) -> TrainedWeights:
+        if self._weights is None:
+            raise TrainerFailed("a run must begin before its weights are there")
+        return self._weights
 
     def _current_run(self) -> "_Run":
         if self._run is None:
@@ -293,9 +279,9 @@ class _Run:
     weights: TrainedWeights
 
 
-def _end_of(stream: torch.cuda.Stream | None) -> torch.cuda.Event | None:
-    """An event after everything that was put on the stream so far."""
-    return None if stream is None else stream.record_event()
+def _with_room(microbatch: Microbatch, settings: LearnerSettings) -> Microbatch:
+    """With room for what runs of these settings score before their updates."""
+    return microbatch.with_room(proximal=settings.scores_proximal, reference=settings.scores_base)
 
 
 def _microbatch_tokens(settings: LearnerSettings, model: PreTrainedModel) -> int:

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -23,7 +23,7 @@ from rewards.panel import Panel
 from rewards.score import Score
 from trainer.batch import build_batch
 from trainer.evaluation import to_sample
-from trainer.group import Group, TrainingSequence, trainable_sequences
+from trainer.group import Group, TrainingSequence, trainable_sequences, untruncated
 from trainer.plan import RunPlan
 from trainer.ports import Admission, PolicyLedger, StepResult, TrainerPort
 from trainer.promotion import Promotion, StartPromotion
@@ -85,7 +85,7 @@ class TuningLoop:
     async def _advance(self, step: int, promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None:
         """One optimizer step: the candidate becomes a new version."""
         drawn = await self._draw(step, promotion.version, plan)
-        batch = build_batch(drawn.sequences)
+        batch = build_batch(drawn.sequences, num_masked=drawn.num_masked)
         version = await self.ledger.next_version()
         promotion.expect(version)
         result = await self.trainer.step(batch, version)
@@ -104,7 +104,7 @@ class TuningLoop:
             dropped.update(drawn.dropped)
             claims += drawn.claims
             if drawn.sequences:
-                return _Drawn(claims, drawn.groups, drawn.sequences, dropped, drawn.rollout_s, drawn.score_s)
+                return replace(drawn, claims=claims, dropped=dropped)
             log.info("draw_without_signal", step=step, dropped=dict(+drawn.dropped))
         raise TuningError(
             f"nothing to learn from in {_MAX_FRUITLESS_DRAWS} draws of {plan.prompts_per_step} prompts; dropped "
@@ -140,7 +140,17 @@ class TuningLoop:
             scale=plan.config.advantage_scale,
         )
         dropped["prompt_too_long"] += len(episodes) - len(groups)
-        return _Drawn(claims, groups, sequences, dropped, sampled - started, time.perf_counter() - sampled)
+        kept = untruncated(sequences) if plan.config.mask_truncated else sequences
+        dropped["truncated"] += len(sequences) - len(kept)
+        return _Drawn(
+            claims=claims,
+            groups=groups,
+            sequences=kept,
+            num_masked=len(sequences) - len(kept),
+            dropped=dropped,
+            rollout_s=sampled - started,
+            score_s=time.perf_counter() - sampled,
+        )
 
     async def _score(self, episode: Episode, siblings: tuple[Completion, ...]) -> Group:
         await self.admission.admitted()
@@ -169,6 +179,8 @@ class _Drawn:
     claims: list[Claim]
     groups: list[Group]
     sequences: list[TrainingSequence]
+    num_masked: int
+    """Truncated replies beside the sequences, which count in means over replies."""
     dropped: Counter[str]
     rollout_s: float
     score_s: float
@@ -205,6 +217,10 @@ def _report(step: int, version: int, drawn: _Drawn, result: StepResult, install_
         score_s=drawn.score_s,
         train_s=result.duration_s,
         install_s=install_s,
+        mismatch_max=result.mismatch_max,
+        entropy=result.entropy,
+        behaviour_kl=result.behaviour_kl,
+        base_kl=result.base_kl,
     )
 
 

@@ -1,58 +1,88 @@
-"""What the learner computes for one micro-batch: forward, GRPO loss and backward.
+"""What the learner computes for one micro-batch, as programs of trainer.graphs.
 
-A program of trainer.graphs: it adds gradients and a tally up in place and reads no value back, so that a CUDA graph can
-hold it.
+    ScoringProgram   forward only, before a step's first update: log-probabilities of the proximal policy and the base
+    UpdateProgram    forward, loss and backward, once per update
+
+Each writes in place and reads no value back, so that a CUDA graph can hold it.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from trainer.head import token_logprobs
-from trainer.loss import grpo_loss
+from trainer.head import TokenScores, token_scores
+from trainer.loss import PolicyLogprobs, policy_loss
 from trainer.microbatch import Microbatch
-from trainer.ports import LearnerSettings
-
-TALLY = ("loss", "clipped", "mismatch", "weights", "squared_weights")
-"""What the micro-batches of a step add up, in the order of the tally's elements."""
+from trainer.objective_settings import ObjectiveSettings
+from trainer.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
-    """Forward, GRPO loss and backward of one micro-batch; no value is read back."""
+class Scorer:
+    """The model's scores of a micro-batch's sampled tokens."""
 
     model: PreTrainedModel
-    settings: LearnerSettings
-    tally: Tensor
     temperature: float
+    chunk_tokens: int
 
-    def __call__(self, microbatch: Microbatch) -> None:
+    def __call__(self, microbatch: Microbatch) -> TokenScores:
+        """[B, R] each."""
         hidden = last_hidden(self.model, microbatch.token_ids)
-        predicting = hidden.flatten(0, 1)[microbatch.predictors.flatten()]
-        logprobs = token_logprobs(
-            predicting,
+        scores = token_scores(
+            hidden.flatten(0, 1)[microbatch.predictors.flatten()],
             output_head(self.model),
             microbatch.targets.flatten(),
             temperature=self.temperature,
-            chunk_tokens=self.settings.logit_chunk_tokens,
-        ).view(microbatch.targets.shape)
-        loss = grpo_loss(
-            logprobs,
-            logprobs.detach(),
-            microbatch.behaviour_logprobs,
-            microbatch.advantages,
-            microbatch.mask,
-            microbatch.weights,
-            clip_low=self.settings.clip_low,
-            clip_high=self.settings.clip_high,
-            importance_cap=self.settings.importance_cap,
+            chunk_tokens=self.chunk_tokens,
         )
+        return TokenScores(*(values.view(microbatch.targets.shape) for values in scores))
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateProgram:
+    """Adds a micro-batch's gradient and tally up.
+
+    Without proximal log-probabilities in the micro-batch the current ones are taken, which is exact in the first update
+    of a step.
+    """
+
+    scorer: Scorer
+    settings: ObjectiveSettings
+    tally: Tally
+
+    def __call__(self, microbatch: Microbatch) -> None:
+        scores = self.scorer(microbatch)
+        proximal = microbatch.proximal_logprobs
+        logprobs = PolicyLogprobs(
+            current=scores.logprobs,
+            proximal=scores.logprobs.detach() if proximal is None else proximal,
+            behaviour=microbatch.behaviour_logprobs,
+            reference=microbatch.reference_logprobs,
+        )
+        loss = policy_loss(logprobs, microbatch.advantages, microbatch.mask, microbatch.token_shares, self.settings)
         loss.value.backward()
-        weights = loss.weights.double()
-        sums = (loss.value.detach(), loss.clipped, loss.mismatch, weights.sum(), weights.square().sum())
-        self.tally.add_(torch.stack([value.double() for value in sums]))
+        self.tally.add(loss, logprobs, scores.entropies, microbatch.mask)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringProgram:
+    """Writes the log-probabilities that a micro-batch has room for."""
+
+    scorer: Scorer
+    as_base: Callable[[], AbstractContextManager[None]]
+    """Makes the model the base model for a while."""
+
+    def __call__(self, microbatch: Microbatch) -> None:
+        with torch.no_grad():
+            if microbatch.proximal_logprobs is not None:
+                microbatch.proximal_logprobs.copy_(self.scorer(microbatch).logprobs)
+            if microbatch.reference_logprobs is not None:
+                with self.as_base():
+                    microbatch.reference_logprobs.copy_(self.scorer(microbatch).logprobs)
 
 
 def last_hidden(model: PreTrainedModel, ids: Tensor) -> Tensor:

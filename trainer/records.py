@@ -60,13 +60,21 @@ class StepReport:
     grad_norm: float
     clip_fraction: float
     effective_sample_size: float
-    """(sum w)^2 / (n sum w^2) of the importance weights, in (0, 1]."""
+    """(sum w)^2 / (n sum w^2) of the importance weights before they are bounded, in (0, 1]."""
     mismatch_mean: float
     """Mean |engine logprob - trainer logprob| over the trained tokens."""
     rollout_s: float
     score_s: float
     train_s: float
     install_s: float
+    mismatch_max: float | None = None
+    """The largest |engine logprob - trainer logprob| of a token."""
+    entropy: float | None = None
+    """Mean entropy of the whole distributions that the trained tokens were taken from, in nats."""
+    behaviour_kl: float | None = None
+    """Estimate of KL(engine's policy at sampling || trained policy) per token, in nats."""
+    base_kl: float | None = None
+    """Estimate of KL(trained policy || base model) per token, in nats; None without a KL term."""
 
 
 @dataclass(frozen=True, slots=True)
