@@ -40,6 +40,19 @@ class FullConfig(Section):
     """Where the last published weights are kept for rollback: pinned host memory, or the GPU (faster, costs a copy)."""
 
 
+class HealthConfig(Section):
+    """Section `[tuning.health]`: a run whose steps cross a threshold ends as failed, and publishes nothing more."""
+
+    patience: Annotated[int, Field(ge=1)] = 3
+    """Steps in a row that must cross the same threshold."""
+    min_effective_sample_size: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Lowest effective sample size of the importance weights, as a share of the tokens or replies; 0 allows all."""
+    max_grad_norm_ratio: Annotated[float, Field(gt=1)] | None = 100.0
+    """Largest gradient norm, as a multiple of the median of the run's earlier steps; unset is no limit."""
+    min_entropy: Annotated[float, Field(gt=0)] | None = None
+    """Lowest mean entropy of the sampled tokens' distributions, in nats; unset is no limit."""
+
+
 class TuningConfig(Section):
     """Section `[tuning]`."""
 
@@ -104,6 +117,7 @@ class TuningConfig(Section):
     adapter: AdapterConfig = AdapterConfig()
     full: FullConfig = FullConfig()
     gate: GateConfig = GateConfig()
+    health: HealthConfig = HealthConfig()
 
     @property
     def learner_objective(self) -> ObjectiveSettings:

@@ -24,6 +24,7 @@ from rewards.score import Score
 from trainer.batch import build_batch
 from trainer.evaluation import to_sample
 from trainer.group import Group, TrainingSequence, trainable_sequences, untruncated
+from trainer.health import unhealthy
 from trainer.plan import RunPlan
 from trainer.ports import Admission, PolicyLedger, StepResult, TrainerPort
 from trainer.promotion import Promotion, StartPromotion
@@ -70,19 +71,21 @@ class TuningLoop:
             StoreError: journal or ledger could not be reached.
         """
         promotion = self.start_promotion(run_id, plan)
+        steps: list[StepReport] = []
         try:
             await promotion.begin()
             for step in range(1, plan.num_steps + 1):
                 if hooks.stop.is_set():
                     return False
-                await self._advance(step, promotion, plan, hooks)
+                steps.append(await self._advance(step, promotion, plan, hooks))
+                _check_health(steps, plan)
                 if plan.publishes_after(step) and not hooks.stop.is_set():
                     await _promote(promotion, plan, hooks)
             return promotion.published
         finally:
             await promotion.abandon()
 
-    async def _advance(self, step: int, promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None:
+    async def _advance(self, step: int, promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> StepReport:
         """One optimizer step: the candidate becomes a new version."""
         drawn = await self._draw(step, promotion.version, plan)
         batch = build_batch(drawn.sequences, num_masked=drawn.num_masked)
@@ -93,7 +96,9 @@ class TuningLoop:
         await promotion.ready(version)
         install_s = time.perf_counter() - started
         await self.journal.settle(drawn.claims)
-        await hooks.on_step(_report(step, version, drawn, result, install_s))
+        report = _report(step, version, drawn, result, install_s)
+        await hooks.on_step(report)
+        return report
 
     async def _draw(self, step: int, version: int, plan: RunPlan) -> "_Drawn":
         """Claim, sample and score until something can be trained on."""
@@ -172,6 +177,13 @@ async def _promote(promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None
             raise GateRejected("; ".join(f"{language}: {why}" for language, why in evaluation.rejected.items()))
     await promotion.publish(evaluation)
     await hooks.on_published(promotion.version)
+
+
+def _check_health(steps: Sequence[StepReport], plan: RunPlan) -> None:
+    """Raises TuningError when a threshold of tuning.health is crossed; what was not published is undone then."""
+    reason = unhealthy(steps, plan.config.health)
+    if reason is not None:
+        raise TuningError(reason)
 
 
 @dataclass(frozen=True, slots=True)

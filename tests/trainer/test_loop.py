@@ -15,7 +15,7 @@ from rewards.score import Ungradable
 from tests.trainer.samples import episode
 from tests.trainer.tuning import CONFIG, Node, by_seed
 from trainer.batch import TrainingBatch
-from trainer.config import GateConfig
+from trainer.config import GateConfig, HealthConfig
 from trainer.fakes import FakeTrainer
 from trainer.loop import RunHooks
 from trainer.plan import RunPlan
@@ -155,6 +155,31 @@ class _AllCutShort(FakeEngine):
 
     async def generate(self, request: GenerateRequest) -> Completion:
         return replace(await super().generate(request), finish_reason=FinishReason.LENGTH)
+
+
+class _SkewedTrainer(FakeTrainer):
+    """Its second step finds almost all of the weight on a few tokens."""
+
+    async def step(self, batch: TrainingBatch, version: int) -> StepResult:
+        result = await super().step(batch, version)
+        return replace(result, effective_sample_size=0.01) if version == 2 else result
+
+
+async def test_an_unhealthy_run_ends_with_the_reason_and_publishes_nothing(tmp_path: Path) -> None:
+    """The step is reported, and then undone: no version is active, kept or installed."""
+    node, hooks = Node(tmp_path, EPISODES, trainer=_SkewedTrainer()), _Hooks()
+    with pytest.raises(TuningError, match=r"tuning\.health\.min_effective_sample_size is 0\.1, got 0\.01"):
+        await _run_with(node, hooks, health=HealthConfig(patience=1))
+    assert [report.step for report in hooks.steps] == [1, 2]
+    assert (hooks.published, node.sink.active_version) == ([], 0)
+    assert (node.trainer.kept, node.trainer.installed) == (set(), [])
+
+
+async def test_one_accident_does_not_end_a_run(tmp_path: Path) -> None:
+    """Patience is three steps unless it is set."""
+    node, hooks = Node(tmp_path, EPISODES, trainer=_SkewedTrainer()), _Hooks()
+    assert await _run_with(node, hooks)
+    assert hooks.published == [2]
 
 
 async def test_each_group_is_scored_after_asking(tmp_path: Path) -> None:
