@@ -24,7 +24,9 @@ efficient RL framework secretly brings you off-policy RL training", Yao et al. 2
                times A log current
     gspo       as grpo, r of the whole sequence    1 / (B n)      arXiv 2507.18071, section 4.1
 
-The clip range is asymmetric (DAPO, section 3.1). Of cispo, TRL's epsilon_high is 1 + clip_high here.
+The clip range is asymmetric (DAPO, section 3.1). Of cispo, TRL's epsilon_high is 1 + clip_high here. The KL term
+carries the policy ratio, so that its gradient is the reverse KL's (DeepSeek-V3.2, arXiv 2512.02556, section 3.1; TRL's
+use_bias_correction_kl).
 """
 
 from collections.abc import Sequence

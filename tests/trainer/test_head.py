@@ -1,6 +1,10 @@
 """Chunked log-probabilities under a frozen and a trained head, against log_softmax over all logits at once."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,6 +71,33 @@ def test_entropies_carry_no_gradient(trained: bool) -> None:
     hidden.grad = None
     (logs[torch.arange(5), torch.arange(5)] * scores.entropies).sum().backward()
     torch.testing.assert_close(with_scores, hidden.grad)
+
+
+INTERPRETED = """
+import torch
+from trainer.head import residuals
+from trainer.triton_residuals import residuals_in_place
+
+for columns in (7, 9001):
+    logits = 3 * torch.randn(3, columns, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([0, columns - 1, 5])
+    expected = residuals(logits, targets, 0.7)
+    for ours, theirs in zip(residuals_in_place(logits.clone(), targets, 0.7), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)
+print("equal")
+"""
+
+
+def test_the_kernel_computes_what_a_cpu_does() -> None:
+    """The GPU's kernel in Triton's interpreter, in a process of its own, where the interpreter is chosen at import:
+    vocabularies below its block and of two blocks and a part."""
+    pytest.importorskip("triton", reason="no Triton for this platform")
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "equal\n", done.stderr
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="Triton's version needs a CUDA device")
