@@ -105,8 +105,10 @@ def step_result(
 def _measure(loss: PolicyLoss, logprobs: PolicyLogprobs, entropies: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The sums in the order of Totals' fields, and the largest mismatch, [1]."""
     current, weights = logprobs.current.detach(), loss.importance.double()
-    mismatch = (logprobs.proximal - logprobs.behaviour) * mask
-    reference = current if logprobs.reference is None else logprobs.reference
+    mismatch = ((logprobs.proximal - logprobs.behaviour) * mask).abs()
+    base_kl = current.new_zeros(())
+    if logprobs.reference is not None:
+        base_kl = watched_k3((logprobs.reference - current) * mask).sum()
     sums = (
         loss.value.detach(),
         loss.clipped.sum(),
@@ -114,7 +116,7 @@ def _measure(loss: PolicyLoss, logprobs: PolicyLogprobs, entropies: Tensor, mask
         weights.square().sum(),
         (entropies * mask).sum(),
         watched_k3((current - logprobs.behaviour) * mask).sum(),
-        watched_k3((reference - current) * mask).sum(),
-        mismatch.abs().sum(),
+        base_kl,
+        mismatch.sum(),
     )
-    return torch.stack([value.double() for value in sums]), mismatch.abs().max().double().unsqueeze(0)
+    return torch.stack([value.double() for value in sums]), mismatch.max().double().unsqueeze(0)
