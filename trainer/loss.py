@@ -40,7 +40,7 @@ from torch import Tensor
 from trainer.objective_settings import LossType, ObjectiveSettings
 
 _LARGEST_EXPONENT = 20.0
-"""Weights that are only watched, or are cut down anyway, stay below e^20, so that their squares and sums are finite."""
+"""Weights stay within e^-20 and e^20, far beyond any cap, so that sums of their squares are finite and never zero."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def _importance(logprobs: PolicyLogprobs, keep: Tensor, settings: ObjectiveSetti
     gap = (logprobs.proximal - logprobs.behaviour).detach() * keep
     if settings.weighs_sequences:
         gap = gap.sum(1, keepdim=True)
-    return torch.exp(gap.clamp(max=_LARGEST_EXPONENT))
+    return torch.exp(gap.clamp(-_LARGEST_EXPONENT, _LARGEST_EXPONENT))
 
 
 def _bounded(importance: Tensor, settings: ObjectiveSettings) -> Tensor | float:

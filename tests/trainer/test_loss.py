@@ -211,6 +211,14 @@ def test_what_is_watched_stays_finite() -> None:
     assert found.loss.importance[0, 0].item() == pytest.approx(math.exp(20))
 
 
+def test_a_policy_that_left_all_its_samples_has_weights_all_the_same() -> None:
+    """Each token e^200 times less likely than to the engine: weights of e^-20, never a sum of zeros to divide by."""
+    gone = math.exp(-200)
+    settings = replace(GRPO, importance_correction="sequence_truncate")
+    found = _loss(ONES, (1.0, 1.0), ((gone, gone, 1), (1, gone, 1)), settings)
+    assert found.loss.importance.tolist() == [[pytest.approx(math.exp(-20))]] * 2
+
+
 def test_the_clip_never_holds_back_a_correction() -> None:
     """A good token that became less likely, and a bad one that became more likely, keep their gradient.
 
