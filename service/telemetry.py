@@ -4,6 +4,7 @@ Nothing here holds prompt or reply text. Metrics live in a registry of their own
 """
 
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,11 @@ class Metrics:
         self._grad_norm = self._gauge("tuning_grad_norm", "Gradient 2-norm of the last step, before clipping.")
         self._sample_size = self._gauge("tuning_effective_sample_size", "(sum w)^2 / (n sum w^2) of the last step.")
         self._mismatch = self._gauge("tuning_mismatch_nats", "Mean |engine - trainer logprob| of the last step.")
+        self._mismatch_max = self._gauge("tuning_mismatch_max_nats", "Largest of a token in the last step.")
+        self._clip_fraction = self._gauge("tuning_clip_fraction", "Share of clipped tokens in the last step.")
+        self._entropy = self._gauge("tuning_entropy_nats", "Mean entropy of the trained tokens' distributions.")
+        self._behaviour_kl = self._gauge("tuning_behaviour_kl_nats", "KL(engine || trained policy) of the last step.")
+        self._base_kl = self._gauge("tuning_base_kl_nats", "KL(trained policy || base) of the last step.")
         self._phase = self._histogram("tuning_phase_duration_seconds", "Time of a step's phases.", "phase")
         self._first_token = self._histogram(
             "live_first_token_seconds", "Live requests' time to the first token.", buckets=_TOKEN_BUCKETS_S
@@ -223,6 +229,15 @@ class Metrics:
         self._grad_norm.set(report.grad_norm)
         self._sample_size.set(report.effective_sample_size)
         self._mismatch.set(report.mismatch_mean)
+        self._clip_fraction.set(report.clip_fraction)
+        measured = {
+            self._mismatch_max: report.mismatch_max,
+            self._entropy: report.entropy,
+            self._behaviour_kl: report.behaviour_kl,
+            self._base_kl: report.base_kl,
+        }
+        for gauge, value in measured.items():
+            gauge.set(math.nan if value is None else value)
         phases = {"rollout": report.rollout_s, "score": report.score_s, "train": report.train_s}
         for phase, duration_s in (phases | {"install": report.install_s}).items():
             self._phase.labels(phase).observe(duration_s)

@@ -14,14 +14,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agent.completion import Completion, Sampling
+from agent.completion import Completion, FinishReason, Sampling
 from agent.episode import Episode
 from agent.errors import TuningError
 from agent.ports import Claim, ClaimingJournal
 from agent.selection import Selection, share_of
 from rewards.panel import Panel
 from rewards.score import Sample
-from trainer.group import Fitness, Group, TrainingSequence, teaching, training_sequences
+from trainer.group import Fitness, Group, TrainingSequence, teaching, training_sequences, untruncated
 from trainer.plan import RunPlan
 from trainer.ports import Admission
 from trainer.rollout import RolloutSampler
@@ -38,6 +38,8 @@ class Drawn:
     groups: Sequence[Group]
     """All that were scored."""
     sequences: Sequence[TrainingSequence]
+    num_masked: int
+    """Truncated replies beside the sequences, which count in means over replies."""
     dropped: Mapping[str, int]
     """Completions that were not trained on, by reason; prompts that left no room for a reply among them."""
     passed_over: Mapping[str, int]
@@ -115,11 +117,15 @@ class _Drawing:
             await self._judge(claims, await self._siblings(claims, sampling))
             self._num_rounds += 1
         self._require_something()
+        sequences = training_sequences(self._taught, self._plan.config.advantage_scale)
+        kept = untruncated(sequences) if self._plan.config.mask_truncated else sequences
+        self._dropped["truncated"] += len(sequences) - len(kept)
         return Drawn(
             version=self._version,
             claims=self._claims,
             groups=self._groups,
-            sequences=training_sequences(self._taught, self._plan.config.advantage_scale),
+            sequences=kept,
+            num_masked=len(sequences) - len(kept),
             dropped=+self._dropped,
             passed_over=self._selection.passed_over,
             num_logged_groups=self._num_logged,
@@ -198,6 +204,9 @@ class _Drawing:
         self._groups.append(group)
         taught, dropped = teaching(group, self._fitness)
         self._dropped.update(dropped)
+        if taught is not None and self._plan.config.mask_truncated and _all_truncated(taught):
+            self._dropped["truncated"] += len(taught.completions)
+            return None
         return taught
 
     def _require_something(self) -> None:
@@ -209,3 +218,7 @@ class _Drawing:
                 f"nothing to learn from in {len(self._claims)} prompts; dropped replies by reason: "
                 f"{dict(+self._dropped)}"
             )
+
+
+def _all_truncated(group: Group) -> bool:
+    return all(completion.finish_reason is FinishReason.LENGTH for completion in group.completions)

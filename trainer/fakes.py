@@ -73,6 +73,9 @@ class FakeTrainer:
             effective_sample_size=1.0,
             mismatch_mean=0.0,
             duration_s=0.001,
+            mismatch_max=0.0,
+            entropy=1.0,
+            behaviour_kl=0.0,
         )
 
     async def logprobs(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[list[float]]:

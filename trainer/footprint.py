@@ -60,6 +60,8 @@ TRANSFER_BUFFERS = 4
 """Pinned buffers of a piece, in each direction."""
 GRAPH_BYTES_PER_LAYER = 512 * 2**10
 """What the driver keeps for one layer's forward and backward kernels in one captured graph. Estimated."""
+FORWARD_GRAPH_SHARE = 1 / 3
+"""Of those bytes, for a forward pass without backward: kernels of a backward pass are two for each forward one."""
 
 _NORMS_SCALE_IN_FP32 = ("Gemma3ForCausalLM",)
 _QUERY_INPUTS = ("q_proj", "k_proj", "v_proj")
@@ -162,6 +164,13 @@ class TrainingFootprint:
     def largest_shape(self) -> tuple[int, int, int]:
         """Of most positions."""
         return max(self.shapes, key=lambda shape: shape[0] * shape[1])
+
+    @property
+    def num_scoring_passes(self) -> int:
+        """Forward passes before a step's first update: of the policy that it begins with, and of the base model. Their
+        activations are freed layer by layer, in the memory that the update has."""
+        repeats = self.tuning.updates_per_batch > 1 and self.tuning.objective == "decoupled"
+        return int(repeats) + int(self.tuning.kl_weight > 0)
 
     @property
     def positions(self) -> int:
@@ -295,7 +304,8 @@ class TrainingFootprint:
 
     def _graphs(self) -> MemoryLine:
         """What they compute with is the activations' line."""
-        each = self.shape.num_layers * GRAPH_BYTES_PER_LAYER
+        passes = 1 + FORWARD_GRAPH_SHARE * self.num_scoring_passes
+        each = int(self.shape.num_layers * GRAPH_BYTES_PER_LAYER * passes)
         num_shapes, lanes = len(self.shapes), NUM_PARTITIONS + 1
         return MemoryLine(
             "training_graphs", num_shapes * lanes * each, f"{num_shapes} shapes × {lanes} lanes × {each:,} B"

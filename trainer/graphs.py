@@ -20,7 +20,7 @@ from trainer.microbatch import Microbatch
 Shape = tuple[int, int, int]
 """Rows, padded length, padded number of sampled tokens."""
 Program = Callable[[Microbatch], None]
-"""Forward, loss and backward of a micro-batch; adds gradients and tallies up in place, and waits for nothing."""
+"""What is computed for a micro-batch (trainer.objective): writes in place, and waits for nothing."""
 
 
 class Execution(Protocol):
@@ -63,6 +63,8 @@ class Graphed:
 
     program: Program
     arena: Arena
+    writes_scores: bool = False
+    """True when the micro-batch that is run is to get what the program wrote to the graph's."""
     _graphs: dict[tuple[int, Shape], _Captured] = field(default_factory=dict)
 
     @property
@@ -79,6 +81,8 @@ class Graphed:
             else:
                 captured.inputs.fill(microbatch)
                 captured.graph.replay()
+                if self.writes_scores:
+                    microbatch.take_scores(captured.inputs)
 
     def warm_up(self, microbatch: Microbatch, lane: Lane) -> None:
         """Run a shape once, so that kernels are compiled and workspaces made outside of its capture.

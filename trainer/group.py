@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.brief import Brief
-from agent.completion import Completion
+from agent.completion import Completion, FinishReason
 from rewards.score import Score, Ungradable
-from trainer.advantage import AdvantageScale, group_advantages, has_spread
+from trainer.advantage import advantages, has_spread
+from trainer.objective_settings import AdvantageScale
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,14 @@ def teaching(group: Group, fitness: Fitness) -> tuple[Group | None, Counter[str]
 
 def training_sequences(groups: Sequence[Group], scale: AdvantageScale) -> list[TrainingSequence]:
     """Every sibling of groups that ``teaching`` returned, with its advantage."""
-    sequences: list[TrainingSequence] = []
-    for group in groups:
-        advantages = group_advantages(group.rewards, scale)
-        sequences += [
-            TrainingSequence(completion, advantage, group.brief.language)
-            for completion, advantage in zip(group.completions, advantages, strict=True)
-        ]
-    return sequences
+    by_group = advantages([group.rewards for group in groups], [group.brief.language for group in groups], scale)
+    return [
+        TrainingSequence(completion, advantage, group.brief.language)
+        for group, values in zip(groups, by_group, strict=True)
+        for completion, advantage in zip(group.completions, values, strict=True)
+    ]
+
+
+def untruncated(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
+    """Without those that ended at their token limit (DAPO, arXiv 2503.14476, section 3.4: overlong filtering)."""
+    return [one for one in sequences if one.completion.finish_reason is not FinishReason.LENGTH]

@@ -13,12 +13,13 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from agent.errors import GateRejected
+from agent.errors import GateRejected, TuningError
 from agent.ports import ClaimingJournal
 from rewards.panel import Panel
 from rewards.score import Score
 from trainer.batch import build_batch
 from trainer.draw import Drawn, GroupSource
+from trainer.health import unhealthy
 from trainer.plan import RunPlan
 from trainer.ports import Admission, PolicyLedger, StepResult, TrainerPort
 from trainer.promotion import Promotion, StartPromotion
@@ -61,12 +62,14 @@ class TuningLoop:
         """
         promotion = self.start_promotion(run_id, plan)
         source = GroupSource(self.journal, self.sampler, self.panel, self.admission)
+        steps: list[StepReport] = []
         try:
             await promotion.begin()
             for step in range(1, plan.num_steps + 1):
                 if hooks.stop.is_set():
                     return False
-                await self._advance(step, source, promotion, plan, hooks)
+                steps.append(await self._advance(step, source, promotion, plan, hooks))
+                _check_health(steps, plan)
                 if plan.publishes_after(step) and not hooks.stop.is_set():
                     await _promote(promotion, plan, hooks)
             return promotion.published
@@ -75,10 +78,10 @@ class TuningLoop:
 
     async def _advance(
         self, step: int, source: GroupSource, promotion: Promotion, plan: RunPlan, hooks: RunHooks
-    ) -> None:
+    ) -> StepReport:
         """One optimizer step: the candidate becomes a new version."""
         drawn = await source.draw(step, promotion.version, plan)
-        batch = build_batch(drawn.sequences)
+        batch = build_batch(drawn.sequences, num_masked=drawn.num_masked)
         version = await self.ledger.next_version()
         promotion.expect(version)
         result = await self.trainer.step(batch, version)
@@ -86,7 +89,9 @@ class TuningLoop:
         await promotion.ready(version)
         install_s = time.perf_counter() - started
         await self.journal.settle(drawn.claims)
-        await hooks.on_step(_report(step, version, drawn, result, install_s))
+        report = _report(step, version, drawn, result, install_s)
+        await hooks.on_step(report)
+        return report
 
 
 async def _promote(promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None:
@@ -103,6 +108,13 @@ async def _promote(promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None
             raise GateRejected("; ".join(f"{language}: {why}" for language, why in evaluation.rejected.items()))
     await promotion.publish(evaluation)
     await hooks.on_published(promotion.version)
+
+
+def _check_health(steps: Sequence[StepReport], plan: RunPlan) -> None:
+    """Raises TuningError when a threshold of tuning.health is crossed; what was not published is undone then."""
+    reason = unhealthy(steps, plan.config.health)
+    if reason is not None:
+        raise TuningError(reason)
 
 
 def _report(step: int, version: int, drawn: Drawn, result: StepResult, install_s: float) -> StepReport:
@@ -141,6 +153,10 @@ def _report(step: int, version: int, drawn: Drawn, result: StepResult, install_s
         num_sampled_groups=drawn.num_sampled_groups,
         staleness_mean=drawn.staleness_mean,
         staleness_max=drawn.staleness_max,
+        mismatch_max=result.mismatch_max,
+        entropy=result.entropy,
+        behaviour_kl=result.behaviour_kl,
+        base_kl=result.base_kl,
     )
 
 

@@ -31,6 +31,7 @@ class Step(Struct, tag=True, frozen=True):
     advantages: bytes
     temperature: float
     oldest_version: int
+    num_masked: int
 
     @classmethod
     def of(cls, batch: TrainingBatch, version: int) -> "Step":
@@ -44,6 +45,7 @@ class Step(Struct, tag=True, frozen=True):
             advantages=batch.advantages.tobytes(),
             temperature=batch.temperature,
             oldest_version=batch.oldest_version,
+            num_masked=batch.num_masked,
         )
 
     def batch(self) -> TrainingBatch:
@@ -54,6 +56,7 @@ class Step(Struct, tag=True, frozen=True):
             advantages=np.frombuffer(self.advantages, np.float32).copy(),
             temperature=self.temperature,
             oldest_version=self.oldest_version,
+            num_masked=self.num_masked,
         )
 
 

@@ -60,7 +60,7 @@ class StepReport:
     grad_norm: float
     clip_fraction: float
     effective_sample_size: float
-    """(sum w)^2 / (n sum w^2) of the importance weights, in (0, 1]."""
+    """(sum w)^2 / (n sum w^2) of the importance weights before they are bounded, in (0, 1]."""
     mismatch_mean: float
     """Mean |engine logprob - trainer logprob| over the trained tokens."""
     rollout_s: float
@@ -78,6 +78,14 @@ class StepReport:
     """Versions between the policy that a token was sampled by and the one that the step began with, averaged over the
     trained tokens. A completion that spans versions counts by its first."""
     staleness_max: int = 0
+    mismatch_max: float | None = None
+    """The largest |engine logprob - trainer logprob| of a token."""
+    entropy: float | None = None
+    """Mean entropy of the whole distributions that the trained tokens were taken from, in nats."""
+    behaviour_kl: float | None = None
+    """Estimate of KL(engine's policy at sampling || trained policy) per token, in nats."""
+    base_kl: float | None = None
+    """Estimate of KL(trained policy || base model) per token, in nats; None without a KL term."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What a run trains: an adapter's weights, or the model's own. Both end in sums of fp32 gradients and fp32 masters."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
@@ -38,6 +39,14 @@ class TrainedWeights(Protocol):
 
         Raises:
             TrainerFailed: ``parent`` is of another shape; nothing is changed.
+        """
+        ...
+
+    def as_base(self) -> AbstractContextManager[None]:
+        """Within it the model computes as the base model does.
+
+        Raises:
+            TrainerFailed: by method ``full``, which holds no copy of the base model's weights.
         """
         ...
 
@@ -97,6 +106,10 @@ class AdapterWeights:
         """See TrainedWeights.snapshot: PEFT's names."""
         return self._adapter.snapshot()
 
+    def as_base(self) -> AbstractContextManager[None]:
+        """See TrainedWeights.as_base: the adapter is switched off."""
+        return self._adapter.switched_off()
+
     def memory(self) -> dict[str, int]:
         """See TrainedWeights.memory."""
         return {"trained_weights": self._adapter.flat.nbytes} | _optimizer_memory(self.optimizer, self._adapter.flat)
@@ -153,6 +166,10 @@ class FullWeights:
     def snapshot(self) -> dict[str, Tensor]:
         """See TrainedWeights.snapshot: a copy of the live weights, in host memory."""
         return {name: parameter.detach().cpu().clone() for name, parameter in self._live.items()}
+
+    def as_base(self) -> AbstractContextManager[None]:
+        """See TrainedWeights.as_base."""
+        raise TrainerFailed("method full holds no copy of the base model, so there is no KL to it")
 
     def memory(self) -> dict[str, int]:
         """See TrainedWeights.memory. The weights themselves are the engine's."""

@@ -73,6 +73,10 @@ class StepView(_View):
     clip_fraction: Measured
     effective_sample_size: Measured = Field(description="Of the importance weights, in (0, 1].")
     mismatch_mean: Measured = Field(description="Mean |engine logprob - trainer logprob|, in nats.")
+    mismatch_max: Measured = Field(default=None, description="The largest of a token, in nats.")
+    entropy: Measured = Field(default=None, description="Mean entropy of the sampled tokens' distributions, in nats.")
+    behaviour_kl: Measured = Field(default=None, description="Estimated KL(engine || trained policy), in nats.")
+    base_kl: Measured = Field(default=None, description="Estimated KL(trained policy || base), null without the term.")
     rollout_s: float
     score_s: float
     train_s: float

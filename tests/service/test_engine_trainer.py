@@ -11,6 +11,7 @@ from agent.errors import EngineDead, EngineError, PublicationFailed, TrainerFail
 from service.engine_trainer import EngineTrainer
 from trainer import messages
 from trainer.batch import TrainingBatch
+from trainer.objective_settings import ObjectiveSettings
 from trainer.ports import LearnerSettings, PolicyMetadata, StepResult, TrainerPort
 
 SETTINGS = LearnerSettings(
@@ -20,9 +21,17 @@ SETTINGS = LearnerSettings(
     learning_rate=1e-4,
     weight_decay=0.0,
     max_grad_norm=1.0,
-    clip_low=0.2,
-    clip_high=0.2,
-    importance_cap=2.0,
+    objective=ObjectiveSettings(
+        loss="grpo",
+        objective="decoupled",
+        clip_low=0.2,
+        clip_high=0.2,
+        importance_correction="token_truncate",
+        importance_cap=2.0,
+        kl_weight=0.0,
+    ),
+    updates_per_batch=1,
+    reply_tokens=16,
     microbatch_tokens=128,
     logit_chunk_tokens=64,
     seed=0,

@@ -127,7 +127,7 @@ def test_step_shows_its_last_values_and_adds_up_what_was_dropped() -> None:
         dropped={"stale": 2},
         loss=-0.125,
         grad_norm=2.0,
-        clip_fraction=0.0,
+        clip_fraction=0.5,
         effective_sample_size=0.75,
         mismatch_mean=0.01,
         rollout_s=1.0,
@@ -139,6 +139,9 @@ def test_step_shows_its_last_values_and_adds_up_what_was_dropped() -> None:
         num_sampled_groups=4,
         staleness_mean=0.5,
         staleness_max=2,
+        mismatch_max=0.75,
+        entropy=1.5,
+        behaviour_kl=0.0625,
     )
     metrics = Metrics()
     metrics.observe_step(report)
@@ -157,6 +160,11 @@ def test_step_shows_its_last_values_and_adds_up_what_was_dropped() -> None:
         "coloq_tuning_loss -0.125",
         "coloq_tuning_grad_norm 2.0",
         "coloq_tuning_effective_sample_size 0.75",
+        "coloq_tuning_clip_fraction 0.5",
+        "coloq_tuning_mismatch_max_nats 0.75",
+        "coloq_tuning_entropy_nats 1.5",
+        "coloq_tuning_behaviour_kl_nats 0.0625",
+        "coloq_tuning_base_kl_nats NaN",
         'coloq_tuning_phase_duration_seconds_sum{phase="train"} 4.0',
     } <= set(lines(metrics))
 

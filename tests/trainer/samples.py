@@ -10,6 +10,7 @@ from agent.brief import Brief, Kind
 from agent.completion import Completion, FinishReason, Sampling, VersionSpan
 from agent.episode import Episode, PromptRef
 from agent.verdict import LanguageVerdict, Verdict
+from trainer.objective_settings import ObjectiveSettings
 from trainer.ports import LearnerSettings
 
 VOCAB_SIZE = 48
@@ -20,9 +21,17 @@ SETTINGS = LearnerSettings(
     learning_rate=1e-2,
     weight_decay=0.0,
     max_grad_norm=1.0,
-    clip_low=0.2,
-    clip_high=0.2,
-    importance_cap=2.0,
+    objective=ObjectiveSettings(
+        loss="grpo",
+        objective="decoupled",
+        clip_low=0.2,
+        clip_high=0.2,
+        importance_correction="token_truncate",
+        importance_cap=2.0,
+        kl_weight=0.0,
+    ),
+    updates_per_batch=1,
+    reply_tokens=16,
     microbatch_tokens=256,
     logit_chunk_tokens=5,
     seed=0,

@@ -217,5 +217,5 @@ def test_staleness_is_a_mean_over_tokens() -> None:
         TrainingSequence(completion((1, 2, 3), version=5), 1.0, "de"),
         TrainingSequence(completion((1,), version=7), -1.0, "de"),
     ]
-    drawn = Drawn(7, (), (), sequences, {}, {}, 0, 1, 0.0, 0.0)
+    drawn = Drawn(7, (), (), sequences, 0, {}, {}, 0, 1, 0.0, 0.0)
     assert (drawn.staleness_mean, drawn.staleness_max) == (1.5, 2)

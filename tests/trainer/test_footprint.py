@@ -119,6 +119,15 @@ def test_a_cpu_keeps_no_graphs() -> None:
     assert "training_graphs" not in lines(ADAPTER, on_gpu=False)
 
 
+def test_scoring_has_graphs_of_its_own() -> None:
+    """A forward pass is a third of a captured step: one for the KL term, one for several decoupled updates."""
+    plain = lines(ADAPTER)["training_graphs"].size_bytes
+    scored = ADAPTER.model_copy(update={"kl_weight": 0.1, "updates_per_batch": 2})
+    assert lines(scored)["training_graphs"].size_bytes == pytest.approx(plain * 5 / 3, rel=1e-6)
+    coupled = ADAPTER.model_copy(update={"updates_per_batch": 2, "objective": "coupled"})
+    assert lines(coupled)["training_graphs"].size_bytes == plain
+
+
 def test_the_optimizer_is_placed_last() -> None:
     """What a run cannot do without comes first."""
     last = ["activations", "logits", "training_graphs", "gradients", "masters_and_moments"]

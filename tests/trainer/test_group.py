@@ -1,13 +1,14 @@
 """Which completions are trained on, and what the others are counted as."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from agent.completion import Completion, Sampling
+from agent.completion import Completion, FinishReason, Sampling
 from rewards.score import Score, Ungradable
 from tests.trainer.samples import brief, completion
-from trainer.group import Fitness, Group, TrainingSequence, teaching, training_sequences
+from trainer.group import Fitness, Group, TrainingSequence, teaching, training_sequences, untruncated
 
 BAD = Ungradable("a parse failure", "fake@1")
 
@@ -74,6 +75,30 @@ def test_siblings_that_scored_alike_are_dropped() -> None:
     sequences, dropped = _sequences(*[(completion(), 0.7)] * 3)
     assert sequences == []
     assert +dropped == Counter(no_spread=3)
+
+
+def test_advantages_of_a_batch_are_scaled_together() -> None:
+    """Two groups of Polish and one of German: the rewards 0, 1, 0, 3 pool, and 0, 2 do not.
+
+    Polish: mean 1, squares 1 + 0 + 1 + 4 = 6 over 3, deviation sqrt(2). German: mean 1, squares 2 over 1, sqrt(2) too.
+    """
+    groups = [
+        Group(brief(language), (completion(), completion()), (Score(0.0, "fake@1"), Score(high, "fake@1")))
+        for language, high in (("pl", 1.0), ("de", 2.0), ("pl", 3.0))
+    ]
+    sequences = training_sequences(groups, "language")
+    root = 2**0.5 + 1e-4
+    assert [sequence.advantage for sequence in sequences] == pytest.approx(
+        [-0.5 / root, 0.5 / root, -1 / root, 1 / root, -1.5 / root, 1.5 / root]
+    )
+    assert [sequence.language for sequence in sequences] == ["pl", "pl", "de", "de", "pl", "pl"]
+
+
+def test_truncated_replies_can_be_told() -> None:
+    """Those that ended at their token limit; the others keep their order and their advantages."""
+    whole, cut = completion((1,)), replace(completion((2,)), finish_reason=FinishReason.LENGTH)
+    sequences, _ = _sequences((whole, 1.0), (cut, 0.0), (whole, 0.5))
+    assert untruncated(sequences) == [TrainingSequence(whole, 0.5, "de"), TrainingSequence(whole, 0.0, "de")]
 
 
 def test_scores_and_completions_must_agree_in_number() -> None:
