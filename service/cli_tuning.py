@@ -87,17 +87,31 @@ def status_command(
 
 @tune_app.command("watch")
 def watch_command(run: RunArgument, url: Url = DEFAULT_URL) -> None:
-    """Follow a run until it ends. Exits 1 when it failed or was rejected; Ctrl-C leaves the run alone."""
+    """Follow a run until it ends. Exits 1 unless it succeeded or was stopped; Ctrl-C leaves the run alone."""
     with _client(url) as client:
         _follow(client, run)
 
 
 @tune_app.command("stop")
 def stop_command(run: RunArgument, url: Url = DEFAULT_URL) -> None:
-    """Stop a run after its current step. What it had published stays."""
+    """Stop a run after its current step, or give an interrupted one up. What it had published stays."""
     with _client(url) as client:
         stopped = client.stop(run)
         typer.echo(f"{stopped.id} is {stopped.state.value} after {stopped.steps_done} of {stopped.num_steps} steps")
+
+
+@tune_app.command("resume")
+def resume_command(
+    run: RunArgument,
+    watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Follow the run until it ends.")] = True,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Go on with an interrupted run from its last checkpoint."""
+    with _client(url) as client:
+        resumed = client.resume(run)
+        typer.echo(f"{resumed.id} goes on after {resumed.steps_done} of {resumed.num_steps} steps")
+        if watch:
+            _follow(client, run)
 
 
 @policies_app.command("list")
@@ -161,7 +175,9 @@ def _follow(client: AdminClient, run_id: str) -> None:
         typer.echo(f"{run_id} goes on; `coloq tune stop {run_id}` stops it", err=True)
         raise typer.Exit(INTERRUPTED) from None
     typer.echo(_outcome(run))
-    if run.state in (RunState.FAILED, RunState.REJECTED):
+    if run.state is RunState.INTERRUPTED:
+        typer.echo(f"`coloq tune resume {run.id}` goes on with it", err=True)
+    if run.state in (RunState.FAILED, RunState.REJECTED, RunState.INTERRUPTED):
         raise typer.Exit(1)
 
 

@@ -26,7 +26,7 @@ from trainer.evaluation import to_sample
 from trainer.group import Group, TrainingSequence, trainable_sequences
 from trainer.plan import RunPlan
 from trainer.ports import Admission, PolicyLedger, StepResult, TrainerPort
-from trainer.promotion import Promotion, StartPromotion
+from trainer.promotion import Promotion, Resumption, Standing, StartPromotion
 from trainer.records import Evaluation, StepReport
 from trainer.rollout import RolloutSampler
 
@@ -44,6 +44,8 @@ class RunHooks:
     on_evaluation: Callable[[Evaluation], Awaitable[None]]
     on_published: Callable[[int], Awaitable[None]]
     stop: asyncio.Event
+    on_checkpoint: Callable[[Standing], Awaitable[None]] | None = None
+    """Keeps what a run needs to go on from here, where ``RunPlan.checkpoints_after`` says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,9 @@ class TuningLoop:
     admission: Admission
     """Asked before each group is scored: the judges hold Python's lock, which live requests need too."""
 
-    async def run(self, run_id: str, plan: RunPlan, hooks: RunHooks) -> bool:
-        """Carry a plan out; False when it was told to stop before the end.
+    async def run(self, run_id: str, plan: RunPlan, hooks: RunHooks, resumption: Resumption | None = None) -> bool:
+        """Carry a plan out, from its beginning or from where it was interrupted; False when it was told to stop before
+        the end.
 
         What was not published is undone when it returns or raises.
 
@@ -71,11 +74,13 @@ class TuningLoop:
         """
         promotion = self.start_promotion(run_id, plan)
         try:
-            await promotion.begin()
-            for step in range(1, plan.num_steps + 1):
+            num_done = await _begin(promotion, plan, hooks, resumption)
+            for step in range(num_done + 1, plan.num_steps + 1):
                 if hooks.stop.is_set():
                     return False
                 await self._advance(step, promotion, plan, hooks)
+                if plan.checkpoints_after(step) and hooks.on_checkpoint is not None:
+                    await hooks.on_checkpoint(promotion.standing)
                 if plan.publishes_after(step) and not hooks.stop.is_set():
                     await _promote(promotion, plan, hooks)
             return promotion.published
@@ -146,6 +151,17 @@ class TuningLoop:
         await self.admission.admitted()
         scores = await asyncio.to_thread(self.panel.score, [to_sample(episode, sibling) for sibling in siblings])
         return Group(episode.brief, siblings, tuple(scores))
+
+
+async def _begin(promotion: Promotion, plan: RunPlan, hooks: RunHooks, resumption: Resumption | None) -> int:
+    """Get the learner ready; returns the number of steps that are done, publication included."""
+    if resumption is None:
+        await promotion.begin()
+        return 0
+    await promotion.resume(resumption)
+    if plan.publishes_after(resumption.step) and not promotion.published:
+        await _promote(promotion, plan, hooks)
+    return resumption.step
 
 
 async def _promote(promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None:
