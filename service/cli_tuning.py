@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -112,6 +113,32 @@ def resume_command(
         typer.echo(f"{resumed.id} goes on after {resumed.steps_done} of {resumed.num_steps} steps")
         if watch:
             _follow(client, run)
+
+
+@tune_app.command("report")
+def report_command(
+    run: RunArgument,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where page and charts go. Default: RUN-report.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the run and its series as JSON.")] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write TensorBoard event files into DIR/RUN.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Draw a run's curves: report.html and PNG files; with --json or --tensorboard alone, only those."""
+    from service.report.page import dump, write_report
+    from service.report.tensorboard import write_events
+
+    with _client(url) as client:
+        view = client.run(run)
+        if as_json:
+            typer.echo(dump(view))
+        if tensorboard is not None:
+            typer.echo(f"events: {write_events(view, tensorboard)}", err=True)
+        if out is not None or not (as_json or tensorboard):
+            typer.echo(f"report: {write_report(view, out or Path(f'{view.id}-report'))}", err=True)
 
 
 @policies_app.command("list")

@@ -197,10 +197,12 @@ def _report(step: int, version: int, drawn: _Drawn, result: StepResult, install_
     values = [score.value for _, score in graded]
     by_language: defaultdict[str, list[float]] = defaultdict(list)
     parts: defaultdict[str, list[float]] = defaultdict(list)
+    parts_by_language: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for language, score in graded:
         by_language[language].append(score.value)
         for name, value in score.parts.items():
             parts[name].append(value)
+            parts_by_language[name][language].append(value)
     mean = _mean(values)
     return StepReport(
         step=step,
@@ -221,6 +223,10 @@ def _report(step: int, version: int, drawn: _Drawn, result: StepResult, install_
         score_s=drawn.score_s,
         train_s=result.duration_s,
         install_s=install_s,
+        parts_by_language={
+            name: {language: _mean(part) for language, part in sorted(languages.items())}
+            for name, languages in sorted(parts_by_language.items())
+        },
     )
 
 

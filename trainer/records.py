@@ -1,7 +1,7 @@
 """What the outside sees of tuning: a run's request, its reports and status, and the policies it made."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -69,6 +69,8 @@ class StepReport:
     score_s: float
     train_s: float
     install_s: float
+    parts_by_language: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Mean of each reward part over the graded replies of each language."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,9 @@ class StepView(_View):
     score_s: float
     train_s: float
     install_s: float
+    parts_by_language: dict[str, dict[str, Measured]] = Field(
+        default={}, description="Mean of each part of the reward, by part and language."
+    )
 
 
 def _named_pair(value: object) -> object:
