@@ -146,7 +146,9 @@ class Learner:
     def export(self) -> dict[str, Tensor]:
         """The optimizer's state, from which ``resume`` goes on; not a copy. Raises TrainerFailed: no run has begun."""
         with self._lanes.whole.active():
-            return self._current_run().weights.optimizer.export()
+            state = self._current_run().weights.optimizer.export()
+        self.synchronize()  # its reader copies on another stream
+        return state
 
     def resume(self, settings: LearnerSettings, state: Iterable[tuple[str, Tensor]]) -> None:
         """Go on with a run of these settings where ``export`` was called.

@@ -1,5 +1,7 @@
 """The operator's request over the node's configuration."""
 
+import pytest
+
 from trainer.config import FullConfig, GateConfig, TuningConfig
 from trainer.plan import RunPlan
 from trainer.records import RunRequest
@@ -50,3 +52,20 @@ def test_the_learner_hears_of_the_method() -> None:
     config = TuningConfig(method="full", optimizer="cpu", full=FullConfig(last_good="gpu"))
     learner = RunPlan.of(RunRequest(), config, ("de",)).learner
     assert (learner.method, learner.optimizer, learner.last_good) == ("full", "cpu", "gpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
+        ({"checkpoint_every": 5}, [5, 10, 12]),
+        ({"checkpoint_every": 5, "publish_every": 4}, [4, 5, 8, 10, 12]),
+        ({"checkpoint_every": 0, "publish_every": 4}, []),
+        ({"method": "full"}, [10, 12]),
+    ],
+)
+def test_checkpoints_come_every_so_often_and_before_publications(changes: dict[str, object], steps: list[int]) -> None:
+    """Of twelve steps; each by method adapter, every tenth by method full unless it is said otherwise."""
+    config = TuningConfig.model_validate({"steps": 12, **changes})
+    plan = RunPlan.of(RunRequest(), config, ("de",))
+    assert [step for step in range(1, 13) if plan.checkpoints_after(step)] == steps
