@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 
 from agent.completion import BASE_VERSION
 from agent.errors import ColoqError, Conflict, TuningError
-from trainer.files import check_digests, digests_of, move_durably, replace_durably, write_json
+from trainer.files import check_digests, digests_of, move_durably, replace_durably, sync, write_json
 from trainer.plan import RunPlan
 from trainer.promotion import Standing
 from trainer.records import RunStatus
@@ -213,6 +213,8 @@ def _complete(partial: Path, position: Position) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # of a resumed run that came here before, and was damaged since
     move_durably(partial, folder)
     replace_durably(partial.with_name(LATEST), folder.name)
+    for path in (partial.parent.parent, partial.parent.parent.parent):
+        sync(path)  # of a run's first checkpoint, and of a node's first run, the folder itself is new
     others = [path for path in _folders(partial.parent) if path != folder]
     later = [path for path in others if _step_of(path) >= position.step]  # damaged: the run went on from one before
     for old in (*later, *[path for path in others if path not in later][_KEPT - 1 :]):
