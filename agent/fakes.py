@@ -168,6 +168,13 @@ class MemoryJournal:
                 turns.append(offers)
         return claims
 
+    async def reclaim(self, handles: Sequence[str]) -> list[Claim]:
+        """See ClaimingJournal.reclaim."""
+        self._check()
+        kept = [handle for handle in handles if handle in self._episodes]
+        self._claimed.update(kept)
+        return [Claim(self._episodes[handle], handle) for handle in kept]
+
     async def settle(self, claims: Sequence[Claim]) -> None:
         """See ClaimingJournal.settle."""
         self._check()

@@ -111,6 +111,15 @@ class ClaimingJournal(Journal, Protocol):
         """
         ...
 
+    async def reclaim(self, handles: Sequence[str]) -> list[Claim]:
+        """Claim episodes that ``claim`` handed out before, settled or not, in this order. Episodes that are no longer
+        kept are left out.
+
+        Raises:
+            StoreError: the store could not be reached.
+        """
+        ...
+
     async def settle(self, claims: Sequence[Claim]) -> None:
         """Mark claims as done. A claim that is never settled (a crash) is handed out again to a later run."""
         ...

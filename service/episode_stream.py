@@ -136,6 +136,14 @@ class EpisodeStream:
         entries = self._entries([(entry_id, fields) for _, fields in items])
         return entries[0] if entries else None
 
+    async def claim_again(self, entry_id: str) -> Episode | None:
+        """An entry that was handed out before, claimed by this consumer if it is not settled; None when it is gone."""
+        entries = self._entries(await self._redis.xrange(self.key, min=entry_id, max=entry_id))
+        if not entries:
+            return None
+        await self._redis.xclaim(self.key, _GROUP, self._consumer, 0, [entry_id])
+        return entries[0].episode
+
     async def read_new(self) -> Entry | None:
         """Claim the oldest entry that nobody has claimed yet; None when there is none."""
         answer = await self._redis.xreadgroup(_GROUP, self._consumer, {self.key: ">"}, count=1)

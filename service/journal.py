@@ -137,6 +137,21 @@ class RedisJournal:
             draws = [_LanguageDraw(_shuffled(tenants, rng)) for tenants in by_language.values()]
             return await _take_turns(_shuffled(draws, rng), num_prompts)
 
+    async def reclaim(self, handles: Sequence[str]) -> list[Claim]:
+        """See agent.ports.ClaimingJournal.reclaim: claims that another process of this node left are taken over.
+
+        Raises:
+            StoreError: the store could not be reached.
+        """
+        claims = []
+        with store_errors("hand out episodes again"):
+            for handle in handles:
+                key, _, entry_id = handle.partition(" ")
+                episode = await self._stream_at(key).claim_again(entry_id)
+                if episode is not None:
+                    claims.append(Claim(episode, handle))
+        return claims
+
     async def settle(self, claims: Sequence[Claim]) -> None:
         """Mark claims as done; settling twice is harmless.
 

@@ -46,6 +46,8 @@ from service.telemetry import Metrics
 from service.tenants import Tenants
 from service.versions import AdapterVersions, LiveVersions
 from trainer.adapters import AdapterSlots
+from trainer.checkpoint import Checkpoints
+from trainer.claim_log import ClaimLog
 from trainer.evaluation import Evaluator
 from trainer.footprint import num_adapter_slots
 from trainer.live import LiveWeights
@@ -55,8 +57,9 @@ from trainer.plan import RunPlan
 from trainer.policy_folder import newest_version, policy_folder
 from trainer.promotion import promotions
 from trainer.publication import Publisher
-from trainer.records import RunRequest
+from trainer.records import RunRequest, RunState
 from trainer.rollout import RolloutSampler
+from trainer.run_records import RunRecords
 from trainer.runs import TuningRuns
 
 log = structlog.get_logger(__name__)
@@ -161,6 +164,7 @@ async def _ready_for_traffic(node: Node, trainer: EngineTrainer, plan: MemoryPla
     except TrainerFailed as error:
         log.error("training_not_prepared", reason=str(error))
     await node.policies.restore()
+    await node.tuning.pick_up()
     for row in compare(plan, await node.engine.call("coloq_memory")):
         log.info(
             "memory_measured",
@@ -205,15 +209,18 @@ class _Parts:
         policies_root = self.data_dir / "policies"
         ledger = Ledger(self.store)
         now = datetime.now(UTC)
-        await ledger.begin(now, last_version=newest_version(policies_root))
+        checkpoints = Checkpoints(self.data_dir / "runs")
+        await ledger.begin(now, last_version=max(newest_version(policies_root), checkpoints.newest_version()))
         await ledger.close_interrupted(now, "the node stopped during the run")
+        checkpoints.keep_only(run.id for run in await ledger.runs() if run.state is RunState.INTERRUPTED)
         journal = RedisJournal(self.store, config.store, on_corrupt=metrics.journal_corrupt)
         encoder = await asyncio.to_thread(ChatEncoder.load, self.model)
         trainer = EngineTrainer(self.engine)
         placement = self._placement(trainer, policies_root)
         probe = ParityProbe(self.engine, trainer, encoder, max_mean=config.tuning.parity_mean)
         publisher = Publisher(trainer, placement, self.engine, ledger, probe, policies_root, config.engine.model)
-        loop = self._loop(journal, ledger, placement, publisher)
+        claims = ClaimLog(journal)
+        loop = self._loop(journal, claims, ledger, placement, publisher)
         agent = ContentAgent(
             self.engine,
             encoder,
@@ -225,7 +232,13 @@ class _Parts:
             partial(_journal_failed, metrics),
         )
         tuning = TuningRuns(
-            loop, ledger, config.tuning, tenants.languages, metrics.observe_step, partial(count_run, metrics)
+            loop,
+            ledger,
+            config.tuning,
+            tenants.languages,
+            metrics.observe_step,
+            partial(count_run, metrics),
+            records=RunRecords(checkpoints, claims, config.engine.model),
         )
         pacing = Pacing(
             self.engine,
@@ -256,7 +269,12 @@ class _Parts:
         return AdapterSlots(trainer, self.engine, capacity=num_adapter_slots(self.config.tuning), folder_of=folder_of)
 
     def _loop(
-        self, journal: RedisJournal, ledger: Ledger, placement: AdapterSlots | LiveWeights, publisher: Publisher
+        self,
+        journal: RedisJournal,
+        claims: ClaimLog,
+        ledger: Ledger,
+        placement: AdapterSlots | LiveWeights,
+        publisher: Publisher,
     ) -> TuningLoop:
         sampler = RolloutSampler(self.engine)
         evaluator = Evaluator(
@@ -271,7 +289,7 @@ class _Parts:
             min_determined=self.config.tuning.gate.min_determined,
         )
         return TuningLoop(
-            journal=journal,
+            journal=claims,
             sampler=sampler,
             panel=self.panel,
             trainer=publisher.trainer,

@@ -117,6 +117,12 @@ class TuningConfig(Section):
     """Most tokens whose logits exist at one time."""
     publish_every: Annotated[int, Field(ge=1)] | None = None
     """Publish after every so many steps; unset publishes once, at the end of a run."""
+    checkpoint_every: Annotated[int, Field(ge=0)] | None = None
+    """Write a checkpoint after every so many steps and before each publication; 0 writes none. Unset takes 1 by method
+    `adapter` and 10 by `full`. One holds 12 bytes for each trained parameter, and the last two of a run are kept."""
+    resume: Literal["ask", "auto"] = "ask"
+    """What becomes of a run that the end of the node or its engine interrupted: it waits for `coloq tune resume`, or
+    goes on at the next start."""
     parity_mean: Annotated[float, Field(gt=0)] = 0.1
     """Publication needs a mean |engine logprob - trainer logprob| of at most this, over the parity probe's tokens."""
     keep_adapters: Annotated[int, Field(ge=1)] = 4

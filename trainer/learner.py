@@ -9,7 +9,7 @@ Knows nothing of engines, processes or rewards: it is given a Hugging Face model
 """
 
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +133,25 @@ class Learner:
         """A copy of the trained weights, by their names on disk."""
         with self._lanes.whole.active():
             return self._current_run().weights.snapshot()
+
+    def export(self) -> dict[str, Tensor]:
+        """The optimizer's state, from which ``resume`` goes on; not a copy. Raises TrainerFailed: no run has begun."""
+        with self._lanes.whole.active():
+            state = self._current_run().weights.optimizer.export()
+        self.synchronize()  # its reader copies on another stream
+        return state
+
+    def resume(self, settings: LearnerSettings, state: Iterable[tuple[str, Tensor]]) -> None:
+        """Go on with a run of these settings where ``export`` was called.
+
+        Raises:
+            TrainerFailed: the state is of other settings or of another model; no run has begun then.
+        """
+        self._run = None
+        weights = self._weights_for(settings, None)
+        with self._lanes.whole.active():
+            weights.restore(state)
+        self._run = _Run(settings, weights)
 
     def model_config(self) -> dict[str, Any]:
         """The model's ``config.json``."""

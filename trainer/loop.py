@@ -22,7 +22,7 @@ from trainer.draw import Drawn, GroupSource
 from trainer.health import unhealthy
 from trainer.plan import RunPlan
 from trainer.ports import Admission, PolicyLedger, StepResult, TrainerPort
-from trainer.promotion import Promotion, StartPromotion
+from trainer.promotion import Promotion, Resumption, Standing, StartPromotion
 from trainer.records import Evaluation, StepReport
 from trainer.rollout import RolloutSampler
 
@@ -35,6 +35,8 @@ class RunHooks:
     on_evaluation: Callable[[Evaluation], Awaitable[None]]
     on_published: Callable[[int], Awaitable[None]]
     stop: asyncio.Event
+    on_checkpoint: Callable[[Standing], Awaitable[None]] | None = None
+    """Keeps what a run needs to go on from here, where ``RunPlan.checkpoints_after`` says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,9 @@ class TuningLoop:
     admission: Admission
     """Asked before each group is scored: the judges hold Python's lock, which live requests need too."""
 
-    async def run(self, run_id: str, plan: RunPlan, hooks: RunHooks) -> bool:
-        """Carry a plan out; False when it was told to stop before the end.
+    async def run(self, run_id: str, plan: RunPlan, hooks: RunHooks, resumption: Resumption | None = None) -> bool:
+        """Carry a plan out, from its beginning or from where it was interrupted; False when it was told to stop before
+        the end.
 
         What was not published is undone when it returns or raises.
 
@@ -63,13 +66,18 @@ class TuningLoop:
         promotion = self.start_promotion(run_id, plan)
         source = GroupSource(self.journal, self.sampler, self.panel, self.admission)
         steps: list[StepReport] = []
+        if resumption is not None:
+            source.tally.update(resumption.claimed)
+            steps += resumption.steps
         try:
-            await promotion.begin()
-            for step in range(1, plan.num_steps + 1):
+            num_done = await _begin(promotion, plan, hooks, resumption)
+            for step in range(num_done + 1, plan.num_steps + 1):
                 if hooks.stop.is_set():
                     return False
                 steps.append(await self._advance(step, source, promotion, plan, hooks))
                 _check_health(steps, plan)
+                if plan.checkpoints_after(step) and hooks.on_checkpoint is not None:
+                    await hooks.on_checkpoint(promotion.standing)
                 if plan.publishes_after(step) and not hooks.stop.is_set():
                     await _promote(promotion, plan, hooks)
             return promotion.published
@@ -92,6 +100,17 @@ class TuningLoop:
         report = _report(step, version, drawn, result, install_s)
         await hooks.on_step(report)
         return report
+
+
+async def _begin(promotion: Promotion, plan: RunPlan, hooks: RunHooks, resumption: Resumption | None) -> int:
+    """Get the learner ready; returns the number of steps that are done, publication included."""
+    if resumption is None:
+        await promotion.begin()
+        return 0
+    await promotion.resume(resumption)
+    if plan.publishes_after(resumption.step) and not promotion.published:
+        await _promote(promotion, plan, hooks)
+    return resumption.step
 
 
 async def _promote(promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None:
@@ -124,10 +143,12 @@ def _report(step: int, version: int, drawn: Drawn, result: StepResult, install_s
     values = [score.value for _, score in graded]
     by_language: defaultdict[str, list[float]] = defaultdict(list)
     parts: defaultdict[str, list[float]] = defaultdict(list)
+    parts_by_language: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for language, score in graded:
         by_language[language].append(score.value)
         for name, value in score.parts.items():
             parts[name].append(value)
+            parts_by_language[name][language].append(value)
     mean = _mean(values)
     return StepReport(
         step=step,
@@ -157,6 +178,10 @@ def _report(step: int, version: int, drawn: Drawn, result: StepResult, install_s
         entropy=result.entropy,
         behaviour_kl=result.behaviour_kl,
         base_kl=result.base_kl,
+        parts_by_language={
+            name: {language: _mean(part) for language, part in sorted(languages.items())}
+            for name, languages in sorted(parts_by_language.items())
+        },
     )
 
 

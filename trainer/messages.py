@@ -79,6 +79,20 @@ class Load(Struct, tag=True, frozen=True):
     version: int
 
 
+class Checkpoint(Struct, tag=True, frozen=True):
+    """Write the run's optimizer state into a folder that is there."""
+
+    folder: str
+
+
+class Resume(Struct, tag=True, frozen=True):
+    """Go on with a run from a folder that ``Checkpoint`` filled; its weights are ``version``'s."""
+
+    settings: LearnerSettings
+    folder: str
+    version: int
+
+
 class LoadBase(Struct, tag=True, frozen=True):
     """Method ``full``: keep the base model's weights as version 0."""
 
@@ -93,7 +107,7 @@ class Forget(Struct, tag=True, frozen=True):
     version: int
 
 
-Command = Prepare | Begin | Step | Logprobs | Save | Verify | Load | LoadBase | Keep | Forget
+Command = Prepare | Begin | Step | Logprobs | Save | Verify | Load | LoadBase | Keep | Forget | Checkpoint | Resume
 
 
 class Done(Struct, tag=True, frozen=True):

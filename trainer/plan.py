@@ -69,6 +69,12 @@ class RunPlan:
         seed = (self.seed * _SEED_STRIDE + step * max(num_seeds, 4096)) % 2**31
         return Sampling(max_tokens=self.max_tokens, temperature=self.config.temperature, seed=seed)
 
+    def checkpoints_after(self, step: int) -> bool:
+        """True every ``tuning.checkpoint_every`` steps, and where a publication follows."""
+        default = 10 if self.config.method == "full" else 1
+        every = default if self.config.checkpoint_every is None else self.config.checkpoint_every
+        return every > 0 and (step % every == 0 or self.publishes_after(step))
+
     def publishes_after(self, step: int) -> bool:
         """True after the last step, and every ``publish_every`` steps.
 

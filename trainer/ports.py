@@ -169,6 +169,17 @@ class TrainerPort(Protocol):
         """Read a written version, check every digest and keep it; returns the manifest's sha256."""
         ...
 
+    async def checkpoint(self, folder: Path) -> None:
+        """Write what ``resume`` needs into a folder that is there: masters, moments, number of steps. Not synced."""
+        ...
+
+    async def resume(self, settings: LearnerSettings, folder: Path, version: int) -> None:
+        """Go on with a run of these settings from what ``checkpoint`` wrote, instead of ``begin``.
+
+        Its weights are those of ``version``, kept and ready to install or to be published live, as after its step.
+        """
+        ...
+
     async def load_base(self) -> None:
         """Method ``full``: keep the base model's weights as version 0, read from where the engine has them."""
         ...

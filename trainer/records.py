@@ -23,7 +23,7 @@ class RunRequest:
 
 
 class RunState(StrEnum):
-    """Where a run is. The last four are final."""
+    """Where a run is. All but the first two are final, and of these ``INTERRUPTED`` alone can be resumed."""
 
     RUNNING = "running"
     STOPPING = "stopping"
@@ -33,6 +33,8 @@ class RunState(StrEnum):
     REJECTED = "rejected"
     """The gate refused the candidate; nothing was published for it."""
     FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """The node or its engine stopped during the run."""
 
     @property
     def final(self) -> bool:
@@ -86,6 +88,8 @@ class StepReport:
     """Estimate of KL(engine's policy at sampling || trained policy) per token, in nats."""
     base_kl: float | None = None
     """Estimate of KL(trained policy || base model) per token, in nats; None without a KL term."""
+    parts_by_language: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Mean of each reward part over the graded replies of each language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,9 @@ class RunStatus:
     """Policy versions that the run published."""
     evaluation: Evaluation | None
     reason: str | None
-    """Why the run failed, was rejected or stopped."""
+    """Why the run failed, was rejected, stopped or interrupted."""
+    resumed_after: tuple[int, ...] = ()
+    """For each time that the run was resumed, the number of steps that it had taken."""
 
 
 @dataclass(frozen=True, slots=True)

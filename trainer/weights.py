@@ -1,6 +1,6 @@
 """What a run trains: an adapter's weights, or the model's own. Both end in sums of fp32 gradients and fp32 masters."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -47,6 +47,14 @@ class TrainedWeights(Protocol):
 
         Raises:
             TrainerFailed: by method ``full``, which holds no copy of the base model's weights.
+        """
+        ...
+
+    def restore(self, state: Iterable[tuple[str, Tensor]]) -> None:
+        """Go on from a checkpoint's optimizer state, with its result where ``after_step`` would bring it.
+
+        Raises:
+            TrainerFailed: the state is of other weights.
         """
         ...
 
@@ -101,6 +109,11 @@ class AdapterWeights:
     def after_step(self) -> None:
         """The adapter is seen by the trainer alone until it is published, so it takes the result at once."""
         self.optimizer.write([self._adapter.flat])
+
+    def restore(self, state: Iterable[tuple[str, Tensor]]) -> None:
+        """See TrainedWeights.restore."""
+        self.optimizer.restore(state)
+        self.after_step()
 
     def snapshot(self) -> dict[str, Tensor]:
         """See TrainedWeights.snapshot: PEFT's names."""
@@ -162,6 +175,10 @@ class FullWeights:
         """Round the masters of the last step into the live weights, on the current stream."""
         with torch.no_grad():
             self.optimizer.write([parameter.data for parameter in self._live.values()])
+
+    def restore(self, state: Iterable[tuple[str, Tensor]]) -> None:
+        """See TrainedWeights.restore. The live weights follow when it is published, as after a step."""
+        self.optimizer.restore(state)
 
     def snapshot(self) -> dict[str, Tensor]:
         """See TrainedWeights.snapshot: a copy of the live weights, in host memory."""

@@ -52,8 +52,18 @@ async def get_run(run_id: RunId, parts: Parts) -> RunView:
 
 @router.post("/tuning/runs/{run_id}/stop", summary="Stop a tuning run", responses=problems(404, 422))
 async def stop_run(run_id: RunId, parts: Parts) -> RunView:
-    """The run ends after its current step. What it had published stays; a run that has ended is returned as it is."""
+    """The run ends after its current step. What it had published stays; an interrupted run is given up, another one
+    that has ended is returned as it is."""
     return RunView.of(await parts.node.tuning.stop(run_id))
+
+
+@router.post(
+    "/tuning/runs/{run_id}/resume", summary="Resume an interrupted tuning run", responses=problems(404, 409, 422)
+)
+async def resume_run(run_id: RunId, parts: Parts) -> RunView:
+    """The run goes on from its last checkpoint. 409 when it is not interrupted, when one is running (its id is in
+    `running_id`), or when it was begun with another base model or other settings."""
+    return RunView.of(await parts.node.tuning.resume(run_id))
 
 
 @router.get("/policies", summary="List published policies, newest first")

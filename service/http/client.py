@@ -56,6 +56,10 @@ class AdminClient:
         """Ask a run to stop after its current step."""
         return self._call("POST", f"/admin/tuning/runs/{_segment(run_id)}/stop", RunView)
 
+    def resume(self, run_id: str) -> RunView:
+        """Go on with an interrupted run."""
+        return self._call("POST", f"/admin/tuning/runs/{_segment(run_id)}/resume", RunView)
+
     def policies(self) -> PolicyList:
         """Policies, newest first."""
         return self._call("GET", "/admin/policies", PolicyList)

@@ -152,6 +152,19 @@ class FakeTuning:
         self.runs[run_id] = replace(run, state=RunState.STOPPED, ended_at=EPOCH, reason="stopped by an operator")
         return self.runs[run_id]
 
+    async def resume(self, run_id: str) -> RunStatus:
+        run = self._run(run_id)
+        if run.state is not RunState.INTERRUPTED:
+            raise Conflict(f"only an interrupted run can be resumed, and {run_id} is {run.state.value}")
+        self.runs[run_id] = replace(
+            run,
+            state=RunState.RUNNING,
+            ended_at=None,
+            reason=None,
+            resumed_after=(*run.resumed_after, len(run.steps)),
+        )
+        return self.runs[run_id]
+
     def _run(self, run_id: str) -> RunStatus:
         if run_id not in self.runs:
             raise NotFound(f"there is no tuning run {run_id}")

@@ -26,7 +26,7 @@ class Health:
     store: str
     """`ready` or `unreachable`."""
     tuning: str
-    """`idle`, `running` or `stopped: <reason>` after a failed run."""
+    """`idle`, `running` or `stopped: <reason>` after a failed or interrupted run."""
     policy_version: int
 
 
@@ -52,7 +52,12 @@ class TuningPort(Protocol):
         ...
 
     async def stop(self, run_id: str) -> RunStatus:
-        """Ask a run to stop after its current step. Raises NotFound; a final run is returned as it is."""
+        """Ask a run to stop after its current step, or give an interrupted one up. Raises NotFound; another final run
+        is returned as it is."""
+        ...
+
+    async def resume(self, run_id: str) -> RunStatus:
+        """Go on with an interrupted run from its last checkpoint. Raises NotFound, Conflict with what is in the way."""
         ...
 
 

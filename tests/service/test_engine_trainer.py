@@ -126,6 +126,15 @@ async def test_save_and_load_bring_the_manifests_digest(tmp_path: Path) -> None:
     ]
 
 
+async def test_checkpoints_are_commands_of_the_learner(tmp_path: Path) -> None:
+    """Writing one, and going on from one instead of beginning."""
+    worker = Worker()
+    trainer = EngineTrainer(worker)
+    await trainer.checkpoint(tmp_path)
+    await trainer.resume(SETTINGS, tmp_path, 5)
+    assert worker.commands == [messages.Checkpoint(str(tmp_path)), messages.Resume(SETTINGS, str(tmp_path), 5)]
+
+
 async def test_install_and_remove_are_calls_between_two_engine_steps() -> None:
     """A slot is filled directly; removing frees the slot first and then the kept weights."""
     worker = Worker()

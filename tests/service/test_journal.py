@@ -417,3 +417,20 @@ async def test_lost_store_is_a_store_error(store: Store) -> None:
         await journal.held_out(["pl"], 1)
     with pytest.raises(StoreError, match="look up"):
         await journal.get("acme", "r-0")
+
+
+async def test_claims_of_a_process_that_died_are_claimed_again_by_their_handles(store: Store) -> None:
+    """In the order that is asked for, settled or not; the next draw does not have them, what is gone is left out."""
+    first = RedisJournal(store, ALL_TRAIN)
+    await fill(first, [episode(name) for name in ("a", "b", "c")])
+    claims = await first.claim([], 2, seed=0)
+    await first.settle(claims[:1])
+    second = RedisJournal(store, ALL_TRAIN)
+    handles = [claim.handle for claim in claims]
+    again = await second.reclaim([handles[1], "t:acme:journal:pl:train 1-1", "t:acme:journal:xx:train 1-1", handles[0]])
+    assert again == [claims[1], claims[0]]
+    assert ids(await second.claim([], 1, seed=0)) == ["c"]
+    pending = await store.redis.xpending("t:acme:journal:pl:train", "tuning")
+    assert pending["pending"] == 2
+    await second.settle(again)
+    assert (await store.redis.xpending("t:acme:journal:pl:train", "tuning"))["pending"] == 1

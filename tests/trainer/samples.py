@@ -69,7 +69,7 @@ def episode(number: int, language: str = "de", *, siblings: tuple[Completion, ..
 
     ``siblings`` are its completions in the place of a single one; their prompts are replaced.
     """
-    prompt = (number,) if language == "de" else (number, *map(ord, language))
+    prompt = (number,) if language == "de" else (number, *(ord(letter) % VOCAB_SIZE for letter in language))
     return Episode(
         id=f"{language}-{number}",
         created_at=datetime(2026, 1, 1, tzinfo=UTC),

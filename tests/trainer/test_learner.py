@@ -14,7 +14,7 @@ from tests.trainer.samples import SETTINGS, completion, tiny_llama
 from trainer.batch import TrainingBatch, build_batch
 from trainer.group import TrainingSequence
 from trainer.learner import Learner
-from trainer.ports import LearnerSettings
+from trainer.ports import LearnerSettings, StepResult
 from trainer.weights import FullWeights
 
 PROMPTS = [(3, 4, 5), (6, 7), (8, 9, 10, 11), (12,)]
@@ -553,3 +553,37 @@ def test_memory_is_what_training_holds() -> None:
     for _ in range(2):
         learner.begin(SETTINGS, None)
         assert learner.memory() == {"trained_weights": 5_888, "masters_and_moments": 17_664, "gradients": 5_888}
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, FULL], ids=["adapter", "full"])
+def test_a_resumed_run_takes_the_steps_of_one_that_went_on(settings: LearnerSettings) -> None:
+    """Two steps, a copy of the state, a third: another learner that resumes from the copy takes the same third step."""
+    ours = _learner(settings)
+    batches = [_batch(ours, *rows) for rows in ((0, 1, 2, 3), (0, 1), (2, 3))]
+
+    def take(learner: Learner, batch: TrainingBatch) -> StepResult:
+        result = learner.step(batch)
+        if settings.method == "full":
+            learner.publish_live()
+        return replace(result, duration_s=0.0)
+
+    take(ours, batches[0])
+    take(ours, batches[1])
+    state = {name: tensor.clone() for name, tensor in ours.export().items()}
+    other = Learner(tiny_llama(), base_model="tiny")
+    other.resume(settings, state.items())
+    if settings.method == "full":
+        other.publish_live()
+    _assert_close(other.snapshot(), ours.snapshot(), atol=0)
+    assert take(other, batches[2]) == take(ours, batches[2])
+    _assert_close(other.snapshot(), ours.snapshot(), atol=0)
+
+
+def test_a_state_of_another_run_begins_none() -> None:
+    """An adapter of another rank: the message says what does not fit, and the learner waits for a run."""
+    state = _learner(replace(SETTINGS, rank=8)).export()
+    learner = Learner(tiny_llama(), base_model="tiny")
+    with pytest.raises(TrainerFailed, match=r"a checkpoint must fit the run's trained tensors, and master\.0 does not"):
+        learner.resume(SETTINGS, state.items())
+    with pytest.raises(TrainerFailed, match="a run must begin"):
+        learner.export()

@@ -104,6 +104,7 @@ async def test_a_step_trains_on_what_was_sampled(tmp_path: Path) -> None:
     assert (report.reward_mean, report.reward_std, report.dropped) == (0.5, 0.5, {})
     assert report.reward_by_language == {"de": 0.5, "pl": 0.5}
     assert report.parts == {"fake": 0.5}
+    assert report.parts_by_language == {"fake": {"de": 0.5, "pl": 0.5}}
     assert report.num_tokens == batch.num_tokens
 
 

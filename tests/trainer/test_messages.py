@@ -27,6 +27,8 @@ COMMANDS: list[messages.Command] = [
     messages.LoadBase(),
     messages.Keep(4),
     messages.Forget(4),
+    messages.Checkpoint("runs/run_a/step-4"),
+    messages.Resume(SETTINGS, "runs/run_a/step-4", 4),
 ]
 ANSWERS: list[messages.Answer] = [
     messages.Done(),

@@ -66,3 +66,20 @@ def test_large_steps_share_no_seed() -> None:
     plan = RunPlan.of(RunRequest(prompts_per_step=600), TuningConfig(refill_budget=1.0), ())
     first, second = plan.sampling(1).seed, plan.sampling(2).seed
     assert (first, second) == (9600, 19200)
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
+        ({"checkpoint_every": 5}, [5, 10, 12]),
+        ({"checkpoint_every": 5, "publish_every": 4}, [4, 5, 8, 10, 12]),
+        ({"checkpoint_every": 0, "publish_every": 4}, []),
+        ({"method": "full"}, [10, 12]),
+    ],
+)
+def test_checkpoints_come_every_so_often_and_before_publications(changes: dict[str, object], steps: list[int]) -> None:
+    """Of twelve steps; each by method adapter, every tenth by method full unless it is said otherwise."""
+    config = TuningConfig.model_validate({"steps": 12, **changes})
+    plan = RunPlan.of(RunRequest(), config, ("de",))
+    assert [step for step in range(1, 13) if plan.checkpoints_after(step)] == steps

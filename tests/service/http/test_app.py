@@ -56,8 +56,8 @@ async def test_every_route_takes_only_its_kind_of_key(app: FastAPI, client: http
         assert response.status_code in EXPECTED[kind_of(template)][key], (method, template, response.text)
         assert ("WWW-Authenticate" in response.headers) == (response.status_code == 401)
         seen.append((method, template))
-    # 4 open routes, 2 of tenants, 6 of the operator.
-    assert len(seen) == 12
+    # 4 open routes, 2 of tenants, 7 of the operator.
+    assert len(seen) == 13
 
 
 async def test_a_key_is_checked_before_the_body_is_read(client: httpx.AsyncClient) -> None:
@@ -98,7 +98,7 @@ def test_operations_have_unique_ids_and_summaries(app: FastAPI) -> None:
     """Generated clients name their functions after operation ids."""
     found = [operation for _, operation in operations(app)]
     ids = [operation["operationId"] for operation in found]
-    assert len(set(ids)) == len(ids) == 11
+    assert len(set(ids)) == len(ids) == 12
     assert {"create_content", "get_me", "start_run", "activate_policy"} <= set(ids)
     assert all(operation["summary"] and operation["description"] for operation in found)
 
