@@ -21,11 +21,11 @@ from agent.contract import LanguageContract
 from agent.errors import EngineDead, StoreError, TrainerFailed
 from agent.language import FastTextDetector
 from agent.prompt import PromptLibrary
-from agent.writer import ContentAgent, TenantLanguages
+from agent.writer import ContentAgent
 from rewards.panel import Panel, build_panel
 from rewards.second_opinion import LangdetectDetector
 from service.config import NodeConfig
-from service.config_file import check_languages
+from service.config_file import check_languages, reward_parts
 from service.controller import Controller
 from service.data_dir import locked_data_dir
 from service.encoder import ChatEncoder
@@ -42,6 +42,12 @@ from service.secrets import AdminKey, Secrets, admin_key
 from service.store import Store, open_store
 from service.supervised_engine import SupervisedEngine
 from service.telemetry import Metrics
+from service.tenancy.audit import RedisAudit
+from service.tenancy.limits import Limiter
+from service.tenancy.registry import TenantRegistry
+from service.tenancy.rules import TenantRules
+from service.tenancy.store import RedisTenantStore
+from service.tenancy.usage import DailyUsage, RedisUsageStore
 from service.tenants import Tenants
 from service.versions import AdapterVersions, LiveVersions
 from trainer.adapters import AdapterSlots
@@ -78,6 +84,10 @@ class Node:
     metrics: NodeMetrics
     keys: NodeKeys
     admin: AdminKey
+    tenancy: TenantRegistry
+    limits: Limiter
+    usage: DailyUsage
+    audit: RedisAudit
 
     @property
     def gave_up(self) -> "asyncio.Future[str]":
@@ -137,6 +147,8 @@ async def open_node(
         await engine.start(partial(_ready_for_traffic, node, EngineTrainer(engine), plan))
         stack.push_async_callback(node.content.agent.drain)
         stack.push_async_callback(node.tuning.close)
+        stack.push_async_callback(_cancelled, asyncio.create_task(node.tenancy.run(), name="tenants"))
+        stack.push_async_callback(_cancelled, asyncio.create_task(node.usage.run(), name="usage"))
         stack.push_async_callback(_cancelled, asyncio.create_task(watch_journal(node.journal, metrics)))
         stack.push_async_callback(_cancelled, asyncio.create_task(node.pacing.run(), name="pacing"))
         yield node
@@ -200,7 +212,14 @@ class _Parts:
 
     async def assemble(self, admin: AdminKey) -> Node:
         config, metrics = self.config, self.metrics
-        tenants = Tenants(config.tenants)
+        tenants = Tenants()
+        rules = TenantRules(self.contract.labels, reward_parts(config))
+        tenancy = TenantRegistry(RedisTenantStore(self.store), tenants, rules)
+        await tenancy.open(config.tenants, sole_user=self.store.embedded is not None)
+        tenants.follow(self.panel.seat)
+        usage = DailyUsage(RedisUsageStore(self.store))
+        await usage.read(record.id for record in tenancy.list())
+        limits = Limiter(usage)
         policies_root = self.data_dir / "policies"
         ledger = Ledger(self.store)
         now = datetime.now(UTC)
@@ -219,12 +238,13 @@ class _Parts:
             PromptLibrary.load(),
             self.contract,
             journal,
-            TenantLanguages(config.tenants),
+            tenants,
             partial(_journal_failed, metrics),
         )
         tuning = TuningRuns(
             loop, ledger, config.tuning, tenants.languages, metrics.observe_step, partial(count_run, metrics)
         )
+        tenants.follow(lambda _: tuning.use_languages(tenants.languages))
         pacing = Pacing(
             self.engine,
             Controller(config.slo),
@@ -245,6 +265,10 @@ class _Parts:
             metrics=NodeMetrics(metrics, self.engine),
             keys=NodeKeys(tenants, admin),
             admin=admin,
+            tenancy=tenancy,
+            limits=limits,
+            usage=usage,
+            audit=RedisAudit(self.store),
         )
 
     def _placement(self, trainer: EngineTrainer, root: Path) -> AdapterSlots | LiveWeights:

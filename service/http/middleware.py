@@ -60,7 +60,7 @@ class RequestContext:
             try:
                 await self._app(scope, receive, send_with_id)
             finally:
-                structlog.contextvars.unbind_contextvars("tenant")
+                structlog.contextvars.unbind_contextvars("tenant", "key")
 
 
 class AccessLog:

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from agent.config import TenantSettings
 from service.config import NodeConfig
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
+from service.tenancy.caller import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +32,13 @@ def request_id_of(request: Request) -> str:
     return str(request.state.request_id)
 
 
+def caller_of(request: Request) -> Caller:
+    """The tenant and key that the route's guard let in."""
+    caller = request.state.caller
+    assert isinstance(caller, Caller)
+    return caller
+
+
 def tenant_of(request: Request) -> TenantSettings:
     """The tenant that the route's guard let in."""
-    tenant = request.state.tenant
-    assert isinstance(tenant, TenantSettings)
-    return tenant
+    return caller_of(request).tenant

@@ -202,3 +202,12 @@ async def test_an_end_that_cannot_be_stored_is_still_known(node: Node) -> None:
     assert (status.state, status.reason) == (RunState.FAILED, "the store is gone")
     assert [known.state for known in await node.runs.list()] == [RunState.FAILED]
     assert (await node.ledger.run(started.id)).state is RunState.RUNNING
+
+
+async def test_languages_of_tenants_that_came_later_may_be_tuned(tmp_path: Path) -> None:
+    """The languages are those of the tenants at the start of a run, not at the start of the node."""
+    node = Node(tmp_path, EPISODES, languages=())
+    node.runs.use_languages(("pl", "de", "pl"))
+    with pytest.raises(InvalidInput, match="must be among de, pl, got fr"):
+        await node.runs.start(RunRequest(languages=("fr",)))
+    await _ended(node, (await node.runs.start(RunRequest(languages=("pl",)))).id)
