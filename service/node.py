@@ -31,6 +31,8 @@ from service.data_dir import locked_data_dir
 from service.encoder import ChatEncoder
 from service.engine import WORKER, VllmEngine
 from service.engine_trainer import EngineTrainer
+from service.fair_engine import FairEngine
+from service.fair_queue import FairQueue
 from service.http.keys import NodeKeys
 from service.http.ports import Health
 from service.journal import RedisJournal
@@ -220,6 +222,7 @@ class _Parts:
         usage = DailyUsage(RedisUsageStore(self.store))
         await usage.read(record.id for record in tenancy.list())
         limits = Limiter(usage)
+        queue = FairQueue(lambda: self.engine.slots.total.num_seqs, tenants.share)
         policies_root = self.data_dir / "policies"
         ledger = Ledger(self.store)
         now = datetime.now(UTC)
@@ -233,7 +236,7 @@ class _Parts:
         publisher = Publisher(trainer, placement, self.engine, ledger, probe, policies_root, config.engine.model)
         loop = self._loop(journal, ledger, placement, publisher)
         agent = ContentAgent(
-            self.engine,
+            FairEngine(self.engine, queue, limits.charge),
             encoder,
             PromptLibrary.load(),
             self.contract,
@@ -252,6 +255,7 @@ class _Parts:
             self.gate,
             metrics,
             is_tuning=lambda: tuning.summary == "running",
+            num_queued=lambda: queue.num_waiting,
         )
         return Node(
             config=config,
@@ -262,7 +266,7 @@ class _Parts:
             tuning=tuning,
             pacing=pacing,
             policies=publisher,
-            metrics=NodeMetrics(metrics, self.engine),
+            metrics=NodeMetrics(metrics, self.engine, queue),
             keys=NodeKeys(tenants, admin),
             admin=admin,
             tenancy=tenancy,

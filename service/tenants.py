@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from agent.config import LanguageSettings, TenantSettings
 from agent.errors import InvalidBrief
 from agent.language import primary_code
+from service.fair_queue import Share
 from service.secrets import hash_key
 from service.tenancy.caller import Caller
 from service.tenancy.record import ALL_SCOPES, KeyRecord, Origin, TenantRecord, seeded_key_id
@@ -106,6 +107,11 @@ class Tenants:
         """The settings of that id, or None."""
         record = self._by_id.get(tenant)
         return None if record is None else record.settings
+
+    def share(self, tenant: str) -> Share:
+        """What the tenant is given of a busy engine; the default for one that is gone."""
+        record = self._by_id.get(tenant)
+        return Share() if record is None else Share(record.settings.weight, record.settings.max_queued)
 
     def settings(self, tenant: str, language: str) -> LanguageSettings | None:
         """A tenant's settings of a language; None when it has no such tenant or language."""
