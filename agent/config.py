@@ -11,12 +11,16 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+Term = Annotated[str, Field(min_length=1, max_length=200)]
+"""A word or a few."""
+
+
 class LanguageSettings(Section):
     """One language of one tenant."""
 
     address: Literal["formal", "informal"] | None = None
     """How readers are addressed; goes into the prompt."""
-    brand_terms: Annotated[tuple[str, ...], Field(max_length=1000)] = ()
+    brand_terms: Annotated[tuple[Term, ...], Field(max_length=1000)] = ()
     """Names that may stand in any language; the language check ignores them."""
     reward_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Overrides of `rewards.weights` for this tenant and language."""
@@ -40,6 +44,9 @@ class LimitSettings(Section):
 UNLIMITED = LimitSettings()
 
 
+KeyHash = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
 class TenantSettings(Section):
     """One tenant."""
 
@@ -58,7 +65,7 @@ class TenantSettings(Section):
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     """Name used in keys, logs and metrics: lower-case letters, digits, `-` and `_`."""
-    key_hashes: tuple[Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")], ...] = ()
+    key_hashes: Annotated[tuple[KeyHash, ...], Field(max_length=100)] = ()
     """Hashes of the tenant's API keys; `coloq key new` prints a key once, with the hash for this list."""
     languages: dict[str, LanguageSettings] = Field(min_length=1)
     """ISO 639-1 codes of the languages this tenant may ask for, each with its settings."""

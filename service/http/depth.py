@@ -2,9 +2,10 @@
 
 import re
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from agent.errors import InvalidInput
+from service.http.disconnect import ClientGone
 
 MAX_DEPTH = 32
 
@@ -17,8 +18,13 @@ async def require_shallow(request: Request) -> None:
 
     Raises:
         InvalidInput: it is deeper.
+        ClientGone: the caller hung up within the body.
     """
-    if depth_exceeds(await request.body(), MAX_DEPTH):
+    try:
+        body = await request.body()
+    except ClientDisconnect as error:
+        raise ClientGone("the caller closed the connection before its body was there") from error
+    if depth_exceeds(body, MAX_DEPTH):
         raise InvalidInput("", f"the body must nest at most {MAX_DEPTH} levels deep, got more")
 
 

@@ -82,3 +82,34 @@ async def test_pages_that_load_a_cdn_are_off(client: httpx.AsyncClient) -> None:
     """Neither Swagger UI nor ReDoc: they would not work without a way out."""
     for path in ("/docs", "/redoc"):
         assert (await client.get(path)).status_code == 404
+
+
+def test_tenants_routes_document_their_limits(app: FastAPI) -> None:
+    """429 and the RateLimit headers are on each of them, and on no other."""
+    for path, operation in operations(app):
+        is_tenants = path.startswith("/v1/")
+        assert ("429" in operation["responses"]) == is_tenants, path
+        ok = next(response for status, response in operation["responses"].items() if status.startswith("2"))
+        assert ("RateLimit" in ok.get("headers", {})) == is_tenants, path
+
+
+def test_every_list_and_text_of_a_request_is_bounded(app: FastAPI) -> None:
+    """Lists name their most items, texts their most characters, a pattern, a format or their values."""
+    schemas = app.openapi()["components"]["schemas"]
+    waiting = [
+        operation["requestBody"]["content"]["application/json"]["schema"]
+        for _, operation in operations(app)
+        if "requestBody" in operation
+    ]
+    seen: set[str] = set()
+    while waiting:
+        schema = waiting.pop()
+        name = schema.get("$ref", "").rpartition("/")[2]
+        if name and name not in seen:
+            seen.add(name)
+            waiting.append(schemas[name])
+        bounds = {"enum", "const", "maxLength", "pattern", "format", "maxItems"}
+        assert schema.get("type") not in ("array", "string") or bounds & schema.keys(), schema
+        waiting += [*schema.get("properties", {}).values(), *schema.get("anyOf", ())]
+        waiting += [schema[key] for key in ("items", "additionalProperties") if isinstance(schema.get(key), dict)]
+    assert "TenantSettings" in seen
