@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 import uvicorn
+import uvloop
 
 from agent.errors import EngineDead, InvalidConfig
 from service import engine_environment, models
@@ -95,7 +96,7 @@ def serve(config_path: Path, announce: Announce, *, open_model: OpenModel = _ope
     model = models.resolve(config.engine.model, progress=announce)
     engine_environment.prepare(config.engine)
     plan = checked_plan(config, model, announce)
-    asyncio.run(run_until_told(config, partial(open_model, config, model, secrets, plan), announce))
+    uvloop.run(run_until_told(config, partial(open_model, config, model, secrets, plan), announce))
 
 
 def checked_plan(

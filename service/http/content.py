@@ -16,7 +16,7 @@ from agent.verdict import LanguageVerdict, Verdict
 from service.http.disconnect import while_connected
 from service.http.guard import TENANT_KEY, TenantRoute, needs
 from service.http.openapi import problems
-from service.http.state import AppParts, caller_of, parts_of, request_id_of, tenant_of
+from service.http.state import AppParts, get_caller, get_parts, get_tenant, request_id_of
 from service.tenancy.caller import Caller
 from service.tenancy.record import Scope
 
@@ -273,8 +273,8 @@ async def create_content(
     body: ContentRequest,
     request: Request,
     response: Response,
-    tenant: Annotated[TenantSettings, Depends(tenant_of)],
-    parts: Annotated[AppParts, Depends(parts_of)],
+    tenant: Annotated[TenantSettings, Depends(get_tenant)],
+    parts: Annotated[AppParts, Depends(get_parts)],
 ) -> ContentReply:
     """One brief in, one reply out. The call is held until the reply is ready, at most `hold_s` seconds; hanging up
     cancels the generation."""
@@ -290,8 +290,8 @@ async def create_content(
 
 @router.get("/me", summary="Who holds this key, and what it may ask for", openapi_extra=needs(None))
 async def get_me(
-    caller: Annotated[Caller, Depends(caller_of)],
-    parts: Annotated[AppParts, Depends(parts_of)],
+    caller: Annotated[Caller, Depends(get_caller)],
+    parts: Annotated[AppParts, Depends(get_parts)],
 ) -> Me:
     """Cheap: no store, no engine. Use it as a connection test."""
     return Me(

@@ -9,7 +9,7 @@ from agent.errors import NotAllowed
 from service.http.admin_tenants import DEFAULT_OVERLAP_S, KeyId, OverlapQuery, end_key, keys_of, make_key, replace_key
 from service.http.guard import TENANT_KEY, TenantRoute, needs
 from service.http.openapi import problems
-from service.http.state import AppParts, caller_of, parts_of
+from service.http.state import AppParts, get_caller, get_parts
 from service.http.tenant_schema import IssuedKeyView, KeyBody, KeyList, KeyView
 from service.tenancy.caller import Caller
 from service.tenancy.record import Scope
@@ -22,8 +22,8 @@ router = APIRouter(
     responses=problems(401, 403, 503),
 )
 
-Parts = Annotated[AppParts, Depends(parts_of)]
-Holder = Annotated[Caller, Depends(caller_of)]
+Parts = Annotated[AppParts, Depends(get_parts)]
+Holder = Annotated[Caller, Depends(get_caller)]
 _EXTRA = needs(Scope.ADMIN)
 
 
