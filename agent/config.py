@@ -22,6 +22,10 @@ class LanguageSettings(Section):
     """How readers are addressed; goes into the prompt."""
     brand_terms: Annotated[tuple[Term, ...], Field(max_length=1000)] = ()
     """Names that may stand in any language; the language check ignores them."""
+    min_words: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Fewest words of a text whose request states no bound; corrections have none."""
+    max_words: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Most words of a text whose request states no bound; corrections have none."""
     reward_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Overrides of `rewards.weights` for this tenant and language."""
 

@@ -157,6 +157,12 @@ def tenant_rules(tenant: TenantSettings, parts: Collection[str], prefix: str = "
         path = f"{prefix}languages.{code}"
         if not _LANGUAGE_CODE.fullmatch(code):
             yield f"{path}: must be an ISO 639 code of two or three lower-case letters, got {code!r}"
+        if (
+            settings.min_words is not None
+            and settings.max_words is not None
+            and settings.min_words > settings.max_words
+        ):
+            yield f"{path}.min_words: must not exceed max_words ({settings.max_words}), got {settings.min_words}"
         yield from _unknown_parts(f"{path}.reward_weights", settings.reward_weights, parts)
 
 

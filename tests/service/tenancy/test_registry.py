@@ -128,6 +128,11 @@ async def test_one_key_cannot_belong_to_two_tenants() -> None:
             "languages.de.reward_weights.lenght",
             "unknown reward part; did you mean languages.de.reward_weights.length?",
         ),
+        (
+            acme(de=LanguageSettings(min_words=9, max_words=3)),
+            "languages.de.min_words",
+            "must not exceed max_words (3), got 9",
+        ),
         (acme("k1"), "key_hashes", "must be empty here; keys are made at /admin/tenants/{id}/keys"),
     ],
 )
