@@ -1,12 +1,13 @@
 """Tenants and keys as the registry keeps them."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
 import structlog
 
 from agent.config import LanguageSettings, LimitSettings, TenantSettings
-from agent.errors import Conflict, InvalidConfig, InvalidInput, NotFound
+from agent.errors import Conflict, InvalidConfig, InvalidInput, NotFound, StoreError
 from service.secrets import hash_key
 from service.tenancy.fakes import MemoryTenantStore
 from service.tenancy.record import ALL_SCOPES, Origin, Scope
@@ -287,3 +288,26 @@ async def test_listeners_hear_of_every_change() -> None:
     await desk.registry.delete("acme")
     assert (heard[0], heard[-1]) == ([], [])
     assert ["acme"] in heard
+
+
+async def test_a_running_registry_follows_the_store_through_its_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that cannot be reached is logged; once it can, a key that another process revoked opens nothing."""
+    monkeypatch.setattr("service.tenancy.registry._POLL_S", 0.005)
+    desk = Desk()
+    await desk.registry.create(acme())
+    issued = await desk.registry.add_key("acme", READER)
+    other = Desk(desk.store)
+    await other.registry.refresh()
+    running = asyncio.create_task(other.registry.run())
+    await desk.registry.revoke_key("acme", issued.record.id)
+    desk.store.failure = StoreError("down")
+    with structlog.testing.capture_logs() as logs:
+        await asyncio.sleep(0.05)
+    assert "tenants_not_refreshed" in {line["event"] for line in logs}
+    desk.store.failure = None
+    for _ in range(200):
+        await asyncio.sleep(0.005)
+        if other.tenants.authenticate(issued.plain) is None:
+            break
+    assert other.tenants.authenticate(issued.plain) is None
+    running.cancel()

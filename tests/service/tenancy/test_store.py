@@ -7,8 +7,10 @@ import pytest
 from agent.config import LanguageSettings, LimitSettings, TenantSettings
 from agent.errors import Conflict
 from service.store import Store
+from service.tenancy.audit import AuditEntry, RedisAudit
 from service.tenancy.record import ALL_SCOPES, KeyRecord, Origin, TenantRecord
 from service.tenancy.store import RedisTenantStore
+from service.tenancy.usage import RedisUsageStore
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = KeyRecord("key_1", "Make", "sha256:" + "a" * 64, ALL_SCOPES, NOON, limits=LimitSettings(tokens_per_day=7))
@@ -63,3 +65,15 @@ async def test_uses_are_kept_to_the_second(any_store: Store) -> None:
     tenants = RedisTenantStore(any_store)
     await tenants.note_use("acme", {"key_1": NOON.replace(microsecond=999_999)})
     assert await tenants.last_used("acme") == {"key_1": NOON}
+
+
+async def test_every_key_names_its_tenant_or_the_node(any_store: Store) -> None:
+    """What tenants, days and the audit log keep stands under `t:<tenant>:` or `node:`."""
+    tenants = RedisTenantStore(any_store)
+    await tenants.save(ACME)
+    await tenants.note_use("acme", {"key_1": NOON})
+    await RedisUsageStore(any_store).add("acme", NOON.date(), {"tokens": 3})
+    await RedisAudit(any_store).append(AuditEntry(NOON, "key_1", "acme", "create_own_key", "/v1/keys", 201, "req_1"))
+    keys = sorted([key async for key in any_store.redis.scan_iter("*")])
+    assert [key for key in keys if not key.startswith(("t:acme:", "node:"))] == []
+    assert {"t:acme:tenant", "t:acme:keys:used", "t:acme:usage:2026-03-01", "node:audit"} <= set(keys)
