@@ -17,6 +17,7 @@ from agent.brief import Brief
 from agent.completion import Completion, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
+from agent.defaults import completed
 from agent.episode import Episode, Reply
 from agent.errors import InvalidBrief
 from agent.language import primary_code
@@ -97,6 +98,7 @@ class ContentAgent:
         started = time.perf_counter()
         alternatives.check(sampling)
         settings = self._languages.find(brief.tenant, brief.language)
+        brief = completed(brief, settings)
         prompt = self._prompts.render(brief, address=settings.address)
         token_ids = self._encoder.encode(prompt.system, prompt.user)
         request = GenerateRequest(request_id, token_ids, sampling, Priority.LIVE, cache_scope=brief.tenant)

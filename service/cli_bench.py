@@ -1,5 +1,6 @@
 """`coloq bench`: measurements of a node on random weights of a given shape. Nothing is fetched; results go to a folder.
 
+    front     the service alone, with a fake that answers at once
     serve     a node under load, alone or beside bare vLLM
     coserve   the same load with and without training beside it
     swap      publications under load
@@ -140,6 +141,28 @@ def coserve_command(
         options, chosen, batch, alone = _quickly(options), [4.0], _QUICK_BATCH, _QUICK_DURATION_S
     with _interruptible():
         bench_coserve(options, chosen, batch, alone_s=alone, pace=_pace(pace), console=Console())
+
+
+@bench_app.command("front")
+def front_command(
+    clients: Annotated[str, typer.Option(help="Closed loop: clients, separated by commas.")] = "1,2,8",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of every front in turn.")] = 3,
+    out: Out = Path("bench"),
+    warmup: Warmup = 1.0,
+    duration: Duration = 5.0,
+    quick: Quick = False,
+) -> None:
+    """Measure what the service itself adds to a request: HTTP, keys, limits, fair queue. No engine is started.
+
+    Each client sends the next request when the last one is answered; the generator is a process of its own.
+    """
+    from service.bench.front import FrontOptions, bench_front
+
+    counts = [int(count) for count in _numbers("--clients", clients)]
+    if quick:
+        counts, rounds, warmup, duration = counts[:1], 1, _QUICK_WARMUP_S, 1.0
+    with _interruptible():
+        bench_front(FrontOptions(out, counts, rounds, warmup, duration), Console())
 
 
 @bench_app.command("swap")

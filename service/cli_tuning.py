@@ -172,15 +172,22 @@ def activate_command(
 @contextmanager
 def _client(url: str) -> Iterator[AdminClient]:
     """A client with the admin key; any problem ends the command with its text on stderr and exit code 1."""
+    with told_problems(), AdminClient(url, admin_key()) as client:
+        yield client
+
+
+@contextmanager
+def told_problems() -> Iterator[None]:
+    """Any problem ends the command with its text on stderr and exit code 1."""
     try:
-        with AdminClient(url, _admin_key()) as client:
-            yield client
+        yield
     except ColoqError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
 
 
-def _admin_key() -> str:
+def admin_key() -> str:
+    """The admin key of the environment. Raises NodeRefused when there is none."""
     key = os.environ.get(ADMIN_KEY, "").strip()
     if not key:
         raise NodeRefused(f"{ADMIN_KEY} must hold the node's admin key, got nothing; the node printed it once")

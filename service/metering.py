@@ -11,6 +11,7 @@ from agent.completion import Sampling
 from agent.episode import Reply
 from agent.errors import StoreError
 from agent.writer import ContentAgent
+from service.fair_queue import FairQueue
 from service.journal import RedisJournal
 from service.supervised_engine import SupervisedEngine
 from service.telemetry import Metrics
@@ -47,6 +48,7 @@ class NodeMetrics:
 
     metrics: Metrics
     engine: SupervisedEngine
+    queue: FairQueue
 
     def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
         """See RequestMetrics."""
@@ -56,6 +58,7 @@ class NodeMetrics:
         """See RequestMetrics."""
         self.metrics.set_engine_ready(self.engine.state == "ready")
         self.metrics.set_active_policy(self.engine.active_version)
+        self.metrics.set_queued_requests(self.queue.waiting())
         self.metrics.set_rollouts_in_flight(self.engine.slots.num_rollouts)
         self.metrics.set_rollouts_preempted(self.engine.slots.num_preemptions)
         return self.metrics.render()

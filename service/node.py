@@ -21,17 +21,19 @@ from agent.contract import LanguageContract
 from agent.errors import EngineDead, StoreError, TrainerFailed
 from agent.language import FastTextDetector
 from agent.prompt import PromptLibrary
-from agent.writer import ContentAgent, TenantLanguages
+from agent.writer import ContentAgent
 from rewards.panel import Panel, build_panel
 from rewards.ranker import PanelRanker
 from rewards.second_opinion import LangdetectDetector
 from service.config import NodeConfig
-from service.config_file import check_languages
+from service.config_file import check_languages, reward_parts
 from service.controller import Controller
 from service.data_dir import locked_data_dir
 from service.encoder import ChatEncoder
 from service.engine import WORKER, VllmEngine
 from service.engine_trainer import EngineTrainer
+from service.fair_engine import FairEngine
+from service.fair_queue import FairQueue
 from service.http.keys import NodeKeys
 from service.http.ports import Health
 from service.journal import RedisJournal
@@ -43,6 +45,12 @@ from service.secrets import AdminKey, Secrets, admin_key
 from service.store import Store, open_store
 from service.supervised_engine import SupervisedEngine
 from service.telemetry import Metrics
+from service.tenancy.audit import RedisAudit
+from service.tenancy.limits import Limiter
+from service.tenancy.registry import TenantRegistry
+from service.tenancy.rules import TenantRules
+from service.tenancy.store import RedisTenantStore
+from service.tenancy.usage import DailyUsage, RedisUsageStore
 from service.tenants import Tenants
 from service.versions import AdapterVersions, LiveVersions
 from trainer.adapters import AdapterSlots
@@ -82,6 +90,10 @@ class Node:
     metrics: NodeMetrics
     keys: NodeKeys
     admin: AdminKey
+    tenancy: TenantRegistry
+    limits: Limiter
+    usage: DailyUsage
+    audit: RedisAudit
 
     @property
     def gave_up(self) -> "asyncio.Future[str]":
@@ -141,6 +153,8 @@ async def open_node(
         await engine.start(partial(_ready_for_traffic, node, EngineTrainer(engine), plan))
         stack.push_async_callback(node.content.agent.drain)
         stack.push_async_callback(node.tuning.close)
+        stack.push_async_callback(_cancelled, asyncio.create_task(node.tenancy.run(), name="tenants"))
+        stack.push_async_callback(_cancelled, asyncio.create_task(node.usage.run(), name="usage"))
         stack.push_async_callback(_cancelled, asyncio.create_task(watch_journal(node.journal, metrics)))
         stack.push_async_callback(_cancelled, asyncio.create_task(node.pacing.run(), name="pacing"))
         yield node
@@ -205,7 +219,15 @@ class _Parts:
 
     async def assemble(self, admin: AdminKey) -> Node:
         config, metrics = self.config, self.metrics
-        tenants = Tenants(config.tenants)
+        tenants = Tenants()
+        rules = TenantRules(self.contract.labels, reward_parts(config))
+        tenancy = TenantRegistry(RedisTenantStore(self.store), tenants, rules)
+        await tenancy.open(config.tenants, sole_user=self.store.embedded is not None)
+        tenants.follow(self.panel.seat)
+        usage = DailyUsage(RedisUsageStore(self.store))
+        await usage.read(record.id for record in tenancy.list())
+        limits = Limiter(usage)
+        queue = FairQueue(lambda: self.engine.slots.total.num_seqs, tenants.share)
         policies_root = self.data_dir / "policies"
         ledger = Ledger(self.store)
         now = datetime.now(UTC)
@@ -222,13 +244,13 @@ class _Parts:
         claims = ClaimLog(journal)
         loop = self._loop(journal, claims, ledger, placement, publisher)
         agent = ContentAgent(
-            self.engine,
+            FairEngine(self.engine, queue, limits.charge),
             encoder,
             PromptLibrary.load(),
             self.contract,
             PanelRanker(self.panel),
             journal,
-            TenantLanguages(config.tenants),
+            tenants,
             partial(_journal_failed, metrics),
         )
         tuning = TuningRuns(
@@ -240,6 +262,7 @@ class _Parts:
             partial(count_run, metrics),
             records=RunRecords(checkpoints, claims, config.engine.model),
         )
+        tenants.follow(lambda _: tuning.use_languages(tenants.languages))
         pacing = Pacing(
             self.engine,
             Controller(config.slo),
@@ -247,6 +270,7 @@ class _Parts:
             self.gate,
             metrics,
             is_tuning=lambda: tuning.summary == "running",
+            num_queued=lambda: queue.num_waiting,
         )
         return Node(
             config=config,
@@ -257,9 +281,13 @@ class _Parts:
             tuning=tuning,
             pacing=pacing,
             policies=publisher,
-            metrics=NodeMetrics(metrics, self.engine),
+            metrics=NodeMetrics(metrics, self.engine, queue),
             keys=NodeKeys(tenants, admin),
             admin=admin,
+            tenancy=tenancy,
+            limits=limits,
+            usage=usage,
+            audit=RedisAudit(self.store),
         )
 
     def _placement(self, trainer: EngineTrainer, root: Path) -> AdapterSlots | LiveWeights:

@@ -110,6 +110,7 @@ class Metrics:
         self._publications = self._counter("publications", "Attempts to publish a policy.", "outcome")
         self._engine_ready = self._gauge("engine_ready", "1 when the engine answers.")
         self._engine_restarts = self._counter("engine_restarts", "Times that the engine process was started again.")
+        self._queued = self._gauge("queued_requests", "Live requests that wait for the engine.", "tenant")
         self._rollouts = self._gauge("rollouts_in_flight", "Sibling replies being sampled.")
         self._preempted = self._gauge("rollouts_preempted", "Rollouts that gave their slot to a live request so far.")
         self._runs = self._counter("tuning_runs", "Tuning runs that ended.", "state")
@@ -197,6 +198,12 @@ class Metrics:
     def engine_restarted(self) -> None:
         """Count a restart of the engine process."""
         self._engine_restarts.inc()
+
+    def set_queued_requests(self, counts: Mapping[str, int]) -> None:
+        """Show how many requests wait for the engine, by tenant."""
+        self._queued.clear()
+        for tenant, count in counts.items():
+            self._queued.labels(tenant).set(count)
 
     def set_rollouts_in_flight(self, num_rollouts: int) -> None:
         """Show how many sibling replies are being sampled."""

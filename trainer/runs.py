@@ -51,7 +51,7 @@ class TuningRuns:
         self._records = records
         self._picking_up: asyncio.Task[None] | None = None
         self._loop, self._ledger, self._config = loop, ledger, config
-        self._languages = tuple(sorted(set(languages)))
+        self.use_languages(languages)
         self._on_step, self._on_end = on_step, on_end
         self._running: _Running | None = None
         self._last: RunStatus | None = None
@@ -70,6 +70,10 @@ class TuningRuns:
         """Statuses that may be newer than the ledger's: of the running run, and of the last one to end."""
         newest = [self._last, self._running.status if self._running is not None else None]
         return {status.id: status for status in newest if status is not None}
+
+    def use_languages(self, languages: Sequence[str]) -> None:
+        """Take these as the languages of all tenants, for runs that start from now on."""
+        self._languages = tuple(sorted(set(languages)))
 
     async def start(self, request: RunRequest) -> RunStatus:
         """Start a run.

@@ -10,14 +10,16 @@ from starlette.requests import Request
 from agent.alternatives import MAX_SAMPLES, Alternatives
 from agent.brief import Brief, Kind
 from agent.completion import Sampling
-from agent.config import AgentConfig, TenantSettings
+from agent.config import AgentConfig, LimitSettings, TenantSettings
 from agent.episode import Reply
 from agent.errors import InvalidBrief
 from agent.verdict import LanguageVerdict, Verdict
 from service.http.disconnect import while_connected
-from service.http.guard import TENANT_KEY, TenantRoute
+from service.http.guard import TENANT_KEY, TenantRoute, needs
 from service.http.openapi import problems
-from service.http.state import AppParts, parts_of, request_id_of, tenant_of
+from service.http.state import AppParts, get_caller, get_parts, get_tenant, request_id_of
+from service.tenancy.caller import Caller
+from service.tenancy.record import Scope
 
 MAX_INSTRUCTIONS_CHARS = 20_000
 MAX_TEXT_CHARS = 100_000
@@ -278,7 +280,10 @@ class Me(BaseModel):
 
     tenant: str = Field(examples=["acme"])
     languages: list[str] = Field(description="ISO 639-1 codes that may be asked for.", examples=[["de", "en"]])
+    scopes: list[Scope] = Field(description="What this key may do.", examples=[["generate", "read"]])
     limits: Limits
+    rates: LimitSettings = Field(description="Limits of the tenant; what is null is not limited.")
+    key_rates: LimitSettings = Field(description="Limits of this key, beside the tenant's.")
 
 
 REPLY_HEADERS = {
@@ -300,8 +305,8 @@ async def create_content(
     body: ContentRequest,
     request: Request,
     response: Response,
-    tenant: Annotated[TenantSettings, Depends(tenant_of)],
-    parts: Annotated[AppParts, Depends(parts_of)],
+    tenant: Annotated[TenantSettings, Depends(get_tenant)],
+    parts: Annotated[AppParts, Depends(get_parts)],
 ) -> ContentReply:
     """One brief in, one reply out. The call is held until the reply is ready, at most `hold_s` seconds; hanging up
     cancels the generation."""
@@ -316,15 +321,18 @@ async def create_content(
     return ContentReply.of(reply)
 
 
-@router.get("/me", summary="Who holds this key, and what it may ask for")
+@router.get("/me", summary="Who holds this key, and what it may ask for", openapi_extra=needs(None))
 async def get_me(
-    tenant: Annotated[TenantSettings, Depends(tenant_of)],
-    parts: Annotated[AppParts, Depends(parts_of)],
+    caller: Annotated[Caller, Depends(get_caller)],
+    parts: Annotated[AppParts, Depends(get_parts)],
 ) -> Me:
     """Cheap: no store, no engine. Use it as a connection test."""
     return Me(
-        tenant=tenant.id,
-        languages=sorted(tenant.languages),
+        tenant=caller.tenant.id,
+        languages=sorted(caller.tenant.languages),
+        scopes=[scope for scope in Scope if scope in caller.scopes],
+        rates=caller.tenant.limits,
+        key_rates=caller.limits,
         limits=Limits(
             max_tokens=parts.config.agent.max_tokens,
             max_body_bytes=parts.config.server.max_body_bytes,

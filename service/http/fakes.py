@@ -23,7 +23,17 @@ from agent.config import TenantSettings
 from agent.episode import Reply
 from agent.errors import Conflict, NotFound
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
+from rewards.config import RewardsConfig
 from service.http.ports import Health
+from service.secrets import hash_key
+from service.tenancy.audit import MemoryAudit
+from service.tenancy.caller import Caller
+from service.tenancy.fakes import MemoryTenantStore
+from service.tenancy.limits import Limiter
+from service.tenancy.record import ALL_SCOPES, Scope, seeded_key_id
+from service.tenancy.registry import TenantRegistry
+from service.tenancy.rules import TenantRules
+from service.tenants import Tenants, seeded
 from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus, StepReport
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -202,6 +212,13 @@ class FakePolicies:
         return self.records[version]
 
 
+def registry_of(settings: Sequence[TenantSettings]) -> TenantRegistry:
+    """The real registry, with these tenants in a store in memory; every language of the detector's is known."""
+    records = [seeded(tenant, EPOCH) for tenant in settings]
+    rules = TenantRules(labels={"de", "en", "fr", "pl"}, parts=set(RewardsConfig().weights))
+    return TenantRegistry(MemoryTenantStore(records), Tenants(records), rules)
+
+
 @dataclass
 class FakeNode:
     """A node of fakes."""
@@ -210,6 +227,9 @@ class FakeNode:
     tuning: FakeTuning = field(default_factory=FakeTuning)
     policies: FakePolicies = field(default_factory=FakePolicies)
     state: Health = READY
+    tenancy: TenantRegistry = field(default_factory=lambda: registry_of(()))
+    limits: Limiter = field(default_factory=Limiter)
+    audit: MemoryAudit = field(default_factory=MemoryAudit)
 
     async def health(self) -> Health:
         return self.state
@@ -221,9 +241,14 @@ class FakeAuthenticator:
 
     tenants: Mapping[str, TenantSettings]
     admin_key: str = "admin-key"
+    scopes: Mapping[str, Sequence[Scope]] = field(default_factory=dict)
+    """By key; every scope where none are named."""
 
-    def tenant(self, key: str) -> TenantSettings | None:
-        return self.tenants.get(key)
+    def caller(self, key: str) -> Caller | None:
+        tenant = self.tenants.get(key)
+        if tenant is None:
+            return None
+        return Caller(tenant, seeded_key_id(hash_key(key)), frozenset(self.scopes.get(key, ALL_SCOPES)))
 
     def is_admin(self, key: str) -> bool:
         return key == self.admin_key

@@ -4,8 +4,9 @@
 fakes are in `service.http.fakes`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from agent.alternatives import ONE, Alternatives
@@ -13,6 +14,11 @@ from agent.brief import Brief
 from agent.completion import Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
+from service.tenancy.audit import AuditLog
+from service.tenancy.caller import Caller
+from service.tenancy.limits import Limiter
+from service.tenancy.record import KeyRecord, TenantRecord
+from service.tenancy.registry import IssuedKey, KeyOrder
 from trainer.records import PolicyRecord, RunRequest, RunStatus
 
 
@@ -74,6 +80,28 @@ class PolicyPort(Protocol):
         ...
 
 
+class TenancyPort(Protocol):
+    """The tenants' registry, service.tenancy.registry.TenantRegistry; see there for what each call raises."""
+
+    def list(self) -> Sequence[TenantRecord]: ...
+
+    def get(self, tenant: str) -> TenantRecord: ...
+
+    async def last_used(self, tenant: str) -> Mapping[str, datetime]: ...
+
+    async def create(self, settings: TenantSettings) -> TenantRecord: ...
+
+    async def replace(self, settings: TenantSettings) -> TenantRecord: ...
+
+    async def delete(self, tenant: str) -> None: ...
+
+    async def add_key(self, tenant: str, order: KeyOrder) -> IssuedKey: ...
+
+    async def rotate_key(self, tenant: str, key_id: str, overlap_s: float) -> IssuedKey: ...
+
+    async def revoke_key(self, tenant: str, key_id: str) -> KeyRecord: ...
+
+
 class NodePorts(Protocol):
     @property
     def content(self) -> ContentPort: ...
@@ -84,14 +112,23 @@ class NodePorts(Protocol):
     @property
     def policies(self) -> PolicyPort: ...
 
+    @property
+    def tenancy(self) -> TenancyPort: ...
+
+    @property
+    def limits(self) -> Limiter: ...
+
+    @property
+    def audit(self) -> AuditLog: ...
+
     async def health(self) -> Health: ...
 
 
 class Authenticator(Protocol):
     """Who holds a key. Both calls are made on the event loop and must not block."""
 
-    def tenant(self, key: str) -> TenantSettings | None:
-        """The tenant that holds `key`, or None."""
+    def caller(self, key: str) -> Caller | None:
+        """Who holds `key`, or None."""
         ...
 
     def is_admin(self, key: str) -> bool:

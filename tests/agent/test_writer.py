@@ -25,12 +25,19 @@ _BRIEF = Brief("acme", Kind.CREATE, "de", instructions="Brot {{7*7}}", brand_ter
 class _Rig:
     """An agent with its fakes in reach."""
 
-    def __init__(self, *, reply: str = _REPLY, engine: Engine | None = None, journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        reply: str = _REPLY,
+        engine: Engine | None = None,
+        journal: Journal | None = None,
+        max_words: int | None = None,
+    ) -> None:
         self.fake_engine = FakeEngine(lambda request: reply, version=3)
         self.memory = MemoryJournal()
         self.ranker = FakeRanker(lambda text: None if "?" in text else float(len(text)))
         self.failures: list[tuple[str, Exception]] = []
-        settings = LanguageSettings(address="formal", brand_terms=("Sentence Inc",))
+        settings = LanguageSettings(address="formal", brand_terms=("Sentence Inc",), max_words=max_words)
         tenants = [TenantSettings(id="acme", languages={"de": settings})]
         self.agent = ContentAgent(
             engine or self.fake_engine,
@@ -207,3 +214,13 @@ async def test_the_episode_is_kept_when_the_caller_disconnects() -> None:
     journal.release.set()
     await rig.agent.drain()
     assert journal.kept == ["r1"]
+
+
+async def test_a_tenants_bound_is_in_the_prompt_and_in_the_journal() -> None:
+    """What the model was told is what its reply will be judged by."""
+    rig = _Rig(max_words=41)
+    await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    (request,) = rig.fake_engine.requests
+    assert "41" in CharEncoder.split(request.prompt_token_ids)[1]
+    (episode,) = rig.memory.episodes
+    assert episode.brief.max_words == 41

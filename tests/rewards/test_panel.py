@@ -234,3 +234,18 @@ def test_the_default_weights_know_every_rule() -> None:
     (answer,) = panel.score([_sample(_GERMAN, max_words=9)])
     assert isinstance(answer, Score)
     assert set(answer.parts) == {"fidelity", "length", "repetition", "substance"}
+
+
+def test_other_tenants_take_their_seats_at_once() -> None:
+    """A tenant's new weights hold from the next reply on, and a tenant that is gone gets the node's again.
+
+    Fidelity alone is 1; a length l that weighs as much gives (1 + l) / 2.
+    """
+    panel = _panel({"fidelity": 1.0})
+    sample = _sample(_GERMAN, max_words=len(_GERMAN.split()) * 2 // 3)
+    assert _score(panel, sample).value == pytest.approx(1.0)
+    panel.seat([_tenant(length=1.0)])
+    weighed = _score(panel, sample)
+    assert weighed.value == pytest.approx((1 + weighed.parts["length"]) / 2)
+    panel.seat([])
+    assert _score(panel, sample).parts.keys() == {"fidelity"}

@@ -362,3 +362,12 @@ async def test_a_checkpoint_that_fails_is_told_and_the_run_goes_on(node: Node) -
         status = await _ended(node, (await node.runs.start(RunRequest())).id)
     assert status.state is RunState.SUCCEEDED
     assert [log["step"] for log in logs if log["event"] == "checkpoint_failed"] == [1, 2, 3]
+
+
+async def test_languages_of_tenants_that_came_later_may_be_tuned(tmp_path: Path) -> None:
+    """The languages are those of the tenants at the start of a run, not at the start of the node."""
+    node = Node(tmp_path, EPISODES, languages=())
+    node.runs.use_languages(("pl", "de", "pl"))
+    with pytest.raises(InvalidInput, match="must be among de, pl, got fr"):
+        await node.runs.start(RunRequest(languages=("fr",)))
+    await _ended(node, (await node.runs.start(RunRequest(languages=("pl",)))).id)

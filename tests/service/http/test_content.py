@@ -11,6 +11,13 @@ from agent.completion import GenerationTiming, Sampling
 from agent.errors import EngineDead, EngineError, PromptTooLong
 from service.http.fakes import FakeNode
 
+UNLIMITED = {
+    "requests_per_minute": None,
+    "tokens_per_minute": None,
+    "concurrent_requests": None,
+    "requests_per_day": None,
+    "tokens_per_day": None,
+}
 BRIEF = {"kind": "create", "language": "de", "instructions": "Eine Klingel."}
 
 
@@ -228,5 +235,8 @@ async def test_me_names_the_tenant_its_languages_and_its_limits(
     assert response.json() == {
         "tenant": "acme",
         "languages": ["de", "en"],
+        "scopes": ["generate", "feedback", "read", "admin"],
+        "rates": UNLIMITED,
+        "key_rates": UNLIMITED,
         "limits": {"max_tokens": 256, "max_body_bytes": 2048, "hold_s": 0.2},
     }
