@@ -7,7 +7,7 @@ only after ``service.engine_environment.prepare`` has set the process's environm
 import asyncio
 import multiprocessing
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ from agent.errors import EngineDead, EngineError, ModelError, PromptTooLong
 from agent.ports import GenerateRequest
 from service.config import EngineConfig
 from service.engine_footprint import CPU_KV_CACHE_GIB
+from service.sampled_logprobs import LogprobReader
 from trainer.worker import EngineFacts
 
 log = structlog.get_logger(__name__)
@@ -79,6 +80,7 @@ class VllmEngine:
         self._config = config
         self._tokenizer = llm.get_tokenizer()
         self.facts = facts
+        self._logprobs = LogprobReader(lambda request_ids: self.call("coloq_take_sampled", request_ids))
         self._died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watch = asyncio.create_task(self._watch_liveness(), name="engine-liveness")
 
@@ -185,7 +187,14 @@ class VllmEngine:
         reason = final.outputs[0].finish_reason if final is not None else "no output"
         if final is None or reason not in ("stop", "length"):
             raise EngineError(f"generation ended early: {reason}")
-        return to_completion(final, request, version, self._text)
+        kept = await self._kept_logprobs(final, request)
+        return to_completion(final, request, version, self._text, kept)
+
+    async def _kept_logprobs(self, final: RequestOutput, request: GenerateRequest) -> tuple[float, ...] | None:
+        """Of the sampled tokens, where the engine process keeps them; None where they came with the output."""
+        if not self.facts.keeps_logprobs:
+            return None
+        return await self._logprobs.read(request.request_id, final.outputs[0].token_ids)
 
     def _text(self, token_ids: Sequence[int]) -> str:
         """A reply's text: without special tokens, and without a last character whose bytes are not complete."""
@@ -341,28 +350,40 @@ def adapter_request(version: int) -> LoRARequest | None:
 
 
 def to_completion(
-    final: RequestOutput, request: GenerateRequest, version: int, decode: Callable[[Sequence[int]], str]
+    final: RequestOutput,
+    request: GenerateRequest,
+    version: int,
+    decode: Callable[[Sequence[int]], str],
+    logprobs: tuple[float, ...] | None = None,
 ) -> Completion:
     """vLLM's finished output as a Completion; ``decode`` makes the text of one that was not detokenised.
+
+    Args:
+        logprobs: of the sampled tokens; None takes those that came with the output.
 
     Raises:
         EngineError: a token came without its logprob.
     """
     output = final.outputs[0]
     token_ids = tuple(output.token_ids)
-    entries = output.logprobs or []
-    if len(entries) != len(token_ids):
-        raise EngineError(f"every token needs a logprob, got {len(token_ids)} tokens, {len(entries)} logprobs")
+    if logprobs is None:
+        logprobs = _sampled_logprobs(token_ids, output.logprobs or [])
     return Completion(
         text=output.text if request.sampling.stop else decode(token_ids),
         prompt_token_ids=request.prompt_token_ids,
         token_ids=token_ids,
-        logprobs=tuple(entry[token].logprob for entry, token in zip(entries, token_ids, strict=True)),
+        logprobs=logprobs,
         sampling=request.sampling,
         finish_reason=FinishReason(output.finish_reason),
         versions=VersionSpan(version, version),
         timing=timing_of(final.metrics),
     )
+
+
+def _sampled_logprobs(token_ids: Sequence[int], entries: Sequence[Mapping[int, Any]]) -> tuple[float, ...]:
+    if len(entries) != len(token_ids):
+        raise EngineError(f"every token needs a logprob, got {len(token_ids)} tokens, {len(entries)} logprobs")
+    return tuple(entry[token].logprob for entry, token in zip(entries, token_ids, strict=True))
 
 
 def timing_of(stats: RequestStateStats | None) -> GenerationTiming | None:

@@ -30,6 +30,7 @@ from msgspec import Struct
 from torch import Tensor, nn
 from vllm.model_executor.layers import utils as layer_utils
 from vllm.platforms import current_platform
+from vllm.v1.outputs import AsyncModelRunnerOutput
 
 from agent.errors import TrainerFailed
 from trainer import messages
@@ -41,6 +42,7 @@ from trainer.learner import Learner
 from trainer.lora_layout import lora_layout, token_slots, write_layout
 from trainer.pace import Pace
 from trainer.pacer import Pacer
+from trainer.sampled import SampledTokens
 from trainer.thread import LearnerThread
 from trainer.views import build_training_model, shared_with
 
@@ -76,16 +78,21 @@ class EngineFacts(Struct, frozen=True):
     """Why there are no partitions; None when there are."""
     unfused: str | None
     """Why the training model runs without fused kernels; None when it has them."""
+    keeps_logprobs: bool
+    """True when a finished request's log-probabilities are to be asked for."""
 
 
 class ColoqWorker(Worker):
     """vLLM's Worker for the current platform, with the learner beside the model."""
 
+    keeps_logprobs = not current_platform.is_cpu()
+    """Asking for them takes up to a step, which is long on a CPU; sending them with every token costs little there."""
     _slots: EngineSlots | None = None
 
     def init_device(self) -> None:
         """Prepare the platform before any weight is loaded or graph captured."""
         _live_as_child()
+        self._sampled = SampledTokens()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         if current_platform.is_cpu():
             keep_plain_weights()
@@ -121,6 +128,20 @@ class ColoqWorker(Worker):
         finally:
             self._pacer.end_step()
 
+    def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
+        """vLLM's own; what was sampled stays here with its log-probabilities, where ``keeps_logprobs`` says so."""
+        output = super().sample_tokens(*args, **kwargs)
+        if not self.keeps_logprobs or output is None:
+            return output
+        if isinstance(output, AsyncModelRunnerOutput):
+            return _NotedOutput(output, self._sampled)
+        self._sampled.note(output)
+        return output
+
+    def coloq_take_sampled(self, request_ids: list[str]) -> bytes:
+        """What finished requests sampled, a list of SampledRow or nil as msgpack; they are forgotten then."""
+        return msgspec.msgpack.encode(self._sampled.take(request_ids))
+
     def coloq_describe(self) -> bytes:
         """EngineFacts as msgpack."""
         cache = self.vllm_config.cache_config
@@ -134,6 +155,7 @@ class ColoqWorker(Worker):
             partition_sizes=self._lanes.sizes,
             partition_reason=self._lanes.reason,
             unfused=self._unfused,
+            keeps_logprobs=self.keeps_logprobs,
         )
         return msgspec.msgpack.encode(facts)
 
@@ -240,6 +262,23 @@ class ColoqWorker(Worker):
         layers = getattr(self.model_runner, "kv_caches", None) or []
         tensors = [tensor for layer in layers for tensor in (layer if isinstance(layer, list | tuple) else [layer])]
         return list({storage.data_ptr(): storage for storage in map(Tensor.untyped_storage, tensors)}.values())
+
+
+class _NotedOutput(AsyncModelRunnerOutput):
+    """A step's output that is still on the device; its log-probabilities are noted when it is read."""
+
+    def __init__(self, output: AsyncModelRunnerOutput, sampled: SampledTokens) -> None:
+        self._output, self._sampled = output, sampled
+
+    def get_output(self) -> Any:
+        """See AsyncModelRunnerOutput."""
+        output = self._output.get_output()
+        self._sampled.note(output)
+        return output
+
+    def get_kv_connector_output(self) -> Any:
+        """See vLLM's AsyncOutput."""
+        return self._output.get_kv_connector_output()
 
 
 def keep_plain_weights() -> None:
