@@ -74,12 +74,14 @@ class Baselines:
 def _baseline(quantity: Quantity, shelf: _Shelf) -> Baseline:
     values = [value for _, _, value in shelf.rows]
     if quantity is not Quantity.ENGINE_STEP:
-        return Baseline(percentile(values, 0.99), 0.0)
+        return Baseline(percentile(values, 0.99), 0.0, fmean(values))
     middle = median(values)
     return Baseline(middle, _DEVIATION * median(abs(value - middle) for value in values))
 
 
 def _between(low: Baseline, high: Baseline, share: float) -> Baseline:
     return Baseline(
-        low.value_s + share * (high.value_s - low.value_s), low.spread_s + share * (high.spread_s - low.spread_s)
+        value_s=low.value_s + share * (high.value_s - low.value_s),
+        spread_s=low.spread_s + share * (high.spread_s - low.spread_s),
+        mean_s=low.mean_s + share * (high.mean_s - low.mean_s),
     )

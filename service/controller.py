@@ -11,6 +11,10 @@ The level is what holds while live requests run. Without any the worker gives th
 within one micro-batch; so the level is kept and sent on unchanged, and holds at once when load returns. Only the
 rollouts, which the front process admits, are set free here when there has been no live request for two seconds.
 
+Against a relative bound of a few percent a percentile of some seconds' requests says little, for or against. There the
+mean time between tokens decides beside it (service.slowdown): a pace that surely costs more than the bound allows goes
+down, one that surely costs less than half of it goes up.
+
 A relative bound needs a baseline, and the baseline depends on the load. It is taken whenever nothing of tuning runs
 beside live requests; where that has not happened for a minute, or not yet at this load, tuning pauses for 1.5 s.
 """
@@ -26,6 +30,7 @@ from service.config import SloConfig
 from service.exposure import AFTERMATH_S, Exposure, Span, Timeline
 from service.lever import Lever, pace_ladder
 from service.slo import MIN_REQUESTS, Baseline, Bounds, LiveRequest, Quantity, Reading, Standing
+from service.slowdown import Slowdown
 from trainer.pace import Pace, Pulse
 
 _WINDOW_S = 6.0
@@ -39,6 +44,8 @@ _BLOCKED_S = 1.0
 _PAUSE_S, _LONGEST_PAUSE_S = 1.5, 3.0
 """How long live requests have the engine to themselves in a pause, and how long a pause waits for that."""
 _REFRESH_S = 60.0
+_LITTLE = 0.5
+"""Part of what a relative bound allows, below which a pace costs little enough for the next one to be tried."""
 _NEW_LOAD_S = 20.0
 """Least time between two pauses at loads that were not measured yet."""
 
@@ -111,6 +118,8 @@ class _Measurement:
     value_s: float
     expected_s: float | None
     """The baseline at the load that it was measured under."""
+    expected_mean_s: float | None
+    """The mean behind that baseline."""
     exposure: Exposure
 
     @property
@@ -133,6 +142,7 @@ class Controller:
         self._ladder: tuple[Pace, ...] = (Pace(0, 0.0),)
         self._training = Lever(1)
         self._rollouts = Lever(len(_ROLLOUT_SHARES))
+        self._slowdown = Slowdown()
         self._pauses = _Pauses()
         self._recent_load: deque[int] = deque(maxlen=_LOAD_TICKS)
         self._before_s: float | None = None
@@ -192,7 +202,8 @@ class Controller:
             self._keep(Quantity.TTFT, request.started_s, first_token_s, request.timing.first_token_s, seen.now_s)
             if request.timing.inter_token_s is not None:
                 gap_s = request.timing.inter_token_s
-                self._keep(Quantity.INTER_TOKEN, first_token_s, request.finished_s, gap_s, seen.now_s)
+                row = self._keep(Quantity.INTER_TOKEN, first_token_s, request.finished_s, gap_s, seen.now_s)
+                self._note_slowdown(row)
         if seen.pulse is not None and seen.num_live and seen.pulse.step_p99_ms > 0:
             self._keep(Quantity.ENGINE_STEP, began_s, seen.now_s, seen.pulse.step_p99_ms / 1000, seen.now_s)
         for quantity, rows in self._measurements.items():
@@ -205,13 +216,20 @@ class Controller:
                 self._baselines.add(row.quantity, row.exposure.load, row.value_s, row.known_s)
         self._known = {quantity: self._baselines.at(quantity, self._load) for quantity in Quantity}
 
-    def _keep(self, quantity: Quantity, began_s: float, ended_s: float, value_s: float, now_s: float) -> None:
+    def _note_slowdown(self, row: _Measurement) -> None:
+        if self._slowdown.since_s != self._training.since_s:
+            self._slowdown.restart(self._training.since_s)
+        if row.exposure.trained and row.middle_s >= self._slowdown.since_s and row.expected_mean_s:
+            self._slowdown.add(row.value_s / row.expected_mean_s)
+
+    def _keep(self, quantity: Quantity, began_s: float, ended_s: float, value_s: float, now_s: float) -> _Measurement:
         exposure = self._timeline.exposure(began_s, ended_s)
         baseline = self._baselines.at(quantity, exposure.load)
-        expected_s = None if baseline is None else baseline.value_s
-        row = _Measurement(quantity, now_s, began_s, ended_s, value_s, expected_s, exposure)
+        expected_s, mean_s = (None, None) if baseline is None else (baseline.value_s, baseline.mean_s)
+        row = _Measurement(quantity, now_s, began_s, ended_s, value_s, expected_s, mean_s, exposure)
         self._measurements[quantity].append(row)
         self._unsorted.append(row)
+        return row
 
     @property
     def _load(self) -> float:
@@ -277,8 +295,25 @@ class Controller:
             self._violated_until_s = seen.now_s + _BLOCKED_S
             far = worst.standing is Standing.FAR_OVER
             return [Move(Direction.DOWN, _reason(worst))] if lever.lower(seen.now_s, 2 if far else 1) else []
+        if self._costs_too_much():
+            reason = f"inter_token mean {self._slowdown.mean:.3f} of the baseline's"
+            return [Move(Direction.DOWN, reason)] if lever.lower(seen.now_s, 1) else []
         runs = paused or (seen.pulse is not None and seen.pulse.train_share > 0)
-        return [Move(Direction.UP, "head-room")] if runs and _rises(lever, readings, seen.now_s) else []
+        little = paused or self._costs_little()
+        return [Move(Direction.UP, "head-room")] if runs and _rises(lever, readings, seen.now_s, little=little) else []
+
+    def _costs_too_much(self) -> bool:
+        """Whether the present pace surely slows tokens more than a relative bound allows."""
+        return self._judges_means and self._slowdown.surely_above(self._bounds.slo.ratio)
+
+    def _costs_little(self) -> bool:
+        """Whether it surely slows them by less than half of that."""
+        return self._judges_means and self._slowdown.surely_below(1 + _LITTLE * (self._bounds.slo.ratio - 1))
+
+    @property
+    def _judges_means(self) -> bool:
+        at_pace = self._slowdown.since_s == self._training.since_s
+        return at_pace and self._bounds.relative(Quantity.INTER_TOKEN)
 
     def _steer_rollouts(self, seen: Observation) -> tuple[bool, list[Move]]:
         """Whether rollouts beyond the limit lose their slots, and the move."""
@@ -363,10 +398,14 @@ def _worst(readings: Sequence[Reading]) -> Reading | None:
     return max(judged, key=lambda reading: reading.standing or Standing.CLEAR, default=None)
 
 
-def _rises(lever: Lever, readings: Sequence[Reading], now_s: float) -> bool:
-    """True when the lever went up: every reading is clear, and one of them is of the time between tokens."""
+def _rises(lever: Lever, readings: Sequence[Reading], now_s: float, *, little: bool = False) -> bool:
+    """True when the lever went up: every reading is clear, and one of them is of the time between tokens.
+
+    Where the present rung is known to cost little, it is enough that no reading is beyond its bound.
+    """
     known = any(reading.quantity is not Quantity.TTFT and reading.standing is not None for reading in readings)
-    if known and all(reading.standing in (None, Standing.CLEAR) for reading in readings):
+    enough = (None, Standing.CLEAR, Standing.WITHIN) if little else (None, Standing.CLEAR)
+    if known and all(reading.standing in enough for reading in readings):
         return lever.rise(now_s)
     lever.keep()
     return False

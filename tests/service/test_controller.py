@@ -1,10 +1,11 @@
 """The controller over a simulated plant: it converges under the bound, stays there, and backs off in time.
 
 The plant's time between tokens is ``base(load) * (1 + k * share * duty)`` while training runs, where share is the part
-of the device that the trainer's partition takes; the time to the first token is ten times that. Nothing is random:
-requests differ by a fixed pattern of up to two percent.
+of the device that the trainer's partition takes; the time to the first token is ten times that. Nothing is random but
+where a test says so: requests differ by a fixed pattern of up to two percent.
 """
 
+import random
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -62,6 +63,9 @@ class Plant:
     decisions: list[Decision] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
     """Time between tokens of each tick with live requests, without the pattern."""
+    noise: float = 0.0
+    """Deviation of what single requests and ticks measure, as a share."""
+    draw: random.Random = field(default_factory=lambda: random.Random(7))
     _lifetime: deque[float] = field(default_factory=lambda: deque(maxlen=round(REQUEST_S / TICK_S)))
     """Time between tokens of the ticks that a request runs through."""
     _number: int = 0
@@ -107,7 +111,7 @@ class Plant:
             num_free=max(100 - self.num_live, 0),
             tuning=self.tuning,
             pulse=pulse(
-                step_ms=token_s * 1000 if busy else 0.0,
+                step_ms=token_s * 1000 * self._chance() if busy else 0.0,
                 num_steps=12 if busy else 0,
                 train_share=(pace.duty if busy else 1.0) if training else 0.0,
                 sizes=self.sizes,
@@ -124,8 +128,11 @@ class Plant:
 
     def _finished(self, token_s: float) -> LiveRequest:
         self._number += 1
-        gap_s = token_s * (1 + PATTERN[self._number % len(PATTERN)])
+        gap_s = token_s * (1 + PATTERN[self._number % len(PATTERN)]) * self._chance()
         return LiveRequest(self.now_s - REQUEST_S, self.now_s, GenerationTiming(10 * gap_s, gap_s))
+
+    def _chance(self) -> float:
+        return self.draw.lognormvariate(0.0, self.noise) if self.noise else 1.0
 
 
 def plant(slo: SloConfig | None = None, **settings: object) -> Plant:
@@ -254,6 +261,31 @@ def test_traffic_before_a_run_is_baseline_enough() -> None:
     rig.run(30)
     rig.tuning = True
     assert moves(rig.run(50))[Direction.MEASURE] == 0
+
+
+def used_share(k: float, num_live: int) -> float:
+    """Of the whole device's time, by a trainer under a bound of 5 % above the baseline, over three minutes after one;
+    requests differ by 30 % from each other, their number by its root."""
+    rig = plant(SloConfig(ratio=1.05), k=k, noise=0.3)
+    used = []
+    for half_seconds in range(480):
+        rig.load(max(1, round(rig.draw.gauss(num_live, num_live**0.5))))
+        decisions = rig.run(0.5)
+        if half_seconds >= 120:
+            used += [decision.pace.duty * decision.pace.num_sms / max(SIZES) for decision in decisions]
+    return fmean(used)
+
+
+@pytest.mark.parametrize(("num_live", "least"), [(10, 0.65), (30, 0.8), (60, 0.85)])
+def test_chance_does_not_keep_training_down(num_live: int, least: float) -> None:
+    """Training that costs nothing has the whole device for most of the time, the more of it the more requests tell."""
+    assert used_share(0.0, num_live) >= least
+
+
+@pytest.mark.parametrize("num_live", [30, 60])
+def test_chance_does_not_hide_what_training_costs(num_live: int) -> None:
+    """The whole device would cost 10 %: half of it may be used on average, which costs 5."""
+    assert 0.2 <= used_share(0.1, num_live) <= 0.55
 
 
 def test_the_baseline_is_that_of_the_load() -> None:
