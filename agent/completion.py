@@ -29,14 +29,21 @@ class Sampling:
     min_p: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    schema: str | None = None
+    """JSON Schema (its text) that the reply is decoded to fit."""
+    top_logprobs: int | None = None
+    """Also tell this many of the most probable tokens at each position; None tells no tokens (Completion.tokens)."""
 
     @property
     def trainable(self) -> bool:
         """True when the recorded log-probabilities are those of the full softmax at ``temperature``.
 
-        Truncated sampling renormalises over the kept tokens, which biases the importance ratio (DESIGN section 10).
+        Truncated sampling and decoding by a schema renormalise over the kept tokens, which biases the importance ratio
+        (DESIGN section 10).
         """
-        return self.temperature > 0 and self.top_p == 1.0 and self.top_k == 0 and self.min_p == 0.0
+        return (
+            self.temperature > 0 and self.top_p == 1.0 and self.top_k == 0 and self.min_p == 0.0 and self.schema is None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,22 @@ class GenerationTiming:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenChoice:
+    """A token as text, with its natural log-probability."""
+
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    """A token that was sampled, and the most probable ones at its position, best first."""
+
+    chosen: TokenChoice
+    top: tuple[TokenChoice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One sampled sequence. ``len(token_ids) == len(logprobs)``; a stop token that ended it is in ``token_ids``."""
 
@@ -71,6 +94,8 @@ class Completion:
     versions: VersionSpan
     timing: GenerationTiming | None = None
     """None when the engine did not measure it."""
+    tokens: tuple[SampledToken, ...] = ()
+    """The tokens as text, when the sampling parameters ask for them. Never journalled: the ids say the same."""
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.logprobs):

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import JsonValue
+
 from agent.brief import Brief
 from agent.completion import Completion, GenerationTiming
+from agent.edits import Edit
 from agent.verdict import LanguageVerdict
 
 
@@ -51,3 +54,9 @@ class Reply:
     duration_ms: float
     timing: GenerationTiming | None = None
     """Of the completion that was served; None when the engine did not measure it."""
+    edits: tuple[Edit, ...] | None = None
+    """What ``correct`` changed in its input; None for other kinds."""
+    alternatives: tuple[str, ...] | None = None
+    """The distinct alternatives of ``suggest``, perhaps fewer than were asked for; None for other kinds."""
+    data: JsonValue = None
+    """The reply's JSON, when a schema was asked for."""

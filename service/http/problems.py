@@ -84,6 +84,12 @@ ROWS: Mapping[type[Exception], Row] = {
         "The request does not fit the model",
         "Shorten text or instructions, or ask for fewer max_tokens.",
     ),
+    errors.SchemaNotMet: Row(
+        500,
+        "schema_not_met",
+        "The reply does not fit the schema",
+        "Ask for more max_tokens or a smaller schema: a reply that is cut off is no JSON.",
+    ),
     errors.StoreError: Row(
         503,
         "store_unavailable",

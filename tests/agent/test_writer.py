@@ -1,20 +1,22 @@
 """The content agent, on the shipped fakes."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from agent.brief import Brief, Kind
-from agent.completion import FinishReason, GenerationTiming, Sampling
+from agent.completion import Completion, FinishReason, GenerationTiming, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
+from agent.edits import Edit, Reason
 from agent.episode import Episode
-from agent.errors import EngineDead, InvalidBrief, StoreError
+from agent.errors import EngineDead, EngineError, InvalidBrief, SchemaNotMet, StoreError
 from agent.fakes import CharEncoder, FakeEngine, FixedDetector, MemoryJournal
-from agent.ports import Engine, Journal, Priority
+from agent.ports import Delta, Engine, GenerateRequest, Journal, Priority
 from agent.prompt import PromptLibrary
 from agent.verdict import Verdict
-from agent.writer import ContentAgent, TenantLanguages
+from agent.writer import ContentAgent, TenantLanguages, generate_all
 
 _REPLY = "Dieser satz ist auf Deutsch geschrieben."
 _SAMPLING = Sampling(max_tokens=100, temperature=0.7, seed=1)
@@ -161,3 +163,104 @@ async def test_the_episode_is_kept_when_the_caller_disconnects() -> None:
     journal.release.set()
     await rig.agent.drain()
     assert journal.kept == ["r1"]
+
+
+def _scripted(*texts: str) -> Callable[[GenerateRequest], str]:
+    """By the request id: `r1` gets the first text, `r1-1` the second."""
+    return lambda request: texts[int(request.request_id.partition("-")[2] or 0)]
+
+
+async def test_a_correction_says_what_it_changed() -> None:
+    """Each edit has its place in the input, what replaces it, and the kind of mistake."""
+    rig = _Rig(reply="Dieser satz ist richtig.")
+    reply = await rig.agent.write(
+        Brief("acme", Kind.CORRECT, "de", text="Diser satz ist richtig"), _SAMPLING, request_id="r1"
+    )
+    assert reply.edits == (Edit(0, 5, "Dieser", Reason.SPELLING), Edit(22, 22, ".", Reason.PUNCTUATION))
+    assert reply.alternatives is None
+
+
+def _suggestion(num_alternatives: int) -> Brief:
+    return Brief("acme", Kind.SUGGEST, "de", instructions="Brot", num_alternatives=num_alternatives)
+
+
+async def test_a_list_of_enough_alternatives_takes_one_generation() -> None:
+    """They are parsed out of the reply, which is served as it is."""
+    text = "1. Ein satz.\n2. Noch ein satz.\n3. ein satz"
+    rig = _Rig(engine=(engine := FakeEngine(lambda request: text)))
+    reply = await rig.agent.write(_suggestion(2), _SAMPLING, request_id="r1")
+    assert (reply.alternatives, reply.text) == (("Ein satz.", "Noch ein satz."), text)
+    assert len(engine.requests) == 1
+
+
+async def test_missing_alternatives_are_sampled_with_other_seeds() -> None:
+    """One more generation for each that is missing; repetitions are left out, so there may be fewer than asked for.
+    Text and verdict are about all that are served, and the episode holds every completion."""
+    engine = FakeEngine(_scripted("Ein satz.", "Noch ein satz hier.", "ein satz"))
+    rig = _Rig(engine=engine)
+    reply = await rig.agent.write(_suggestion(3), _SAMPLING, request_id="r1")
+    assert reply.alternatives == ("Ein satz.", "Noch ein satz hier.")
+    assert reply.text == "Ein satz.\nNoch ein satz hier."
+    assert [request.sampling.seed for request in engine.requests] == [1, 2, 3]
+    assert len(rig.memory.episodes[0].completions) == 3
+    # 9 + 19 + 8 characters and a stop token each.
+    assert reply.completion_tokens == 9 + 19 + 8 + 3
+
+
+async def test_greedy_sampling_is_not_repeated() -> None:
+    """A second greedy generation would say the same."""
+    engine = FakeEngine(lambda request: "Ein satz.")
+    reply = await _Rig(engine=engine).agent.write(_suggestion(3), Sampling(50, temperature=0.0), request_id="r1")
+    assert (reply.alternatives, len(engine.requests)) == (("Ein satz.",), 1)
+
+
+_SCHEMA = '{"type":"object","properties":{"titel":{"type":"string"}},"required":["titel"]}'
+
+
+async def test_a_structured_reply_is_read_and_its_strings_are_judged() -> None:
+    """English keys do not count against German values; spans are those of the JSON text."""
+    text = '{"titel": "Ein satz auf Deutsch", "sentence": 1}'
+    rig = _Rig(reply=text)
+    brief = Brief("acme", Kind.CREATE, "de", instructions="Brot", schema=_SCHEMA)
+    reply = await rig.agent.write(brief, Sampling(100, schema=_SCHEMA), request_id="r1")
+    assert reply.data == {"titel": "Ein satz auf Deutsch", "sentence": 1}
+    assert reply.verdict.verdict is Verdict.PASS
+    assert [text[found.start : found.end] for found in reply.verdict.sentences] == ["Ein satz auf Deutsch"]
+
+
+async def test_a_reply_that_breaks_its_schema_is_neither_served_nor_kept() -> None:
+    """Cut off after ten tokens it is no JSON."""
+    rig = _Rig(reply='{"titel": "Ein satz"}')
+    brief = Brief("acme", Kind.CREATE, "de", instructions="Brot", schema=_SCHEMA)
+    with pytest.raises(SchemaNotMet):
+        await rig.agent.write(brief, Sampling(10, schema=_SCHEMA), request_id="r1")
+    assert rig.memory.episodes == ()
+
+
+async def test_a_listener_hears_the_reply_word_by_word() -> None:
+    """The deltas together are the text of the first completion."""
+    heard: list[Delta] = []
+    reply = await _Rig().agent.write(_BRIEF, _SAMPLING, request_id="r1", listener=heard.append)
+    assert "".join(delta.text for delta in heard) == reply.text
+    assert len(heard) == len(_REPLY.split())
+
+
+async def test_the_first_failure_of_several_aborts_the_others() -> None:
+    """The caller gets the engine's own error, and nothing runs on."""
+    aborted = []
+
+    class FailsOrWaits:
+        async def generate(self, request: GenerateRequest) -> Completion:
+            if request.request_id == "bad":
+                raise EngineError("it broke")
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                aborted.append(request.request_id)
+                raise
+            raise AssertionError("it was to be aborted")
+
+    requests = [GenerateRequest(name, (1,), _SAMPLING) for name in ("good", "bad")]
+    with pytest.raises(EngineError, match="it broke"):
+        await generate_all(FailsOrWaits(), requests)
+    assert aborted == ["good"]
