@@ -133,6 +133,8 @@ def _check_keywords(schema: Mapping[str, JsonValue]) -> None:
             raise InvalidBrief(
                 "schema", f"$ref must point into the schema ('#/$defs/name'), got {str(reference)[:60]!r}"
             )
+        if _is_circular(part, schema):
+            raise InvalidBrief("schema", f"$ref must not lead back to itself, got {str(reference)[:60]!r}")
 
 
 def _check_pattern(pattern: object) -> None:
@@ -161,10 +163,22 @@ def _subschemas(schema: object, *, names_are_keys: bool = False) -> Iterator[Map
 def _leads_somewhere(reference: object, schema: Mapping[str, JsonValue]) -> bool:
     if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
         return False
+    return isinstance(_target(reference, schema), Mapping | bool)
+
+
+def _target(reference: str, schema: Mapping[str, JsonValue]) -> object:
     target: object = schema
     for step in reference.split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(target, Mapping) or name not in target:
-            return False
-        target = target[name]
-    return isinstance(target, Mapping | bool)
+        target = target.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(target, Mapping) else None
+    return target
+
+
+def _is_circular(part: object, schema: Mapping[str, JsonValue]) -> bool:
+    """True when following one `$ref` after the other comes to a place that it has been at."""
+    passed: list[object] = []
+    while isinstance(part, Mapping) and isinstance(reference := part.get("$ref"), str):
+        passed.append(reference)
+        part = _target(reference, schema)
+        if len(passed) > len(set(map(str, passed))):
+            return True
+    return False
