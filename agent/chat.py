@@ -20,7 +20,7 @@ from agent.errors import InvalidBrief
 from agent.keeper import EpisodeKeeper
 from agent.ports import DialogueEncoder, Engine, GenerateRequest, Listener, Priority
 from agent.structure import prose_of
-from agent.verdict import Verdict
+from agent.verdict import Verdict, overall
 from agent.writer import LanguageLookup, generate_all
 
 PROMPT_VERSION = "chat"
@@ -79,11 +79,8 @@ class ChatReply:
 
     @property
     def verdict(self) -> Verdict:
-        """FAILED when a choice failed, PASS when all passed."""
-        verdicts = {choice.reply.verdict.verdict for choice in self.choices}
-        if Verdict.FAILED in verdicts:
-            return Verdict.FAILED
-        return Verdict.PASS if verdicts == {Verdict.PASS} else Verdict.UNDETERMINED
+        """That of all choices together."""
+        return overall([choice.reply.verdict.verdict for choice in self.choices])
 
     @property
     def prompt_tokens(self) -> int:

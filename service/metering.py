@@ -9,6 +9,7 @@ from agent.brief import Brief
 from agent.completion import Sampling
 from agent.episode import Reply
 from agent.errors import StoreError
+from agent.ports import Listener
 from agent.writer import ContentAgent
 from service.journal import RedisJournal
 from service.supervised_engine import SupervisedEngine
@@ -27,10 +28,12 @@ class MeteredContent:
     agent: ContentAgent
     metrics: Metrics
 
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
+    async def write(
+        self, brief: Brief, sampling: Sampling, *, request_id: str, listener: Listener | None = None
+    ) -> Reply:
         """See ContentPort."""
         try:
-            reply = await self.agent.write(brief, sampling, request_id=request_id)
+            reply = await self.agent.write(brief, sampling, request_id=request_id, listener=listener)
         except BaseException as error:
             self.metrics.content_failed(brief.tenant, error)
             raise

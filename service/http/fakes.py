@@ -21,6 +21,7 @@ from agent.completion import BASE_VERSION, GenerationTiming, Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
 from agent.errors import Conflict, NotFound
+from agent.ports import Delta, Listener
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from service.http.ports import Health
 from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus, StepReport
@@ -31,7 +32,7 @@ READY = Health(ready=True, engine="ready", store="ready", tuning="idle", policy_
 
 @dataclass
 class FakeContent:
-    """Answers with `text` after `delay_s`, or raises `error`."""
+    """Answers with `text` after `delay_s`, or raises `error`. Who listens hears the text at once."""
 
     text: str = "Guten Tag."
     error: Exception | None = None
@@ -42,9 +43,13 @@ class FakeContent:
     started: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
+    async def write(
+        self, brief: Brief, sampling: Sampling, *, request_id: str, listener: Listener | None = None
+    ) -> Reply:
         self.calls.append((brief, sampling, request_id))
         self.started.set()
+        if listener is not None and self.error is None:
+            listener(Delta(self.text))
         try:
             await asyncio.sleep(self.delay_s)
         except asyncio.CancelledError:

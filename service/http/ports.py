@@ -12,6 +12,7 @@ from agent.brief import Brief
 from agent.completion import Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
+from agent.ports import Listener
 from trainer.records import PolicyRecord, RunRequest, RunStatus
 
 
@@ -30,8 +31,13 @@ class Health:
 
 
 class ContentPort(Protocol):
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
-        """Answer a brief and journal the episode. Raises EngineError, TimeoutError."""
+    async def write(
+        self, brief: Brief, sampling: Sampling, *, request_id: str, listener: Listener | None = None
+    ) -> Reply:
+        """Answer a brief and journal the episode; a listener hears the text as it comes.
+
+        Raises EngineError, InvalidBrief, TimeoutError.
+        """
         ...
 
 

@@ -6,6 +6,7 @@ unknown key is compared with.
 
 import difflib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ def _expectation(kind: str, error: Mapping[str, Any], info: FieldInfo | None) ->
     if kind in {"too_long", "too_short"}:
         return _size("item", context)
     if kind in {"enum", "literal_error"}:
-        return f"must be one of {str(context['expected']).replace(chr(39), '').replace(' or ', ', ')}"
+        return f"must be one of {_names(str(context['expected']))}"
     if kind in {"model_attributes_type", "model_type", "dict_type"}:
         return "must be a JSON object"
     if kind in {"list_type", "tuple_type"}:
@@ -71,6 +72,11 @@ def _expectation(kind: str, error: Mapping[str, Any], info: FieldInfo | None) ->
     if word is not None and kind.endswith(("_type", "_parsing", "_from_float", "_size")):
         return f"must be {word}"
     return str(error["msg"]).replace("Input should", "must", 1)
+
+
+def _names(expected: str) -> str:
+    """``'a', 'b' or <Kind.C: 'c'>`` as ``a, b, c``."""
+    return re.sub(r"<[^:>]+: ([^>]+)>", r"\1", expected).replace("'", "").replace(" or ", ", ")
 
 
 def _range(kind: str, context: Mapping[str, Any], info: FieldInfo | None) -> str:
@@ -126,7 +132,8 @@ def _field(path: list[str], model: type[BaseModel] | None) -> FieldInfo | None:
 
 
 def _unknown_field(field: str, model: type[BaseModel] | None) -> str:
-    names = sorted(model.model_fields) if model is not None else []
+    fields = model.model_fields if model is not None else {}
+    names = sorted(info.alias or name for name, info in fields.items())
     nearest = difflib.get_close_matches(field, names, n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"known fields are {', '.join(names)}"
     return f"unknown field {shown_name(field)}; {hint}"

@@ -14,6 +14,7 @@ from agent.completion import Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.episode import Reply
 from agent.errors import EngineError
+from agent.ports import Listener
 from service.config import NodeConfig
 from service.demo.briefs import DemoBrief
 from service.demo.failure import DemoFailed
@@ -50,7 +51,9 @@ class PolicyContent(FakeContent):
     """By version and number of calls so far."""
     fails_from_call: int | None = None
 
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
+    async def write(
+        self, brief: Brief, sampling: Sampling, *, request_id: str, listener: Listener | None = None
+    ) -> Reply:
         version = self.policies.active_version
         if self.fails_from_call is not None and len(self.calls) >= self.fails_from_call:
             raise EngineError("it broke")

@@ -124,7 +124,7 @@ def test_every_field_of_the_content_request_is_described_with_an_example(app: Fa
     assert [
         name for name, schema in properties.items() if not (schema.get("description") and schema.get("examples"))
     ] == []
-    assert len(properties) == 14
+    assert len(properties) == 23
 
 
 async def test_pages_that_load_a_cdn_are_off(client: httpx.AsyncClient) -> None:

@@ -1,0 +1,49 @@
+"""A node without an engine process or a store: the real agents on a scripted engine. For tests, and to try a client.
+
+`service.http.fakes` stops at the HTTP layer's own ports; here a request goes through prompts, language contract and
+journal too.
+"""
+
+from collections.abc import Callable, Sequence
+
+from agent.chat import ChatAgent
+from agent.config import TenantSettings
+from agent.contract import LanguageContract
+from agent.fakes import CharEncoder, FakeEngine, MemoryJournal
+from agent.language import FastTextDetector
+from agent.ports import GenerateRequest
+from agent.prompt import PromptLibrary
+from agent.writer import ContentAgent, TenantLanguages
+from service.http.fakes import READY, FakePolicies, FakeTuning
+from service.http.ports import Health
+
+
+class AgentNode:
+    """Answers what ``says`` says, or ``reply`` where that is set, ``pause_s`` from word to word."""
+
+    def __init__(self, tenants: Sequence[TenantSettings], *, says: str = "This is the new bell.") -> None:
+        self.says = says
+        self.reply: Callable[[GenerateRequest], str] | None = None
+        self.engine = FakeEngine(self._say, version=3)
+        self.journal = MemoryJournal()
+        self.failures: list[tuple[str, Exception]] = []
+        contract, encoder, languages = LanguageContract(FastTextDetector()), CharEncoder(), TenantLanguages(tenants)
+        self.content = ContentAgent(
+            self.engine,
+            encoder,
+            PromptLibrary.load(),
+            contract,
+            self.journal,
+            languages,
+            lambda tenant, error: self.failures.append((tenant, error)),
+        )
+        self.chat = ChatAgent(self.engine, encoder, contract, self.content.keeper, languages)
+        self.tuning = FakeTuning()
+        self.policies = FakePolicies(active_version=3)
+
+    async def health(self) -> Health:
+        """See NodePorts.health."""
+        return READY
+
+    def _say(self, request: GenerateRequest) -> str:
+        return self.says if self.reply is None else self.reply(request)
