@@ -1,11 +1,13 @@
 """Feeds the node's metrics from its parts, which know nothing of metrics."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from agent.brief import Brief
+from agent.chat import ChatAgent, ChatReply, Dialogue
 from agent.completion import Sampling
 from agent.episode import Reply
 from agent.errors import StoreError
@@ -38,6 +40,35 @@ class MeteredContent:
             self.metrics.content_failed(brief.tenant, error)
             raise
         self.metrics.observe_reply(brief.tenant, reply)
+        return reply
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredChat:
+    """service.http.ports.ChatPort: the chat agent, counted."""
+
+    agent: ChatAgent
+    metrics: Metrics
+
+    async def answer(
+        self,
+        dialogue: Dialogue,
+        sampling: Sampling,
+        *,
+        request_id: str,
+        num_choices: int = 1,
+        listeners: Sequence[Listener] = (),
+    ) -> ChatReply:
+        """See ChatPort. Every choice counts as a reply."""
+        try:
+            reply = await self.agent.answer(
+                dialogue, sampling, request_id=request_id, num_choices=num_choices, listeners=listeners
+            )
+        except BaseException as error:
+            self.metrics.content_failed(dialogue.tenant, error)
+            raise
+        for choice in reply.choices:
+            self.metrics.observe_reply(dialogue.tenant, choice.reply)
         return reply
 
 

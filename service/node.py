@@ -17,6 +17,7 @@ from pathlib import Path
 
 import structlog
 
+from agent.chat import ChatAgent
 from agent.contract import LanguageContract
 from agent.errors import EngineDead, StoreError, TrainerFailed
 from agent.language import FastTextDetector
@@ -36,7 +37,7 @@ from service.http.ports import Health
 from service.journal import RedisJournal
 from service.ledger import Ledger
 from service.memory_plan import MemoryPlan, compare
-from service.metering import MeteredContent, NodeMetrics, count_run, watch_journal
+from service.metering import MeteredChat, MeteredContent, NodeMetrics, count_run, watch_journal
 from service.pacing import LiveRequests, Pacing, ScoringGate
 from service.secrets import AdminKey, Secrets, admin_key
 from service.store import Store, open_store
@@ -72,6 +73,7 @@ class Node:
     engine: SupervisedEngine
     journal: RedisJournal
     content: MeteredContent
+    chat: MeteredChat
     tuning: TuningRuns
     pacing: Pacing
     policies: Publisher
@@ -222,6 +224,7 @@ class _Parts:
             TenantLanguages(config.tenants),
             partial(_journal_failed, metrics),
         )
+        chat = ChatAgent(self.engine, encoder, self.contract, agent.keeper, TenantLanguages(config.tenants))
         tuning = TuningRuns(
             loop, ledger, config.tuning, tenants.languages, metrics.observe_step, partial(count_run, metrics)
         )
@@ -239,6 +242,7 @@ class _Parts:
             engine=self.engine,
             journal=journal,
             content=MeteredContent(agent, metrics),
+            chat=MeteredChat(chat, metrics),
             tuning=tuning,
             pacing=pacing,
             policies=publisher,

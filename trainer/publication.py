@@ -8,6 +8,7 @@ candidate serves already (trainer.live), and the flip makes it the version to go
 published goes back to the one before.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Protocol
 import structlog
 
 from agent.completion import BASE_VERSION
-from agent.errors import ColoqError, PublicationFailed
+from agent.errors import ColoqError, NotFound, PublicationFailed
 from trainer.parity import ParityProbe
 from trainer.policy_folder import policy_folder, read_metadata
 from trainer.ports import Method, PolicyLedger, PolicyMetadata, PolicySink, TrainerPort
@@ -46,6 +47,10 @@ class Placement(Protocol):
 
     async def switch(self, version: int) -> None:
         """Serve an ensured version, or one that a run has made ready. Raises as ``ensure`` does."""
+        ...
+
+    def holds(self, version: int) -> bool:
+        """True when the engine can answer a request that names this version."""
         ...
 
 
@@ -131,6 +136,21 @@ class Publisher:
     async def list(self) -> list[PolicyRecord]:
         """Published policies, newest first, the base model last."""
         return await self.ledger.policies()
+
+    async def served(self) -> Sequence[PolicyRecord]:
+        """Those of the published policies that the engine holds; candidates of a run are not published."""
+        return [record for record in await self.ledger.policies() if self.placement.holds(record.version)]
+
+    async def find_served(self, version: int) -> PolicyRecord:
+        """One of them.
+
+        Raises:
+            NotFound: it was never published, or the engine does not hold it any longer.
+        """
+        record = await self.ledger.policy(version)
+        if not self.placement.holds(version):
+            raise NotFound(f"policy v{version} was published but is not in the engine now; activate it to serve it")
+        return record
 
     async def _flip(self, version: int) -> None:
         """First what a restart would serve, then what is served; both or none."""

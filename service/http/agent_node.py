@@ -14,8 +14,9 @@ from agent.language import FastTextDetector
 from agent.ports import GenerateRequest
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent, TenantLanguages
-from service.http.fakes import READY, FakePolicies, FakeTuning
+from service.http.fakes import BASE_POLICY, EPOCH, READY, FakePolicies, FakeTuning
 from service.http.ports import Health
+from trainer.records import PolicyRecord
 
 
 class AgentNode:
@@ -39,7 +40,8 @@ class AgentNode:
         )
         self.chat = ChatAgent(self.engine, encoder, contract, self.content.keeper, languages)
         self.tuning = FakeTuning()
-        self.policies = FakePolicies(active_version=3)
+        tuned = PolicyRecord(3, "adapter", 0, "run_1", EPOCH, None, None, None)
+        self.policies = FakePolicies({0: BASE_POLICY, 3: tuned}, active_version=3)
 
     async def health(self) -> Health:
         """See NodePorts.health."""

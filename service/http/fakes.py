@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 import uvicorn
 from starlette.types import ASGIApp
 
-from agent.brief import Brief
+from agent.brief import Brief, Kind
+from agent.chat import ChatReply, Choice, Dialogue
 from agent.completion import BASE_VERSION, GenerationTiming, Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
@@ -73,6 +74,33 @@ class FakeContent:
             duration_ms=12.5,
             timing=self.timing,
         )
+
+
+@dataclass
+class FakeChat:
+    """Answers with `text`, or raises `error`; `timing` and verdicts are those of `FakeContent`."""
+
+    text: str = "Guten Tag."
+    error: Exception | None = None
+    delay_s: float = 0.0
+    calls: list[tuple[Dialogue, Sampling, int]] = field(default_factory=list)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def answer(
+        self,
+        dialogue: Dialogue,
+        sampling: Sampling,
+        *,
+        request_id: str,
+        num_choices: int = 1,
+        listeners: Sequence[Listener] = (),
+    ) -> ChatReply:
+        self.calls.append((dialogue, sampling, num_choices))
+        content = FakeContent(text=self.text, error=self.error, delay_s=self.delay_s, cancelled=self.cancelled)
+        brief = Brief(dialogue.tenant, Kind.CHAT, dialogue.languages[0], instructions=dialogue.turns[-1].content)
+        listener = listeners[0] if listeners else None
+        reply = await content.write(brief, sampling, request_id=request_id, listener=listener)
+        return ChatReply(request_id, (Choice(reply, ()),) * num_choices)
 
 
 def step_report(step: int, *, reward: float = 0.5, loss: float = 0.1, version: int | None = None) -> StepReport:
@@ -175,9 +203,19 @@ class FakePolicies:
     active_version: int = BASE_VERSION
     error: Exception | None = None
     """Raised by `activate`."""
+    evicted: set[int] = field(default_factory=set)
+    """Published, but not in the engine."""
 
     async def list(self) -> Sequence[PolicyRecord]:
         return [self.records[version] for version in sorted(self.records, reverse=True)]
+
+    async def served(self) -> Sequence[PolicyRecord]:
+        return [record for record in await self.list() if record.version not in self.evicted]
+
+    async def find_served(self, version: int) -> PolicyRecord:
+        if version not in self.records or version in self.evicted:
+            raise NotFound(f"there is no policy {version} in the engine")
+        return self.records[version]
 
     async def activate(self, version: int) -> PolicyRecord:
         if self.error is not None:
@@ -193,6 +231,7 @@ class FakeNode:
     """A node of fakes."""
 
     content: FakeContent = field(default_factory=FakeContent)
+    chat: FakeChat = field(default_factory=FakeChat)
     tuning: FakeTuning = field(default_factory=FakeTuning)
     policies: FakePolicies = field(default_factory=FakePolicies)
     state: Health = READY

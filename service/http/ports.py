@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.brief import Brief
+from agent.chat import ChatReply, Dialogue
 from agent.completion import Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
@@ -41,6 +42,23 @@ class ContentPort(Protocol):
         ...
 
 
+class ChatPort(Protocol):
+    async def answer(
+        self,
+        dialogue: Dialogue,
+        sampling: Sampling,
+        *,
+        request_id: str,
+        num_choices: int = 1,
+        listeners: Sequence[Listener] = (),
+    ) -> ChatReply:
+        """Answer a conversation and journal the episode; listeners, one for each choice, hear the text as it comes.
+
+        Raises EngineError, InvalidBrief, TimeoutError.
+        """
+        ...
+
+
 class TuningPort(Protocol):
     async def start(self, request: RunRequest) -> RunStatus:
         """Start a run. Raises Conflict with the running run's id, InvalidInput for an unknown language."""
@@ -67,6 +85,14 @@ class PolicyPort(Protocol):
         """Published policies, newest first, the base model last."""
         ...
 
+    async def served(self) -> Sequence[PolicyRecord]:
+        """Those of the published policies that the engine holds, so that a request may name them."""
+        ...
+
+    async def find_served(self, version: int) -> PolicyRecord:
+        """One of them. Raises NotFound, which says whether it was published at all."""
+        ...
+
     async def activate(self, version: int) -> PolicyRecord:
         """Roll back or forward. Raises NotFound, PublicationFailed."""
         ...
@@ -75,6 +101,9 @@ class PolicyPort(Protocol):
 class NodePorts(Protocol):
     @property
     def content(self) -> ContentPort: ...
+
+    @property
+    def chat(self) -> ChatPort: ...
 
     @property
     def tuning(self) -> TuningPort: ...

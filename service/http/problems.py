@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from agent import errors
 from service.http.disconnect import ClientGone
+from service.http.openai.errors import openai_error, openai_status, speaks_openai
 from service.http.problem_schema import MAX_DETAIL_CHARS, MEDIA_TYPE, FieldError, Problem, rule_message
 
 
@@ -149,12 +150,15 @@ def problem_of(
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """The problem as a response, with the headers that its status calls for."""
+    """The problem as a response, with the headers that its status calls for; in OpenAI's shape on OpenAI's routes."""
     merged = dict(headers or {})
     if problem.status == 401:
         merged["WWW-Authenticate"] = 'Bearer realm="coloq"'
     if problem.retry_after is not None:
         merged["Retry-After"] = str(problem.retry_after)
+    if speaks_openai(problem.instance):
+        body = openai_error(problem).model_dump_json()
+        return Response(body, openai_status(problem.status), headers=merged, media_type="application/json")
     body = problem.model_dump_json(exclude_none=True)
     return Response(body, status_code=problem.status, headers=merged, media_type=MEDIA_TYPE)
 
