@@ -62,7 +62,9 @@ REPLY_HEADERS = {
         200: {
             "description": "The reply, or one for each of `languages`; with `stream`, events.",
             "headers": REPLY_HEADERS,
-            "content": documented_stream("Events `delta`, then `done` or `error`."),
+            "content": documented_stream(
+                "JSON: a part of the text, then the whole reply, or a problem.", "delta", "done", "error"
+            ),
         },
         **problems(400, 413, 415, 422, 500, 503, 504),
     },

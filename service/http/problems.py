@@ -86,7 +86,7 @@ ROWS: Mapping[type[Exception], Row] = {
         "Shorten text or instructions, or ask for fewer max_tokens.",
     ),
     errors.SchemaNotMet: Row(
-        500,
+        422,  # decoding keeps to the schema, so it is the request that asks for too much; repeating it does not help
         "schema_not_met",
         "The reply does not fit the schema",
         "Ask for more max_tokens or a smaller schema: a reply that is cut off is no JSON.",

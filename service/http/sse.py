@@ -31,9 +31,16 @@ def event(data: str, name: str | None = None) -> bytes:
     return f"event: {name}\ndata: {data}\n\n".encode() if name is not None else f"data: {data}\n\n".encode()
 
 
-def documented_stream(description: str) -> dict[str, Any]:
-    """The `content` of an OpenAPI response that may be a stream."""
-    return {MEDIA_TYPE: {"schema": {"type": "string", "description": description}}}
+def documented_stream(description: str, *names: str) -> dict[str, Any]:
+    """The `content` of an OpenAPI response that may be a stream: the schema is that of one event.
+
+    Args:
+        names: of the events; without any, events have no name.
+    """
+    properties: dict[str, Any] = {"data": {"type": "string", "description": description}}
+    if names:
+        properties["event"] = {"type": "string", "enum": list(names)}
+    return {MEDIA_TYPE: {"schema": {"type": "object", "properties": properties, "required": list(properties)}}}
 
 
 class Feed(Generic[T]):

@@ -44,7 +44,7 @@ LanguageHeader = Annotated[
             "description": "The completion; with `stream`, its chunks.",
             "headers": REPLY_HEADERS
             | {"X-Language": {"description": "The language that it is judged by.", "schema": {"type": "string"}}},
-            "content": documented_stream("Chunks as `data:` lines, the last one `[DONE]`."),
+            "content": documented_stream("A chunk as JSON; the last one is `[DONE]`."),
         },
         **openai_errors(400, 404, 413, 415, 500, 503, 504),
     },

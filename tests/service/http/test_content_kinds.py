@@ -53,14 +53,14 @@ async def test_a_schemas_data_is_in_the_reply(
     assert request.sampling.schema in CharEncoder.split(request.prompt_token_ids)[1]
 
 
-async def test_a_reply_that_breaks_the_schema_is_500_and_says_what_to_do(
+async def test_a_reply_that_breaks_the_schema_is_422_and_says_what_to_do(
     agent_client: httpx.AsyncClient, agent_node: AgentNode, tenant_key: dict[str, str]
 ) -> None:
     """It is not served as if it fitted."""
     agent_node.says = '{"title": "The'
     body = {"kind": "create", "language": "en", "instructions": "A title", "schema": {"type": "object"}}
     response = await agent_client.post("/v1/content", headers=tenant_key, json=body)
-    assert (response.status_code, response.json()["code"]) == (500, "schema_not_met")
+    assert (response.status_code, response.json()["code"]) == (422, "schema_not_met")
     assert "max_tokens" in response.json()["detail"]
 
 
