@@ -55,6 +55,7 @@ class Engine(Protocol):
 
         Raises:
             PromptTooLong: prompt plus ``max_tokens`` exceed the context window.
+            InvalidBrief: the engine cannot decode to the sampling parameters' schema.
             EngineDead: the engine process is gone and did not come back in time.
             EngineError: any other failure of this one request.
         """

@@ -41,8 +41,11 @@ def read_schema(schema: Mapping[str, JsonValue]) -> str:
     """
     if _depth(schema) > MAX_SCHEMA_DEPTH:
         raise InvalidBrief("schema", f"must nest at most {MAX_SCHEMA_DEPTH} levels deep, got more")
-    text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
-    size_bytes = len(text.encode())
+    try:
+        text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        size_bytes = len(text.encode())
+    except ValueError as error:
+        raise InvalidBrief("schema", "must be JSON: finite numbers and valid Unicode text") from error
     if size_bytes > MAX_SCHEMA_BYTES:
         raise InvalidBrief("schema", f"must be at most {MAX_SCHEMA_BYTES} bytes of JSON, got {size_bytes}")
     try:

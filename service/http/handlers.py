@@ -63,7 +63,7 @@ async def on_invalid(request: Request, error: Exception) -> Response:
     found = list(error.errors())
     if any(item["type"] == "json_invalid" for item in found):
         return _respond(request, HTTPException(400), detail=_json_detail(found[0]))
-    fields = field_errors(found, _body_model(request))
+    fields = field_errors(found, _body_model(request), error.body)
     return _respond(request, error, detail="; ".join(field.message for field in fields), fields=fields)
 
 

@@ -40,6 +40,8 @@ def test_a_schema_is_kept_as_compact_json() -> None:
         (nested(16), "schema", "must nest at most 16 levels deep, got more"),
         ({"$ref": "https://example.org/schema"}, "schema", "$ref must point into the schema"),
         ({"properties": {"a": {"$ref": "#/$defs/b"}}}, "schema", "$ref must point into the schema"),
+        ({"const": "\ud800"}, "schema", "must be JSON: finite numbers and valid Unicode text"),
+        ({"maximum": float("nan")}, "schema", "must be JSON: finite numbers and valid Unicode text"),
         ({"$ref": "#"}, "schema", "$ref must not lead back to itself, got '#'"),
         (
             {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},

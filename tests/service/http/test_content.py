@@ -1,5 +1,6 @@
 """`POST /v1/content` and `GET /v1/me`."""
 
+import json
 import re
 
 import httpx
@@ -160,6 +161,39 @@ async def test_one_failed_language_fails_the_call(
     body = {"kind": "create", "languages": ["en", "de"], "instructions": "Eine Klingel."}
     response = await client.post("/v1/content", headers=tenant_key, json=body)
     assert (response.status_code, response.json()["code"]) == (503, "engine_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"),
+    [
+        (
+            {"examples": [{"wanted": ""}]},
+            "examples.0.wanted",
+            'examples.0.wanted must have at least 1 character, got ""',
+        ),
+        ({"examples": [{"wanted": "x", "y": 1}]}, "examples.0.y", "unknown field examples.0.y; leave it out"),
+        ({"variables": {"a b": "x"}}, "variables.a b", "variables.a b must match ^[A-Za-z_][A-Za-z0-9_]{0,63}$, got"),
+        (
+            {"schema": {"items": {"maximum": [5, float("nan")]}}},
+            "schema.items.maximum.1",
+            "schema.items.maximum.1 must be",
+        ),
+        ({"register": "rude"}, "register", 'register must be one of formal, informal, got "rude"'),
+        ({"alternatives": 9}, "alternatives", "alternatives must be between 1 and 8, got 9"),
+        ({"languages": []}, "languages", "languages must have at least 1 item, got a list of 0"),
+    ],
+)
+async def test_a_broken_rule_names_the_place_in_the_body(
+    client: httpx.AsyncClient, tenant_key: dict[str, str], change: dict[str, object], field: str, message: str
+) -> None:
+    """The path is one of the body that was sent, down to the part that breaks the rule."""
+    body = json.dumps({**BRIEF, **change})
+    headers = {**tenant_key, "Content-Type": "application/json"}
+    problem = (await client.post("/v1/content", headers=headers, content=body)).json()
+    assert problem["code"] == "invalid_request"
+    (error,) = problem["errors"]
+    assert error["field"] == field
+    assert error["message"].startswith(message)
 
 
 async def test_null_and_empty_options_count_as_not_given(

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from agent.config import AgentConfig
 from agent.errors import EngineDead
 from agent.ports import Delta, Listener
 from service.config import NodeConfig
@@ -107,10 +108,11 @@ async def test_a_failure_after_it_is_the_last_event(
     assert "secret" not in response.text
 
 
+@pytest.mark.parametrize("config", [NodeConfig(agent=AgentConfig(hold_s=0.6))])
 async def test_a_stream_that_falls_silent_ends(
     client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After `hold_s` (0.2 s here) without text it is given up; until then comments show that the node is there."""
+    """After `hold_s` (0.6 s here) without text it is given up; until then comments show that the node is there."""
     monkeypatch.setattr(sse, "HEARTBEAT_S", 0.05)
     node.content.delay_s = 30
     response = await client.post("/v1/content", headers=tenant_key, json=BRIEF)

@@ -60,6 +60,21 @@ def schema_format(schema: dict[str, Any]) -> dict[str, Any]:
             "messages",
             "messages must end with a message of the user that is not empty",
         ),
+        (
+            {"messages": [{"role": "user", "content": 5}]},
+            "messages.0.content",
+            "messages.0.content must be text, got 5; messages.0.content must be a list, got 5",
+        ),
+        (
+            {"response_format": {"type": "xml"}},
+            "response_format",
+            "response_format must have type one of text, json_object, json_schema, got an object",
+        ),
+        (
+            {"response_format": {"type": "json_schema"}},
+            "response_format.json_schema",
+            "response_format.json_schema is required, got nothing",
+        ),
         ({"mesages": []}, "mesages", "unknown field mesages; did you mean messages?"),
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "stop must have at most 4 items, got a list of 5"),
     ],
