@@ -15,7 +15,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 COALESCE_S = 0.03
-"""Events are at least so far apart: one for each token would cost more than the token."""
+"""Events are at least so far apart, but for the last: one for each token would cost more than the token."""
 HEARTBEAT_S = 10.0
 """Proxies cut connections that are silent for longer."""
 HEARTBEAT = b": still working\n\n"
@@ -78,7 +78,7 @@ class Feed(Generic[T]):
             if batch := self._take():
                 heard_s = clock()
                 yield batch
-                await asyncio.sleep(0 if work.done() else COALESCE_S)
+                await asyncio.wait({work}, timeout=COALESCE_S)
             elif work.done():
                 return
             elif clock() - heard_s >= silence_s:
