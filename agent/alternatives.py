@@ -1,55 +1,67 @@
-"""Alternatives in what a model wrote: list items, one to a line, without those that say the same again."""
+"""How many replies one brief is answered with, and which of them the caller gets.
 
-import re
-from collections.abc import Iterable, Sequence
+    n alone          n samples, the first is served                       the others are alternatives
+    best_of          best_of samples, ranked, the best is served          the next n - 1 are alternatives
 
-from rapidfuzz import fuzz
+All samples are journalled in one episode: siblings of one prompt, which tuning need not sample again.
+"""
 
-from agent.script import WORD
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-_MARK = re.compile(
-    r"^[ \t]*(?:(?:\(?\d{1,2}[.):]|[-*+•·–—▪◦‣●○■□]|[a-zA-Z][.)])[ \t]+|\d{1,2}[、．]\s*)(?=\S)", re.MULTILINE
-)
-_QUOTES = "\"'“”„«»「」『』*_ \t"
-_WORDS = re.compile(rf"[{WORD}]+")
-_ALIKE_PERCENT = 90
-"""Alternatives that have so much of their letters in common say the same."""
-_LEAST_LETTERS = 2
+from agent.brief import Kind
+from agent.completion import Sampling
+from agent.errors import InvalidBrief
 
-
-def split_alternatives(text: str) -> list[str]:
-    """The items of a list; without one, the paragraphs of ``text``.
-
-    What stands before the first item is an introduction and left out; lines that follow an item without a mark of
-    their own belong to it.
-    """
-    marks = list(_MARK.finditer(text))
-    if not marks:
-        return [item for item in map(_trimmed, re.split(r"\n\s*\n", text)) if item]
-    ends = [*(mark.start() for mark in marks[1:]), len(text)]
-    items = (_trimmed(text[mark.end() : end]) for mark, end in zip(marks, ends, strict=True))
-    return [item for item in items if item]
+MAX_SAMPLES = 8
 
 
-def distinct(alternatives: Iterable[str], limit: int) -> tuple[str, ...]:
-    """The first ``limit`` alternatives that differ from each other in more than marks, casing and a few letters."""
-    kept: list[tuple[str, str]] = []
-    for alternative in alternatives:
-        letters = _letters(alternative)
-        if len(letters) >= _LEAST_LETTERS and not _is_known(letters, [known for known, _ in kept]):
-            kept.append((letters, alternative))
-        if len(kept) == limit:
-            break
-    return tuple(alternative for _, alternative in kept)
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """Raises InvalidBrief when a number is out of its bounds; ``n`` is at most ``best_of``."""
+
+    n: int = 1
+    """Texts that the caller gets."""
+    best_of: int | None = None
+    """Replies that are sampled and ranked; None ranks none."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.n <= MAX_SAMPLES:
+            raise InvalidBrief("n", f"must be between 1 and {MAX_SAMPLES}, got {self.n}")
+        if self.best_of is None:
+            return
+        if not 2 <= self.best_of <= MAX_SAMPLES:
+            raise InvalidBrief("best_of", f"must be between 2 and {MAX_SAMPLES}, got {self.best_of}")
+        if self.n > self.best_of:
+            raise InvalidBrief("n", f"must not exceed best_of, got {self.n} > {self.best_of}")
+
+    @property
+    def num_samples(self) -> int:
+        """Replies that are sampled."""
+        return self.best_of or self.n
+
+    def check(self, kind: Kind, sampling: Sampling, *, is_heard: bool = False) -> None:
+        """Raises InvalidBrief when all samples would be the same one, when the kind has alternatives of its own, or
+        when the best is asked for by one who hears the text as it comes."""
+        if self.num_samples == 1:
+            return
+        name, number = ("best_of", self.best_of) if self.best_of else ("n", self.n)
+        if kind is Kind.SUGGEST:
+            raise InvalidBrief(name, f"is not for kind 'suggest', whose number of texts is alternatives, got {number}")
+        if sampling.temperature == 0:
+            raise InvalidBrief(name, f"needs a temperature above 0, which makes replies differ, got {number} at 0")
+        if is_heard and self.best_of:
+            raise InvalidBrief(name, f"must not stand beside stream: the best is known at the end, got {number}")
 
 
-def _is_known(letters: str, known: Sequence[str]) -> bool:
-    return any(fuzz.ratio(letters, other) >= _ALIKE_PERCENT for other in known)
+ONE = Alternatives()
+"""One sample, and that is served."""
 
 
-def _letters(text: str) -> str:
-    return " ".join(_WORDS.findall(text.casefold()))
+def best_first(values: Sequence[float | None]) -> list[int]:
+    """Indices by falling value. Equals keep their order, None comes last."""
+    return sorted(range(len(values)), key=lambda index: _descending(values[index]))
 
 
-def _trimmed(item: str) -> str:
-    return item.strip().strip(_QUOTES)
+def _descending(value: float | None) -> tuple[bool, float]:
+    return (True, 0.0) if value is None else (False, -value)

@@ -19,9 +19,10 @@ from agent.episode import Episode, PromptRef, Reply
 from agent.errors import InvalidBrief
 from agent.keeper import EpisodeKeeper
 from agent.ports import DialogueEncoder, Engine, GenerateRequest, Listener, Priority
+from agent.siblings import siblings
 from agent.structure import prose_of
 from agent.verdict import Verdict, overall
-from agent.writer import LanguageLookup, generate_all
+from agent.writer import LanguageLookup
 
 PROMPT_VERSION = "chat"
 """Stands for a template set's version in the reference of a prompt that the caller wrote."""
@@ -126,6 +127,8 @@ class ChatAgent:
             InvalidBrief: the tenant does not have the language, or the model takes no such conversation.
             EngineError: generation failed, PromptTooLong and EngineDead among them.
         """
+        if listeners and len(listeners) != num_choices:
+            raise ValueError(f"every choice needs its listener, got {len(listeners)} for {num_choices}")
         started = time.perf_counter()
         language = self._language(dialogue)
         settings = self._languages.find(dialogue.tenant, language)
@@ -138,7 +141,7 @@ class ChatAgent:
             cache_scope=dialogue.tenant,
             policy_version=dialogue.policy_version,
         )
-        completions = await generate_all(self._engine, _requests(request, num_choices, listeners))
+        completions = await siblings(self._engine, request, num_choices, listeners)
         brief = _brief(dialogue, language, settings.brand_terms, sampling.schema)
         choices = tuple(
             self._choice(index, request_id, brief, completion, started) for index, completion in enumerate(completions)
@@ -168,21 +171,6 @@ class ChatAgent:
             timing=completion.timing,
         )
         return Choice(reply, completion.tokens)
-
-
-def _requests(request: GenerateRequest, num_choices: int, listeners: Sequence[Listener]) -> list[GenerateRequest]:
-    if listeners and len(listeners) != num_choices:
-        raise ValueError(f"every choice needs its listener, got {len(listeners)} for {num_choices}")
-    seed = request.sampling.seed
-    return [
-        replace(
-            request,
-            request_id=f"{request.request_id}-{number}" if number else request.request_id,
-            sampling=replace(request.sampling, seed=None if seed is None else (seed + number) % 2**32),
-            listener=listeners[number] if listeners else None,
-        )
-        for number in range(num_choices)
-    ]
 
 
 def _brief(dialogue: Dialogue, language: str, brand_terms: tuple[str, ...], schema: str | None) -> Brief:

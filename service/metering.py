@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
 from agent.chat import ChatAgent, ChatReply, Dialogue
 from agent.completion import Sampling
@@ -13,6 +14,7 @@ from agent.episode import Reply
 from agent.errors import StoreError
 from agent.ports import Listener
 from agent.writer import ContentAgent
+from service.fair_queue import FairQueue
 from service.journal import RedisJournal
 from service.supervised_engine import SupervisedEngine
 from service.telemetry import Metrics
@@ -31,11 +33,19 @@ class MeteredContent:
     metrics: Metrics
 
     async def write(
-        self, brief: Brief, sampling: Sampling, *, request_id: str, listener: Listener | None = None
+        self,
+        brief: Brief,
+        sampling: Sampling,
+        *,
+        request_id: str,
+        alternatives: Alternatives = ONE,
+        listener: Listener | None = None,
     ) -> Reply:
         """See ContentPort."""
         try:
-            reply = await self.agent.write(brief, sampling, request_id=request_id, listener=listener)
+            reply = await self.agent.write(
+                brief, sampling, request_id=request_id, alternatives=alternatives, listener=listener
+            )
         except BaseException as error:
             self.metrics.content_failed(brief.tenant, error)
             raise
@@ -78,6 +88,7 @@ class NodeMetrics:
 
     metrics: Metrics
     engine: SupervisedEngine
+    queue: FairQueue
 
     def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
         """See RequestMetrics."""
@@ -87,6 +98,7 @@ class NodeMetrics:
         """See RequestMetrics."""
         self.metrics.set_engine_ready(self.engine.state == "ready")
         self.metrics.set_active_policy(self.engine.active_version)
+        self.metrics.set_queued_requests(self.queue.waiting())
         self.metrics.set_rollouts_in_flight(self.engine.slots.num_rollouts)
         self.metrics.set_rollouts_preempted(self.engine.slots.num_preemptions)
         return self.metrics.render()

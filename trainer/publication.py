@@ -8,6 +8,8 @@ candidate serves already (trainer.live), and the flip makes it the version to go
 published goes back to the one before.
 """
 
+import asyncio
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -101,6 +103,18 @@ class Publisher:
         await self._flip(version)
         log.info("policy_published", version=version, parent=parent, parity_mean=round(parity.mean, 5))
         return record
+
+    async def is_published(self, version: int) -> bool:
+        """True when the ledger has a row of ``version``, the base model's among them. Raises StoreError."""
+        try:
+            await self.ledger.policy(version)
+        except NotFound:
+            return False
+        return True
+
+    async def drop_unrecorded(self, version: int) -> None:
+        """Delete what a publication that was cut short has written of a version that the ledger knows nothing of."""
+        await asyncio.to_thread(shutil.rmtree, policy_folder(self.root, version), ignore_errors=True)
 
     async def activate(self, version: int) -> PolicyRecord:
         """Roll back or forward to a published version, or to the base model (0).

@@ -1,7 +1,7 @@
 """A node without an engine process or a store: the real agents on a scripted engine. For tests, and to try a client.
 
-`service.http.fakes` stops at the HTTP layer's own ports; here a request goes through prompts, language contract and
-journal too.
+`service.http.fakes` stops at the HTTP layer's own ports; here a request goes through fair queue, prompts, language
+contract and journal too, and its tokens are charged.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,14 +9,20 @@ from collections.abc import Callable, Sequence
 from agent.chat import ChatAgent
 from agent.config import TenantSettings
 from agent.contract import LanguageContract
-from agent.fakes import CharEncoder, FakeEngine, MemoryJournal
+from agent.fakes import CharEncoder, FakeEngine, FakeRanker, MemoryJournal
 from agent.language import FastTextDetector
 from agent.ports import GenerateRequest
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent, TenantLanguages
-from service.http.fakes import BASE_POLICY, EPOCH, READY, FakePolicies, FakeTuning
+from service.fair_engine import FairEngine
+from service.fair_queue import FairQueue, Share
+from service.http.fakes import BASE_POLICY, EPOCH, READY, FakePolicies, FakeTuning, registry_of
 from service.http.ports import Health
+from service.tenancy.audit import MemoryAudit
+from service.tenancy.limits import Limiter
 from trainer.records import PolicyRecord
+
+_NUM_SLOTS = 64
 
 
 class AgentNode:
@@ -28,17 +34,20 @@ class AgentNode:
         self.engine = FakeEngine(self._say, version=3)
         self.journal = MemoryJournal()
         self.failures: list[tuple[str, Exception]] = []
+        self.tenancy, self.limits, self.audit = registry_of(tenants), Limiter(), MemoryAudit()
+        engine = FairEngine(self.engine, FairQueue(lambda: _NUM_SLOTS, lambda _: Share()), self.limits.charge)
         contract, encoder, languages = LanguageContract(FastTextDetector()), CharEncoder(), TenantLanguages(tenants)
         self.content = ContentAgent(
-            self.engine,
+            engine,
             encoder,
             PromptLibrary.load(),
             contract,
+            FakeRanker(),
             self.journal,
             languages,
             lambda tenant, error: self.failures.append((tenant, error)),
         )
-        self.chat = ChatAgent(self.engine, encoder, contract, self.content.keeper, languages)
+        self.chat = ChatAgent(engine, encoder, contract, self.content.keeper, languages)
         self.tuning = FakeTuning()
         tuned = PolicyRecord(3, "adapter", 0, "run_1", EPOCH, None, None, None)
         self.policies = FakePolicies({0: BASE_POLICY, 3: tuned}, active_version=3)

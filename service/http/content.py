@@ -7,17 +7,19 @@ from fastapi import APIRouter, Depends, Response, Security
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from agent.config import TenantSettings
+from agent.config import LimitSettings, TenantSettings
 from agent.verdict import Verdict
 from service.http.content_order import ContentOrder
 from service.http.content_reply import ContentReplies, ContentReply
 from service.http.content_schema import ContentRequest
 from service.http.content_stream import stream_content
 from service.http.disconnect import while_connected
-from service.http.guard import TENANT_KEY, TenantRoute
+from service.http.guard import TENANT_KEY, TenantRoute, needs
 from service.http.openapi import problems
 from service.http.sse import documented_stream
-from service.http.state import AppParts, parts_of, request_id_of, tenant_of
+from service.http.state import AppParts, get_caller, get_parts, get_tenant, request_id_of
+from service.tenancy.caller import Caller
+from service.tenancy.record import Scope
 
 router = APIRouter(
     prefix="/v1",
@@ -41,7 +43,10 @@ class Me(BaseModel):
 
     tenant: str = Field(examples=["acme"])
     languages: list[str] = Field(description="ISO 639-1 codes that may be asked for.", examples=[["de", "en"]])
+    scopes: list[Scope] = Field(description="What this key may do.", examples=[["generate", "read"]])
     limits: Limits
+    rates: LimitSettings = Field(description="Limits of the tenant; what is null is not limited.")
+    key_rates: LimitSettings = Field(description="Limits of this key, beside the tenant's.")
 
 
 REPLY_HEADERS = {
@@ -73,8 +78,8 @@ async def create_content(
     body: ContentRequest,
     request: Request,
     response: Response,
-    tenant: Annotated[TenantSettings, Depends(tenant_of)],
-    parts: Annotated[AppParts, Depends(parts_of)],
+    tenant: Annotated[TenantSettings, Depends(get_tenant)],
+    parts: Annotated[AppParts, Depends(get_parts)],
 ) -> ContentReply | ContentReplies | Response:
     """One brief in, one reply out, or one for each language. The call is held until the reply is ready, at most
     `hold_s` seconds; hanging up cancels the generation. A stream is held as long as its text goes on."""
@@ -87,15 +92,18 @@ async def create_content(
     return answer.body
 
 
-@router.get("/me", summary="Who holds this key, and what it may ask for")
+@router.get("/me", summary="Who holds this key, and what it may ask for", openapi_extra=needs(None))
 async def get_me(
-    tenant: Annotated[TenantSettings, Depends(tenant_of)],
-    parts: Annotated[AppParts, Depends(parts_of)],
+    caller: Annotated[Caller, Depends(get_caller)],
+    parts: Annotated[AppParts, Depends(get_parts)],
 ) -> Me:
     """Cheap: no store, no engine. Use it as a connection test."""
     return Me(
-        tenant=tenant.id,
-        languages=sorted(tenant.languages),
+        tenant=caller.tenant.id,
+        languages=sorted(caller.tenant.languages),
+        scopes=[scope for scope in Scope if scope in caller.scopes],
+        rates=caller.tenant.limits,
+        key_rates=caller.limits,
         limits=Limits(
             max_tokens=parts.config.agent.max_tokens,
             max_body_bytes=parts.config.server.max_body_bytes,

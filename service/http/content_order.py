@@ -3,15 +3,16 @@
 Knows nothing of connections, so that whoever carries it out may hold, stream or store the answer.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.alternatives import Alternatives
 from agent.brief import Brief
 from agent.completion import Sampling
 from agent.config import AgentConfig, TenantSettings
 from agent.episode import Reply
 from agent.ports import Listener
+from agent.siblings import together
 from agent.verdict import overall
 from service.http.content_reply import ContentReplies, ContentReply
 from service.http.content_schema import ContentRequest
@@ -33,13 +34,17 @@ class ContentOrder:
     request_id: str
     briefs: tuple[Brief, ...]
     sampling: Sampling
+    alternatives: Alternatives
+    """Of each brief."""
     has_list: bool
     """True when the answer is a list of results, even of one."""
 
     @classmethod
     def of(cls, body: ContentRequest, tenant: TenantSettings, defaults: AgentConfig, request_id: str) -> "ContentOrder":
         """Raises InvalidBrief."""
-        return cls(request_id, tuple(body.briefs(tenant)), body.sampling(defaults), body.languages is not None)
+        sampling = body.sampling(defaults)
+        has_list = body.languages is not None
+        return cls(request_id, tuple(body.briefs(tenant)), sampling, body.siblings(sampling), has_list)
 
     async def carry_out(self, content: ContentPort, listeners: Sequence[Listener] = ()) -> ContentAnswer:
         """Write every brief, all at once. ``listeners``, one for each brief when there are any, hear the text.
@@ -47,22 +52,18 @@ class ContentOrder:
         Raises:
             ColoqError: the first that a brief raised; the others are then cancelled. There is no answer of parts.
         """
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                running = [
-                    tasks.create_task(
-                        content.write(
-                            brief,
-                            self.sampling,
-                            request_id=self._id_of(brief),
-                            listener=listeners[number] if listeners else None,
-                        )
-                    )
-                    for number, brief in enumerate(self.briefs)
-                ]
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        return self._answer([task.result() for task in running])
+        heard: Sequence[Listener | None] = listeners or [None] * len(self.briefs)
+        work = [
+            content.write(
+                brief,
+                self.sampling,
+                request_id=self._id_of(brief),
+                alternatives=self.alternatives,
+                listener=listener,
+            )
+            for brief, listener in zip(self.briefs, heard, strict=True)
+        ]
+        return self._answer(await together(work))
 
     def _id_of(self, brief: Brief) -> str:
         """An id for each result, which is what feedback names."""

@@ -36,7 +36,7 @@ class Usage(BaseModel):
     """Tokens of the request."""
 
     prompt_tokens: int
-    completion_tokens: int
+    completion_tokens: int = Field(description="Of all that was sampled: also of replies that `best_of` left out.")
     total_tokens: int
 
 
@@ -87,7 +87,10 @@ class ContentReply(BaseModel):
         "the reply, white space at both ends aside.",
     )
     alternatives: list[str] | None = Field(
-        default=None, description="The distinct alternatives of `suggest`; null for other kinds."
+        default=None,
+        description="Further texts, where `n` is more than 1, the better ones first with `best_of`; the distinct "
+        "alternatives of `suggest`; else null.",
+        examples=[["Sie ist da: unsere neue Fahrradklingel."]],
     )
     data: JsonValue = Field(default=None, description="The reply's JSON when a `schema` was asked for; else null.")
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from agent.alternatives import MAX_SAMPLES, Alternatives
 from agent.brief import Brief, Example, Kind, Register
 from agent.completion import Sampling
 from agent.config import AgentConfig, LanguageSettings, TenantSettings
@@ -189,6 +190,22 @@ class ContentRequest(BaseModel):
     seed: int | None = Field(
         default=None, ge=0, le=2**32 - 1, description="Repeats a reply of the same policy.", examples=[7]
     )
+    n: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_SAMPLES,
+        description="Number of texts: the reply's `text` and `n` - 1 `alternatives`. At most `best_of`. Texts that do "
+        "not fit the `schema` are left out, so there may be fewer. Not for `suggest`. A stream tells the first text.",
+        examples=[1],
+    )
+    best_of: int | None = Field(
+        default=None,
+        ge=2,
+        le=MAX_SAMPLES,
+        description="Samples so many replies, ranks them by the tenant's rewards, and serves the best. Not for "
+        "`suggest`, and not with `stream`.",
+        examples=[4],
+    )
 
     def briefs(self, tenant: TenantSettings) -> list[Brief]:
         """One brief for each language.
@@ -290,3 +307,13 @@ class ContentRequest(BaseModel):
             seed=self.seed,
             schema=read_schema(self.json_schema) if self.json_schema is not None else None,
         )
+
+    def siblings(self, sampling: Sampling) -> Alternatives:
+        """How many replies are sampled and served.
+
+        Raises:
+            InvalidBrief: `n` exceeds `best_of`, or they do not go with the rest of the request.
+        """
+        alternatives = Alternatives(self.n if self.n is not None else 1, self.best_of)
+        alternatives.check(self.kind, sampling, is_heard=bool(self.stream))
+        return alternatives

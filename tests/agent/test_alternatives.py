@@ -1,41 +1,67 @@
-"""Alternatives out of what a model wrote."""
+"""How many replies a brief is answered with."""
 
 import pytest
 
-from agent.alternatives import distinct, split_alternatives
+from agent.alternatives import Alternatives, best_first
+from agent.brief import Kind
+from agent.completion import Sampling
+from agent.errors import InvalidBrief
+
+
+def test_best_of_is_what_is_sampled() -> None:
+    """Without it, as many as are wanted."""
+    assert Alternatives().num_samples == 1
+    assert Alternatives(n=3).num_samples == 3
+    assert Alternatives(n=3, best_of=5).num_samples == 5
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    ("n", "best_of", "message"),
     [
-        ("Here you are:\n1. Fresh bread\n2. Warm bread", ["Fresh bread", "Warm bread"]),
-        ("- Fresh bread\n- “Warm bread”\n", ["Fresh bread", "Warm bread"]),
-        ("1) Fresh\n   every day\n2) Warm", ["Fresh\n   every day", "Warm"]),
-        ("１つ目です。\n\n2、別の案\n3、第三案", ["別の案", "第三案"]),
-        ("• один\n• два", ["один", "два"]),
-        ("First paragraph.\nStill it.\n\nSecond.", ["First paragraph.\nStill it.", "Second."]),
-        ("3.5 million loaves.\n\ne.g. rye", ["3.5 million loaves.", "e.g. rye"]),
-        ("One sentence alone.", ["One sentence alone."]),
-        (" \n ", []),
+        (0, None, "n: must be between 1 and 8, got 0"),
+        (9, None, "n: must be between 1 and 8, got 9"),
+        (1, 1, "best_of: must be between 2 and 8, got 1"),
+        (1, 9, "best_of: must be between 2 and 8, got 9"),
+        (4, 3, "n: must not exceed best_of, got 4 > 3"),
     ],
 )
-def test_items_of_a_list_or_else_paragraphs(text: str, expected: list[str]) -> None:
-    """Introductions, marks and quotation marks are left out; a line without a mark belongs to the item before."""
-    assert split_alternatives(text) == expected
+def test_numbers_have_bounds(n: int, best_of: int | None, message: str) -> None:
+    """The error names the field, the rule, and what came."""
+    with pytest.raises(InvalidBrief) as error:
+        Alternatives(n, best_of)
+    assert str(error.value) == message
 
 
-def test_near_duplicates_are_left_out() -> None:
-    """The same words in other letters and marks, or with a letter changed in a long line, say the same again."""
-    given = [
-        "Fresh bread, every day!",
-        "fresh bread every day",
-        "Fresh bread, every dey",
-        "Warm rolls at seven",
-        "!",
-    ]
-    assert distinct(given, 5) == ("Fresh bread, every day!", "Warm rolls at seven")
+def test_several_samples_need_a_temperature() -> None:
+    """Greedy replies are all the same one; a single one may be greedy."""
+    greedy = Sampling(max_tokens=8, temperature=0.0)
+    Alternatives().check(Kind.CREATE, greedy)
+    Alternatives(n=2).check(Kind.CREATE, Sampling(max_tokens=8, temperature=0.1))
+    with pytest.raises(InvalidBrief, match=r"n: needs a temperature above 0, .* got 2 at 0"):
+        Alternatives(n=2).check(Kind.CREATE, greedy)
+    with pytest.raises(InvalidBrief, match=r"best_of: needs a temperature above 0, .* got 4 at 0"):
+        Alternatives(n=2, best_of=4).check(Kind.CREATE, greedy)
 
 
-def test_no_more_than_asked_for() -> None:
-    """The first ones count."""
-    assert distinct(["alpha", "beta", "gamma"], 2) == ("alpha", "beta")
+def test_suggestions_have_a_number_of_their_own() -> None:
+    """One sample is taken as it is; more of them by `n` or `best_of` are refused by the field's name."""
+    sampling = Sampling(max_tokens=8)
+    Alternatives().check(Kind.SUGGEST, sampling, is_heard=True)
+    with pytest.raises(InvalidBrief, match=r"n: is not for kind 'suggest', .* got 3"):
+        Alternatives(n=3).check(Kind.SUGGEST, sampling)
+    with pytest.raises(InvalidBrief, match=r"best_of: is not for kind 'suggest', .* got 2"):
+        Alternatives(best_of=2).check(Kind.SUGGEST, sampling)
+
+
+def test_the_best_of_several_cannot_be_heard_as_it_comes() -> None:
+    """The first of several can: it is the one that is served."""
+    sampling = Sampling(max_tokens=8)
+    Alternatives(n=3).check(Kind.CREATE, sampling, is_heard=True)
+    with pytest.raises(InvalidBrief, match=r"best_of: must not stand beside stream: .* got 3"):
+        Alternatives(n=2, best_of=3).check(Kind.CREATE, sampling, is_heard=True)
+
+
+def test_the_best_comes_first_and_what_cannot_be_judged_last() -> None:
+    """Equals keep their order; no judgement is worse than the worst one."""
+    assert best_first([0.5, None, -1.0, 0.9, 0.5, None]) == [3, 0, 4, 2, 1, 5]
+    assert best_first([]) == []

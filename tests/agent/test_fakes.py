@@ -10,8 +10,8 @@ from agent.completion import Completion, FinishReason, Sampling, VersionSpan
 from agent.dialogue import Role, Turn
 from agent.episode import Episode, PromptRef
 from agent.errors import EngineDead
-from agent.fakes import REPLY_ID, SYSTEM_ID, USER_ID, CharEncoder, FakeEngine, MemoryJournal
-from agent.ports import ClaimingJournal, Delta, DialogueEncoder, Engine, GenerateRequest, PromptEncoder
+from agent.fakes import REPLY_ID, SYSTEM_ID, USER_ID, CharEncoder, FakeEngine, FakeRanker, MemoryJournal
+from agent.ports import ClaimingJournal, Delta, DialogueEncoder, Engine, GenerateRequest, PromptEncoder, Ranker
 from agent.verdict import LanguageVerdict, Verdict
 
 
@@ -34,7 +34,8 @@ def test_fakes_are_their_ports() -> None:
     encoder: PromptEncoder = CharEncoder()
     dialogues: DialogueEncoder = CharEncoder()
     journal: ClaimingJournal = MemoryJournal()
-    assert all((engine, encoder, dialogues, journal))
+    ranker: Ranker = FakeRanker()
+    assert all((engine, encoder, dialogues, journal, ranker))
 
 
 def test_no_text_can_spell_a_control_token() -> None:

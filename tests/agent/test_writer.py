@@ -5,18 +5,19 @@ from collections.abc import Callable
 
 import pytest
 
+from agent.alternatives import Alternatives
 from agent.brief import Brief, Kind
-from agent.completion import Completion, FinishReason, GenerationTiming, Sampling
+from agent.completion import FinishReason, GenerationTiming, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
 from agent.edits import Edit, Reason
 from agent.episode import Episode
-from agent.errors import EngineDead, EngineError, InvalidBrief, SchemaNotMet, StoreError
-from agent.fakes import CharEncoder, FakeEngine, FixedDetector, MemoryJournal
+from agent.errors import EngineDead, InvalidBrief, SchemaNotMet, StoreError
+from agent.fakes import CharEncoder, FakeEngine, FakeRanker, FixedDetector, MemoryJournal
 from agent.ports import Delta, Engine, GenerateRequest, Journal, Priority
 from agent.prompt import PromptLibrary
 from agent.verdict import Verdict
-from agent.writer import ContentAgent, TenantLanguages, generate_all
+from agent.writer import ContentAgent, TenantLanguages
 
 _REPLY = "Dieser satz ist auf Deutsch geschrieben."
 _SAMPLING = Sampling(max_tokens=100, temperature=0.7, seed=1)
@@ -26,17 +27,26 @@ _BRIEF = Brief("acme", Kind.CREATE, "de", instructions="Brot {{7*7}}", brand_ter
 class _Rig:
     """An agent with its fakes in reach."""
 
-    def __init__(self, *, reply: str = _REPLY, engine: Engine | None = None, journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        reply: str = _REPLY,
+        engine: Engine | None = None,
+        journal: Journal | None = None,
+        max_words: int | None = None,
+    ) -> None:
         self.fake_engine = FakeEngine(lambda request: reply, version=3)
         self.memory = MemoryJournal()
+        self.ranker = FakeRanker(lambda text: None if "?" in text else float(len(text)))
         self.failures: list[tuple[str, Exception]] = []
-        settings = LanguageSettings(address="formal", brand_terms=("Sentence Inc",))
+        settings = LanguageSettings(address="formal", brand_terms=("Sentence Inc",), max_words=max_words)
         tenants = [TenantSettings(id="acme", languages={"de": settings})]
         self.agent = ContentAgent(
             engine or self.fake_engine,
             CharEncoder(),
             PromptLibrary.load(),
             LanguageContract(FixedDetector({"satz": "de", "sentence": "en"})),
+            self.ranker,
             journal or self.memory,
             TenantLanguages(tenants),
             lambda tenant, error: self.failures.append((tenant, error)),
@@ -88,6 +98,60 @@ async def test_the_episode_holds_everything() -> None:
     assert completion.text == reply.text
     assert completion.logprobs == (-0.5,) * (len(_REPLY) + 1)
     assert episode.created_at.tzinfo is not None
+
+
+async def test_several_texts_are_siblings_of_one_episode() -> None:
+    """Three samples: the first is served, the others are alternatives, and all of them are journalled and counted."""
+    rig = _Rig(engine=FakeEngine(lambda request: f"satz {request.sampling.seed}"))
+    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1", alternatives=Alternatives(n=3))
+    assert (reply.text, reply.alternatives) == ("satz 1", ("satz 2", "satz 3"))
+    (episode,) = rig.memory.episodes
+    assert [completion.text for completion in episode.completions] == ["satz 1", "satz 2", "satz 3"]
+    assert episode.served == 0
+    assert len({completion.prompt_token_ids for completion in episode.completions}) == 1
+    assert reply.completion_tokens == 3 * (len("satz 1") + 1)
+    assert reply.prompt_tokens == len(episode.prompt_token_ids)
+    assert rig.ranker.asked == []
+
+
+async def test_the_best_of_several_is_served_and_all_are_journalled() -> None:
+    """The rig's ranker likes long texts and cannot judge questions: of three the last is served, and one alternative
+    was asked for."""
+    texts = {1: "satz?", 2: "ein satz", 3: "noch ein satz"}
+    rig = _Rig(engine=FakeEngine(lambda request: texts[request.sampling.seed or 0]))
+    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1", alternatives=Alternatives(n=2, best_of=3))
+    assert (reply.text, reply.alternatives) == ("noch ein satz", ("ein satz",))
+    (episode,) = rig.memory.episodes
+    assert [completion.text for completion in episode.completions] == ["satz?", "ein satz", "noch ein satz"]
+    assert (episode.served, episode.verdict) == (2, reply.verdict)
+    assert [brief for brief, _ in rig.ranker.asked] == [_BRIEF]
+
+
+async def test_the_verdict_is_that_of_what_is_served() -> None:
+    """A sample in another language that is not served fails nobody's contract."""
+    texts = {1: "sentence", 2: "satz satz satz"}
+    rig = _Rig(engine=FakeEngine(lambda request: texts[request.sampling.seed or 0]))
+    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1", alternatives=Alternatives(best_of=2))
+    assert (reply.verdict.verdict, reply.alternatives) == (Verdict.PASS, None)
+
+
+async def test_several_greedy_samples_are_refused_before_the_engine_is_asked() -> None:
+    """They would be one and the same."""
+    rig = _Rig()
+    with pytest.raises(InvalidBrief, match="n: needs a temperature above 0"):
+        await rig.agent.write(_BRIEF, Sampling(8, temperature=0.0), request_id="r1", alternatives=Alternatives(n=2))
+    assert rig.fake_engine.requests == []
+
+
+async def test_several_texts_do_not_go_with_alternatives_of_their_own() -> None:
+    """Refused for suggestions, which have a number of their own, and a stream cannot tell the best before its end."""
+    rig = _Rig()
+    with pytest.raises(InvalidBrief, match="n: is not for kind 'suggest'"):
+        await rig.agent.write(_suggestion(2), _SAMPLING, request_id="r1", alternatives=Alternatives(n=2))
+    best = Alternatives(best_of=2)
+    with pytest.raises(InvalidBrief, match="best_of: must not stand beside stream"):
+        await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1", alternatives=best, listener=print)
+    assert rig.fake_engine.requests == []
 
 
 async def test_a_broken_contract_is_told_not_hidden() -> None:
@@ -165,6 +229,16 @@ async def test_the_episode_is_kept_when_the_caller_disconnects() -> None:
     assert journal.kept == ["r1"]
 
 
+async def test_a_tenants_bound_is_in_the_prompt_and_in_the_journal() -> None:
+    """What the model was told is what its reply will be judged by."""
+    rig = _Rig(max_words=41)
+    await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    (request,) = rig.fake_engine.requests
+    assert "41" in CharEncoder.split(request.prompt_token_ids)[1]
+    (episode,) = rig.memory.episodes
+    assert episode.brief.max_words == 41
+
+
 def _scripted(*texts: str) -> Callable[[GenerateRequest], str]:
     """By the request id: `r1` gets the first text, `r1-1` the second."""
     return lambda request: texts[int(request.request_id.partition("-")[2] or 0)]
@@ -214,6 +288,11 @@ async def test_greedy_sampling_is_not_repeated() -> None:
     assert (reply.alternatives, len(engine.requests)) == (("Ein satz.",), 1)
 
 
+def _numbered(*texts: str) -> Callable[[GenerateRequest], str]:
+    """By the seed, which begins at 0."""
+    return lambda request: texts[request.sampling.seed or 0]
+
+
 _SCHEMA = '{"type":"object","properties":{"titel":{"type":"string"}},"required":["titel"]}'
 
 
@@ -237,30 +316,44 @@ async def test_a_reply_that_breaks_its_schema_is_neither_served_nor_kept() -> No
     assert rig.memory.episodes == ()
 
 
+async def test_of_several_structured_replies_those_that_fit_are_served() -> None:
+    """The best one is cut off, so the second is served, and the third is the only alternative although two were asked
+    for. All are journalled."""
+    cut, second, third = '{"titel": "Ein langer satz mit mehr', '{"titel": "Ein satz mehr"}', '{"titel": "Ein satz"}'
+    rig = _Rig(engine=FakeEngine(_numbered(third, cut, second)))
+    brief = Brief("acme", Kind.CREATE, "de", instructions="Brot", schema=_SCHEMA)
+    sampling = Sampling(100, seed=0, schema=_SCHEMA)
+    reply = await rig.agent.write(brief, sampling, request_id="r1", alternatives=Alternatives(n=3, best_of=3))
+    assert (reply.text, reply.data, reply.alternatives) == (second, {"titel": "Ein satz mehr"}, (third,))
+    (episode,) = rig.memory.episodes
+    assert (episode.served, len(episode.completions)) == (2, 3)
+
+
+async def test_a_correction_has_the_edits_of_the_best_one() -> None:
+    """The longer of two is the better one here, and what it changed is told."""
+    rig = _Rig(engine=FakeEngine(_numbered("Dieser satz", "Dieser satz ist")))
+    brief = Brief("acme", Kind.CORRECT, "de", text="Diser satz ist")
+    reply = await rig.agent.write(
+        brief, Sampling(100, seed=0), request_id="r1", alternatives=Alternatives(n=2, best_of=2)
+    )
+    assert (reply.text, reply.alternatives) == ("Dieser satz ist", ("Dieser satz",))
+    assert reply.edits == (Edit(0, 5, "Dieser", Reason.SPELLING),)
+
+
+async def test_a_listener_of_several_texts_hears_the_first() -> None:
+    """Which is the one that is served."""
+    heard: list[Delta] = []
+    rig = _Rig(engine=FakeEngine(_numbered("Ein satz.", "Noch ein satz.")))
+    reply = await rig.agent.write(
+        _BRIEF, Sampling(100, seed=0), request_id="r1", alternatives=Alternatives(n=2), listener=heard.append
+    )
+    assert "".join(delta.text for delta in heard) == reply.text == "Ein satz."
+    assert reply.alternatives == ("Noch ein satz.",)
+
+
 async def test_a_listener_hears_the_reply_word_by_word() -> None:
     """The deltas together are the text of the first completion."""
     heard: list[Delta] = []
     reply = await _Rig().agent.write(_BRIEF, _SAMPLING, request_id="r1", listener=heard.append)
     assert "".join(delta.text for delta in heard) == reply.text
     assert len(heard) == len(_REPLY.split())
-
-
-async def test_the_first_failure_of_several_aborts_the_others() -> None:
-    """The caller gets the engine's own error, and nothing runs on."""
-    aborted = []
-
-    class FailsOrWaits:
-        async def generate(self, request: GenerateRequest) -> Completion:
-            if request.request_id == "bad":
-                raise EngineError("it broke")
-            try:
-                await asyncio.sleep(30)
-            except asyncio.CancelledError:
-                aborted.append(request.request_id)
-                raise
-            raise AssertionError("it was to be aborted")
-
-    requests = [GenerateRequest(name, (1,), _SAMPLING) for name in ("good", "bad")]
-    with pytest.raises(EngineError, match="it broke"):
-        await generate_all(FailsOrWaits(), requests)
-    assert aborted == ["good"]

@@ -65,6 +65,7 @@ _DESCRIPTIONS = {
     404: "No such model.",
     413: "The body is larger than the node takes.",
     415: "The body is not declared as JSON.",
+    429: "A limit is reached; try again after `Retry-After` seconds.",
     500: "The node failed.",
     503: "Not ready; try again after `Retry-After` seconds.",
     504: "No reply was ready in time.",

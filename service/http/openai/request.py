@@ -148,7 +148,9 @@ class ChatRequest(BaseModel):
     presence_penalty: float | None = Field(default=None, description="0 only.")
     frequency_penalty: float | None = Field(default=None, description="0 only.")
     logit_bias: dict[str, JsonValue] | None = Field(default=None, description="Empty only.")
-    modalities: list[str] | None = Field(default=None, description="`text` only.")
+    modalities: list[Annotated[str, Field(max_length=20)]] | None = Field(
+        default=None, max_length=4, description="`text` only."
+    )
     tools: JsonValue = Field(default=None, description="Refused.")
     tool_choice: JsonValue = Field(default=None, description="Refused, except `none` and `auto`.")
     functions: JsonValue = Field(default=None, description="Refused.")

@@ -18,17 +18,17 @@ from service.http.openai.reply import ChatCompletion, headers_of
 from service.http.openai.request import ChatRequest
 from service.http.openai.stream import ChatStream
 from service.http.sse import documented_stream
-from service.http.state import AppParts, parts_of, request_id_of, tenant_of
+from service.http.state import AppParts, get_parts, get_tenant, request_id_of
 
 router = APIRouter(
     prefix="/v1",
     tags=["openai"],
     route_class=TenantRoute,
     dependencies=[Security(TENANT_KEY)],
-    responses=openai_errors(401, 403),
+    responses=openai_errors(401, 403, 429),
 )
 
-Parts = Annotated[AppParts, Depends(parts_of)]
+Parts = Annotated[AppParts, Depends(get_parts)]
 LanguageHeader = Annotated[
     str | None,
     Header(max_length=35, description="Language that the reply is judged by; one of the tenant's.", examples=["de"]),
@@ -53,7 +53,7 @@ async def create_chat_completion(
     body: ChatRequest,
     request: Request,
     response: Response,
-    tenant: Annotated[TenantSettings, Depends(tenant_of)],
+    tenant: Annotated[TenantSettings, Depends(get_tenant)],
     parts: Parts,
     x_language: LanguageHeader = None,
 ) -> ChatCompletion | Response:

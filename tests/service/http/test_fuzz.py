@@ -30,7 +30,7 @@ BEYOND_SCHEMA: list[schemathesis.CheckFunction] = [positive_data_acceptance]
 """Rules that a JSON Schema cannot state (the tenant's languages, what a kind needs) refuse what fits the document."""
 
 KEPT: dict[str, dict[str, Any]] = {
-    "/v1/content": dict.fromkeys("languages variables source_language alternatives schema max_tokens".split())
+    "/v1/content": dict.fromkeys("languages variables source_language alternatives schema n best_of max_tokens".split())
     | {"language": "en", "instructions": "A bell.", "text": "A bell."},
     "/v1/chat/completions": dict.fromkeys(
         """

@@ -1,0 +1,43 @@
+"""What a tenant's settings add to a brief."""
+
+import pytest
+
+from agent.brief import Brief, Kind
+from agent.config import LanguageSettings
+from agent.defaults import completed
+
+
+@pytest.mark.parametrize(
+    ("asked", "default", "expected"),
+    [
+        ((None, None), (None, None), (None, None)),
+        ((None, None), (20, 60), (20, 60)),
+        ((30, None), (20, 60), (30, 60)),
+        ((None, 40), (20, 60), (20, 40)),
+        ((None, 10), (20, 60), (None, 10)),
+        ((80, None), (20, 60), (80, None)),
+        ((5, 9), (20, 60), (5, 9)),
+    ],
+)
+def test_a_brief_takes_the_bounds_that_it_leaves_open(
+    asked: tuple[int | None, int | None],
+    default: tuple[int | None, int | None],
+    expected: tuple[int | None, int | None],
+) -> None:
+    """Its own bound wins, and a default that contradicts it is left out."""
+    brief = Brief("acme", Kind.CREATE, "de", instructions="Brot", min_words=asked[0], max_words=asked[1])
+    given = completed(brief, LanguageSettings(min_words=default[0], max_words=default[1]))
+    assert (given.min_words, given.max_words) == expected
+
+
+def test_banned_terms_are_told_beside_those_of_the_brief() -> None:
+    """The brief's come first, and each once."""
+    brief = Brief("acme", Kind.CREATE, "de", instructions="Brot", forbidden_terms=("billig", "laut"))
+    given = completed(brief, LanguageSettings(banned_terms=("gratis", "billig")))
+    assert given.forbidden_terms == ("billig", "laut", "gratis")
+
+
+def test_a_correction_has_neither_length_nor_banned_terms() -> None:
+    """The text is as long as it is, and its words are its own."""
+    brief = Brief("acme", Kind.CORRECT, "de", text="Ein Broot.")
+    assert completed(brief, LanguageSettings(min_words=20, banned_terms=("Ein",))) == brief
