@@ -1,5 +1,6 @@
 """`POST /v1/content` with the content agent behind it, on a scripted engine."""
 
+import json
 from typing import Any
 
 import httpx
@@ -79,6 +80,34 @@ async def test_a_call_for_two_languages_asks_in_each(
     results = response.json()["results"]
     assert [result["text"] for result in results] == ["Das ist die neue Klingel.", "This is the new bell."]
     assert {episode.id for episode in agent_node.journal.episodes} == {result["request_id"] for result in results}
+
+
+async def test_several_texts_in_each_language(
+    agent_client: httpx.AsyncClient, agent_node: AgentNode, tenant_key: dict[str, str]
+) -> None:
+    """Each result has the best of its own three samples and one alternative; all six are kept in two episodes."""
+    agent_node.reply = lambda request: "This is " + "very " * (request.sampling.seed or 0) + "new."
+    body = {"kind": "create", "languages": ["de", "en"], "instructions": "A bell.", "n": 2, "best_of": 3, "seed": 0}
+    response = await agent_client.post("/v1/content", headers=tenant_key, json=body)
+    # The fake ranker likes long texts: seed 2 is the best, seed 1 the next.
+    for result in response.json()["results"]:
+        assert (result["text"], result["alternatives"]) == ("This is very very new.", ["This is very new."])
+    assert [len(episode.completions) for episode in agent_node.journal.episodes] == [3, 3]
+    assert len({request.request_id for request in agent_node.engine.requests}) == 6
+
+
+async def test_a_stream_tells_the_first_of_several_texts(
+    agent_client: httpx.AsyncClient, agent_node: AgentNode, tenant_key: dict[str, str]
+) -> None:
+    """The text of its deltas is the reply's, and `done` has the others."""
+    agent_node.reply = lambda request: f"Bell number {request.sampling.seed}."
+    body = {"kind": "create", "language": "en", "instructions": "A bell.", "n": 2, "seed": 1, "stream": True}
+    response = await agent_client.post("/v1/content", headers=tenant_key, json=body)
+    events = [block.split("\n") for block in response.text.strip().split("\n\n")]
+    told = [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in events]
+    assert "".join(data["text"] for name, data in told if name == "delta") == "Bell number 1."
+    name, reply = told[-1]
+    assert (name, reply["text"], reply["alternatives"]) == ("done", "Bell number 1.", ["Bell number 2."])
 
 
 async def test_sampling_is_the_requests(
