@@ -12,9 +12,9 @@ from service.http.app import create_app
 from service.http.fakes import FakeAuthenticator, FakeMetrics
 from service.tenancy.record import Scope
 
-CHAT = {"model": "coloq", "messages": [{"role": "user", "content": "Announce our new bell."}]}
-CONTENT = {"kind": "create", "language": "en", "instructions": "Announce our new bell."}
-BODIES: dict[str, dict[str, object]] = {"/v1/chat/completions": CHAT, "/v1/content": CONTENT}
+CHAT: dict[str, object] = {"model": "coloq", "messages": [{"role": "user", "content": "Announce our new bell."}]}
+CONTENT: dict[str, object] = {"kind": "create", "language": "en", "instructions": "Announce our new bell."}
+BODIES = {"/v1/chat/completions": CHAT, "/v1/content": CONTENT}
 KEY = {"Authorization": "Bearer tenant-key"}
 
 
