@@ -9,6 +9,7 @@ All samples are journalled in one episode: siblings of one prompt, which tuning 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from agent.brief import Kind
 from agent.completion import Sampling
 from agent.errors import InvalidBrief
 
@@ -39,11 +40,18 @@ class Alternatives:
         """Replies that are sampled."""
         return self.best_of or self.n
 
-    def check(self, sampling: Sampling) -> None:
-        """Raises InvalidBrief when all samples would be the same one."""
-        if self.num_samples > 1 and sampling.temperature == 0:
-            name, number = ("best_of", self.best_of) if self.best_of else ("n", self.n)
+    def check(self, kind: Kind, sampling: Sampling, *, is_heard: bool = False) -> None:
+        """Raises InvalidBrief when all samples would be the same one, when the kind has alternatives of its own, or
+        when the best is asked for by one who hears the text as it comes."""
+        if self.num_samples == 1:
+            return
+        name, number = ("best_of", self.best_of) if self.best_of else ("n", self.n)
+        if kind is Kind.SUGGEST:
+            raise InvalidBrief(name, f"is not for kind 'suggest', whose number of texts is alternatives, got {number}")
+        if sampling.temperature == 0:
             raise InvalidBrief(name, f"needs a temperature above 0, which makes replies differ, got {number} at 0")
+        if is_heard and self.best_of:
+            raise InvalidBrief(name, f"must not stand beside stream: the best is known at the end, got {number}")
 
 
 ONE = Alternatives()

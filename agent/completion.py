@@ -23,6 +23,8 @@ class Bias(StrEnum):
     TOP_P = "top_p"
     TOP_K = "top_k"
     MIN_P = "min_p"
+    SCHEMA = "schema"
+    """Decoding kept to the tokens that a JSON Schema allows."""
     PENALTIES = "penalties"
     """Logits were changed by the tokens before them."""
 
@@ -50,20 +52,25 @@ class Sampling:
     """Divides the logits of tokens that were there before; 1 changes nothing."""
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    schema: str | None = None
+    """JSON Schema (its text) that the reply is decoded to fit."""
+    top_logprobs: int | None = None
+    """Also tell this many of the most probable tokens at each position; None tells no tokens (Completion.tokens)."""
 
     @property
     def bias(self) -> Bias | None:
         """The first reason why a trainer cannot compute the probabilities that were sampled from; None when it can.
 
-        Truncation renormalises over the kept tokens and penalties move logits, so that the ratio to the full softmax
-        carries a factor that is none of the policy's (DESIGN section 10). Temperature alone is no bias: the trainer
-        divides its logits by the same one.
+        Truncation and decoding by a schema renormalise over the kept tokens and penalties move logits, so that the
+        ratio to the full softmax carries a factor that is none of the policy's (DESIGN section 10). Temperature alone
+        is no bias: the trainer divides its logits by the same one.
         """
         found = {
             Bias.GREEDY: self.temperature < _LOWEST_TEMPERATURE,
             Bias.TOP_P: self.top_p != 1.0,
             Bias.TOP_K: self.top_k != 0,
             Bias.MIN_P: self.min_p != 0.0,
+            Bias.SCHEMA: self.schema is not None,
             Bias.PENALTIES: (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0),
         }
         return next((bias for bias, applies in found.items() if applies), None)
@@ -101,6 +108,22 @@ class GenerationTiming:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenChoice:
+    """A token as text, with its natural log-probability."""
+
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class SampledToken:
+    """A token that was sampled, and the most probable ones at its position, best first."""
+
+    chosen: TokenChoice
+    top: tuple[TokenChoice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """One sampled sequence. ``len(token_ids) == len(logprobs)``; a stop token that ended it is in ``token_ids``."""
 
@@ -117,6 +140,8 @@ class Completion:
     versions: VersionSpan
     timing: GenerationTiming | None = None
     """None when the engine did not measure it."""
+    tokens: tuple[SampledToken, ...] = ()
+    """The tokens as text, when the sampling parameters ask for them. Never journalled: the ids say the same."""
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.logprobs):

@@ -22,6 +22,8 @@ class LanguageSettings(Section):
     """How readers are addressed; goes into the prompt."""
     brand_terms: Annotated[tuple[Term, ...], Field(max_length=1000)] = ()
     """Names that may stand in any language; the language check ignores them."""
+    banned_terms: Annotated[tuple[Term, ...], Field(max_length=1000)] = ()
+    """Words that texts should not use, told to the model; corrections and chats are not told."""
     min_words: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Fewest words of a text whose request states no bound; corrections have none."""
     max_words: Annotated[int, Field(ge=1, le=10_000)] | None = None

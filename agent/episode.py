@@ -5,8 +5,11 @@ from array import array
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import JsonValue
+
 from agent.brief import Brief
 from agent.completion import Completion, GenerationTiming
+from agent.edits import Edit
 from agent.verdict import LanguageVerdict
 
 
@@ -64,5 +67,10 @@ class Reply:
     duration_ms: float
     timing: GenerationTiming | None = None
     """Of the completion that was served; None when the engine did not measure it."""
-    alternatives: tuple[str, ...] = ()
-    """Further texts that the caller asked for, the better ones first where they were ranked."""
+    edits: tuple[Edit, ...] | None = None
+    """What ``correct`` changed in its input; None for other kinds."""
+    alternatives: tuple[str, ...] | None = None
+    """Further texts that the caller asked for, the better ones first where they were ranked; of ``suggest`` its
+    distinct alternatives, perhaps fewer than were asked for. None where one text was all that was asked for."""
+    data: JsonValue = None
+    """The reply's JSON, when a schema was asked for."""

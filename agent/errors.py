@@ -16,7 +16,8 @@
     │       └── QueueFull           the tenant's requests that wait for the engine
     ├── EngineError             generation failed
     │   ├── EngineDead          the engine process is gone; the node restarts it
-    │   └── PromptTooLong       prompt and reply do not fit the context window
+    │   ├── PromptTooLong       prompt and reply do not fit the context window
+    │   └── SchemaNotMet        a reply that had to fit a JSON Schema does not
     ├── StoreError              Redis or Valkey could not be reached or refused
     ├── ModelError              a model could not be fetched, converted or verified
     └── TuningError             a tuning run cannot go on; serving does
@@ -109,6 +110,10 @@ class EngineDead(EngineError):
 
 class PromptTooLong(EngineError):
     """Prompt and requested reply do not fit the model's context window."""
+
+
+class SchemaNotMet(EngineError):
+    """The reply does not fit the JSON Schema that it had to fit."""
 
 
 class StoreError(ColoqError):

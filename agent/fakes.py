@@ -3,18 +3,30 @@
 Each one keeps its port's contract and records what it was asked, so that tests assert on behaviour instead of mocks.
 """
 
+import asyncio
 import hashlib
 import random
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from agent.alternatives import best_first
 from agent.brief import Brief
-from agent.completion import BASE_VERSION, Completion, FinishReason, GenerationTiming, VersionSpan
+from agent.completion import (
+    BASE_VERSION,
+    Completion,
+    FinishReason,
+    GenerationTiming,
+    SampledToken,
+    Sampling,
+    TokenChoice,
+    VersionSpan,
+)
+from agent.dialogue import Turn
 from agent.episode import Episode
 from agent.errors import EngineError, StoreError
 from agent.language import Detection
-from agent.ports import Claim, GenerateRequest
+from agent.ports import Claim, Delta, GenerateRequest
 from agent.selection import Selection
 
 _FIRST_CONTROL_ID = 0x110000
@@ -29,6 +41,11 @@ class CharEncoder:
     def encode(self, system: str, user: str) -> tuple[int, ...]:
         """``SYSTEM_ID system USER_ID user REPLY_ID``."""
         return (SYSTEM_ID, *map(ord, system), USER_ID, *map(ord, user), REPLY_ID)
+
+    def encode_dialogue(self, turns: Sequence[Turn]) -> tuple[int, ...]:
+        """``USER_ID`` before every message, with its role's name and a colon; ``REPLY_ID`` at the end."""
+        spoken = (f"{turn.role}: {turn.content}" for turn in turns)
+        return (*(token_id for text in spoken for token_id in (USER_ID, *map(ord, text))), REPLY_ID)
 
     @staticmethod
     def decode(token_ids: Sequence[int]) -> str:
@@ -47,7 +64,8 @@ class FakeEngine:
     """Answers with a script: ``reply`` makes the text of a request, one token per character, each with ``logprob``.
 
     ``version`` answers requests that name none; ``failure`` is raised instead of an answer while it is set. Completions
-    say that they took ``timing``.
+    say that they took ``timing``. Text ends before a stop string, and who listens gets it word by word, ``pause_s``
+    apart. Structured output is the script's own affair.
     """
 
     def __init__(
@@ -57,7 +75,9 @@ class FakeEngine:
         version: int = BASE_VERSION,
         logprob: float = -0.5,
         timing: GenerationTiming | None = None,
+        pause_s: float = 0.0,
     ) -> None:
+        self.pause_s = pause_s
         self._reply = reply
         self._timing = timing
         self._logprob = logprob
@@ -70,13 +90,14 @@ class FakeEngine:
         self.requests.append(request)
         if self.failure is not None:
             raise self.failure
-        text = self._reply(request)
+        text = _before_stop(self._reply(request), request.sampling.stop)
         token_ids = (*map(ord, text), STOP_ID)
         reason = FinishReason.STOP
         if len(token_ids) > request.sampling.max_tokens:
             token_ids = token_ids[: request.sampling.max_tokens]
             reason = FinishReason.LENGTH
         version = self.version if request.policy_version is None else request.policy_version
+        await self._tell(request, CharEncoder.decode(token_ids))
         return Completion(
             text=CharEncoder.decode(token_ids),
             prompt_token_ids=request.prompt_token_ids,
@@ -86,7 +107,25 @@ class FakeEngine:
             finish_reason=reason,
             versions=VersionSpan(version, version),
             timing=self._timing,
+            tokens=self._tokens(CharEncoder.decode(token_ids), request.sampling),
         )
+
+    async def _tell(self, request: GenerateRequest, text: str) -> None:
+        if request.listener is None:
+            return
+        for word in re.findall(r"\S+\s*|\s+", text):
+            request.listener(Delta(word, self._tokens(word, request.sampling)))
+            await asyncio.sleep(self.pause_s)
+
+    def _tokens(self, text: str, sampling: Sampling) -> tuple[SampledToken, ...]:
+        if sampling.top_logprobs is None:
+            return ()
+        choices = (TokenChoice(letter, self._logprob) for letter in text)
+        return tuple(SampledToken(choice, (choice,) * min(sampling.top_logprobs, 1)) for choice in choices)
+
+
+def _before_stop(text: str, stops: Sequence[str]) -> str:
+    return text[: min((text.find(stop) for stop in stops if stop in text), default=len(text))]
 
 
 class FixedDetector:

@@ -1,12 +1,13 @@
 """The seams that this package consumes, as Protocols. Their fakes ship in agent.fakes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Protocol
 
 from agent.brief import Brief
-from agent.completion import Completion, Sampling
+from agent.completion import Completion, SampledToken, Sampling
+from agent.dialogue import Turn
 from agent.episode import Episode
 from agent.selection import Selection
 
@@ -17,6 +18,19 @@ class Priority(IntEnum):
     LIVE = 0
     PROBE = 5
     ROLLOUT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What has been sampled since the last delta of the same request."""
+
+    text: str
+    tokens: tuple[SampledToken, ...] = ()
+    """Filled when the sampling parameters ask for tokens."""
+
+
+Listener = Callable[[Delta], None]
+"""Gets a request's deltas in order, on the event loop. Together they are the completion's text. Must not raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,8 @@ class GenerateRequest:
     """Requests share prefix-cache blocks only within one scope (the tenant) and one policy version."""
     policy_version: int | None = None
     """None samples the active policy; a number samples that version, which must be installed."""
+    listener: Listener | None = field(default=None, compare=False)
+    """Whoever wants the text as it comes; without one the engine makes text once, at the end."""
 
 
 class Engine(Protocol):
@@ -41,6 +57,7 @@ class Engine(Protocol):
 
         Raises:
             PromptTooLong: prompt plus ``max_tokens`` exceed the context window.
+            InvalidBrief: the engine cannot decode to the sampling parameters' schema.
             EngineDead: the engine process is gone and did not come back in time.
             EngineError: any other failure of this one request.
         """
@@ -54,6 +71,18 @@ class PromptEncoder(Protocol):
         """Token ids of the chat prompt, ending where the reply begins.
 
         Special tokens inside ``system`` and ``user`` are neutralised: they never become control tokens.
+        """
+        ...
+
+
+class DialogueEncoder(Protocol):
+    """Turns a conversation into the token ids of a chat prompt."""
+
+    def encode_dialogue(self, turns: Sequence[Turn]) -> tuple[int, ...]:
+        """Token ids of the conversation, ending where the reply begins; special tokens are neutralised.
+
+        Raises:
+            InvalidBrief: the model's chat template does not take such a conversation.
         """
         ...
 

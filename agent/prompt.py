@@ -46,6 +46,12 @@ class Phrases(Section):
     """What separates keywords."""
     write_in: str | None = None
     """Names the language to write in; said when a language without templates borrows these."""
+    forbidden: str
+    source: str
+    """Names the language that a translation starts from."""
+    alternatives: str
+    fits_schema: str
+    examples: str
 
 
 class TemplateSet(Section):
@@ -55,6 +61,8 @@ class TemplateSet(Section):
     create: str
     correct: str
     suggest: str
+    translate: str
+    rewrite: str
     phrases: Phrases
 
 
@@ -108,7 +116,9 @@ class PromptLibrary:
         return frozenset(self._templates)
 
     def render(self, brief: Brief, *, address: Address | None = None) -> Prompt:
-        """The prompt of a brief. ``address`` says how readers are addressed; ``correct`` ignores it like every wish."""
+        """The prompt of a brief of any kind but ``chat``. ``address`` says how readers are addressed, unless the brief
+        does; ``correct`` ignores it like every wish.
+        """
         language = primary_code(brief.language)
         template = language if language in self._templates else _FALLBACK
         template_set = self._templates[template]
@@ -144,7 +154,13 @@ def _read(path: Traversable, version: str) -> TemplateSet:
 
 
 def _body(template_set: TemplateSet, kind: Kind) -> str:
-    bodies = {Kind.CREATE: template_set.create, Kind.CORRECT: template_set.correct, Kind.SUGGEST: template_set.suggest}
+    bodies = {
+        Kind.CREATE: template_set.create,
+        Kind.CORRECT: template_set.correct,
+        Kind.SUGGEST: template_set.suggest,
+        Kind.TRANSLATE: template_set.translate,
+        Kind.REWRITE: template_set.rewrite,
+    }
     return bodies[kind]
 
 
@@ -158,10 +174,19 @@ def _values(brief: Brief, comma: str, *, borrows: bool) -> dict[str, object]:
         "keywords": comma.join(brief.keywords),
         "min_words": brief.min_words,
         "max_words": brief.max_words,
+        "forbidden": comma.join(brief.forbidden_terms),
+        "source": _language_name(brief.source_language or "", borrows=borrows),
+        "alternatives": brief.num_alternatives,
+        "schema": brief.schema,
+        "examples": [{"given": example.given.strip(), "wanted": example.wanted.strip()} for example in brief.examples],
     }
 
 
-_VARIABLES = frozenset(("language", "instructions", "text", "tone", "audience", "keywords", "min_words", "max_words"))
+_VARIABLES = frozenset(
+    """
+    language instructions text tone audience keywords min_words max_words forbidden source alternatives schema examples
+    """.split()
+)
 """What a template may use."""
 
 
@@ -177,14 +202,23 @@ def _wishes(phrases: Phrases, brief: Brief, address: Address | None) -> list[str
     """Templates of the constraints that the brief states. A correction changes mistakes alone, so it has none."""
     if brief.kind is Kind.CORRECT:
         return []
+    address = brief.register or address
     wishes = [
+        (brief.source_language, phrases.source),
         (brief.tone, phrases.tone),
         (brief.audience, phrases.audience),
         (brief.keywords, phrases.keywords),
+        (brief.forbidden_terms, phrases.forbidden),
         (address == "formal", phrases.formal),
         (address == "informal", phrases.informal),
     ]
-    return [template for wished, template in wishes if wished] + _bounds(phrases, brief)
+    stated = [template for wished, template in wishes if wished] + _bounds(phrases, brief)
+    shapes = [
+        (brief.num_alternatives, phrases.alternatives),
+        (brief.examples, phrases.examples),
+        (brief.schema, phrases.fits_schema),
+    ]
+    return stated + [template for wished, template in shapes if wished]
 
 
 def _bounds(phrases: Phrases, brief: Brief) -> list[str]:

@@ -10,28 +10,36 @@ from dataclasses import replace
 from typing import TypeVar
 
 from agent.completion import Completion
-from agent.ports import Engine, GenerateRequest
+from agent.ports import Engine, GenerateRequest, Listener
 
 Result = TypeVar("Result")
 
 
-async def siblings(engine: Engine, request: GenerateRequest, num_samples: int) -> tuple[Completion, ...]:
+async def siblings(
+    engine: Engine, request: GenerateRequest, num_samples: int, listeners: Sequence[Listener] = ()
+) -> tuple[Completion, ...]:
     """Sample a prompt ``num_samples`` times at once, in order; a single sample is the request itself.
 
-    Sibling i has the request id ``<id>-<i>`` and, where the request has a seed, that seed plus i.
+    Args:
+        listeners: of the first samples, in order; those that have none are heard by nobody.
 
     Raises:
         EngineError: the first that a sibling raised; the others are then cancelled.
     """
+    asked = [request] if num_samples == 1 else [sibling(request, index) for index in range(num_samples)]
+    for index, listener in enumerate(listeners):
+        asked[index] = replace(asked[index], listener=listener)
     if num_samples == 1:
-        return (await engine.generate(request),)
-    return tuple(await together([engine.generate(_sibling(request, index)) for index in range(num_samples)]))
+        return (await engine.generate(asked[0]),)
+    return tuple(await together([engine.generate(item) for item in asked]))
 
 
-def _sibling(request: GenerateRequest, index: int) -> GenerateRequest:
+def sibling(request: GenerateRequest, index: int) -> GenerateRequest:
+    """The same prompt with the request id ``<id>-<index>`` and, where it has a seed, that plus the index; heard by
+    nobody."""
     seed = request.sampling.seed
     sampling = replace(request.sampling, seed=None if seed is None else seed + index)
-    return replace(request, request_id=f"{request.request_id}-{index}", sampling=sampling)
+    return replace(request, request_id=f"{request.request_id}-{index}", sampling=sampling, listener=None)
 
 
 async def together(work: Sequence[Coroutine[object, object, Result]]) -> list[Result]:

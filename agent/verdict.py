@@ -1,5 +1,6 @@
 """The language contract's verdict on a reply, sentence by sentence. Judging itself is in agent.contract."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,6 +12,13 @@ class Verdict(StrEnum):
     FAILED = "failed"
     UNDETERMINED = "undetermined"
     """Too little text to say, after noise is stripped, or the detector is unsure."""
+
+
+def overall(verdicts: Collection[Verdict]) -> Verdict:
+    """FAILED when one is, PASS when all are, else UNDETERMINED."""
+    if Verdict.FAILED in verdicts:
+        return Verdict.FAILED
+    return Verdict.PASS if verdicts and set(verdicts) == {Verdict.PASS} else Verdict.UNDETERMINED
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,20 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from agent.alternatives import ONE, Alternatives
-from agent.brief import Brief
+from agent.brief import Brief, Kind
 from agent.completion import Completion, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
 from agent.defaults import completed
 from agent.episode import Episode, Reply
 from agent.errors import InvalidBrief
+from agent.keeper import EpisodeKeeper
 from agent.language import primary_code
-from agent.ports import Engine, GenerateRequest, Journal, Priority, PromptEncoder, Ranker
+from agent.outcome import Outcome, read_outcome
+from agent.ports import Engine, GenerateRequest, Journal, Listener, Priority, PromptEncoder, Ranker
 from agent.prompt import PromptLibrary
-from agent.siblings import siblings
-from agent.verdict import LanguageVerdict
+from agent.siblings import sibling, siblings, together
+from agent.suggestions import distinct, split_alternatives
 
 
 class LanguageLookup(Protocol):
@@ -77,41 +79,52 @@ class ContentAgent:
         self._prompts = prompts
         self._contract = contract
         self._ranker = ranker
-        self._journal = journal
         self._languages = languages
-        self._on_journal_failure = on_journal_failure
-        self._appends: set[asyncio.Task[None]] = set()
+        self.keeper = EpisodeKeeper(journal, on_journal_failure)
 
     async def write(
-        self, brief: Brief, sampling: Sampling, *, request_id: str, alternatives: Alternatives = ONE
+        self,
+        brief: Brief,
+        sampling: Sampling,
+        *,
+        request_id: str,
+        alternatives: Alternatives = ONE,
+        listener: Listener | None = None,
     ) -> Reply:
         """Answer a brief and journal the episode, with all that was sampled. ``duration_ms`` ends before the journal
         write.
 
         Cancelling the call aborts the generation; once the reply exists, its journal write completes regardless. A
-        journal failure goes to ``on_journal_failure`` (with the tenant) and never fails the reply.
+        journal failure goes to ``on_journal_failure`` (with the tenant) and never fails the reply. A ``listener`` hears
+        the first completion as it is sampled; what counts is the reply.
 
         Raises:
-            InvalidBrief: the tenant does not have the brief's language, or several samples would be the same one.
-            EngineError: generation failed, PromptTooLong and EngineDead among them.
+            InvalidBrief: the tenant does not have the brief's language, or ``alternatives`` do not go with the rest.
+            EngineError: generation failed, PromptTooLong, SchemaNotMet and EngineDead among them.
         """
         started = time.perf_counter()
-        alternatives.check(sampling)
+        alternatives.check(brief.kind, sampling, is_heard=listener is not None)
         settings = self._languages.find(brief.tenant, brief.language)
         brief = completed(brief, settings)
         prompt = self._prompts.render(brief, address=settings.address)
         token_ids = self._encoder.encode(prompt.system, prompt.user)
         request = GenerateRequest(request_id, token_ids, sampling, Priority.LIVE, cache_scope=brief.tenant)
-        completions = await siblings(self._engine, request, alternatives.num_samples)
+        listeners = () if listener is None else (listener,)
+        completions = await siblings(self._engine, request, alternatives.num_samples, listeners)
+        if brief.num_alternatives is not None:
+            completions += await self._more_alternatives(request, completions[0], brief.num_alternatives)
         order = await self._order(brief, completions, alternatives)
+        outcome = read_outcome(brief, completions, order, alternatives.n)
         brand_terms = (*settings.brand_terms, *brief.brand_terms)
-        verdict = self._contract.judge(completions[order[0]].text, brief.language, brand_terms)
-        chosen = [completions[index] for index in order[: alternatives.n]]
-        reply = _reply(request_id, brief, chosen, completions, verdict, started)
-        await self._keep(
-            Episode(request_id, datetime.now(UTC), brief, prompt.ref, completions, served=order[0], verdict=verdict)
+        reply = await self._reply(request_id, brief, completions, outcome, brand_terms, started)
+        await self.keeper.keep(
+            Episode(request_id, datetime.now(UTC), brief, prompt.ref, completions, outcome.served, reply.verdict)
         )
         return reply
+
+    async def drain(self) -> None:
+        """Wait for journal writes whose callers are gone."""
+        await self.keeper.drain()
 
     async def _order(
         self, brief: Brief, completions: Sequence[Completion], alternatives: Alternatives
@@ -121,43 +134,40 @@ class ContentAgent:
             return range(len(completions))
         return await self._ranker.rank(brief, completions)
 
-    async def drain(self) -> None:
-        """Wait for journal writes whose callers are gone."""
-        await asyncio.gather(*self._appends)
+    async def _more_alternatives(
+        self, request: GenerateRequest, first: Completion, wanted: int
+    ) -> tuple[Completion, ...]:
+        """One more completion for each alternative that ``first`` does not hold; none where sampling is greedy."""
+        if request.sampling.temperature == 0:
+            return ()
+        num_missing = wanted - len(distinct(split_alternatives(first.text), wanted))
+        others = [sibling(request, number) for number in range(1, num_missing + 1)]
+        return tuple(await together([self._engine.generate(other) for other in others]))
 
-    async def _keep(self, episode: Episode) -> None:
-        append = asyncio.create_task(self._append(episode))
-        self._appends.add(append)
-        append.add_done_callback(self._appends.discard)
-        await asyncio.shield(append)
-
-    async def _append(self, episode: Episode) -> None:
-        try:
-            await self._journal.append(episode)
-        except Exception as error:  # noqa: BLE001 - a reply outlives any failure to keep it
-            self._on_journal_failure(episode.brief.tenant, error)
-
-
-def _reply(
-    request_id: str,
-    brief: Brief,
-    chosen: Sequence[Completion],
-    sampled: Sequence[Completion],
-    verdict: LanguageVerdict,
-    started: float,
-) -> Reply:
-    """The first of the chosen completions is served; tokens are counted of all that were sampled."""
-    served, *others = chosen
-    return Reply(
-        request_id=request_id,
-        text=served.text,
-        language=brief.language,
-        verdict=verdict,
-        policy_version=served.versions.last,
-        finish_reason=served.finish_reason.value,
-        prompt_tokens=len(served.prompt_token_ids),
-        completion_tokens=sum(len(completion.token_ids) for completion in sampled),
-        duration_ms=(time.perf_counter() - started) * 1000,
-        timing=served.timing,
-        alternatives=tuple(completion.text for completion in others),
-    )
+    async def _reply(
+        self,
+        request_id: str,
+        brief: Brief,
+        completions: Sequence[Completion],
+        outcome: Outcome,
+        brand_terms: Sequence[str],
+        started: float,
+    ) -> Reply:
+        """The reply of an outcome; tokens are counted of all that were sampled."""
+        served = completions[outcome.served]
+        edits = await asyncio.to_thread(outcome.edits, brief) if brief.kind is Kind.CORRECT else None
+        return Reply(
+            request_id=request_id,
+            text=outcome.text,
+            language=brief.language,
+            verdict=self._contract.judge(outcome.prose(brief), brief.language, brand_terms),
+            policy_version=served.versions.last,
+            finish_reason=served.finish_reason.value,
+            prompt_tokens=len(served.prompt_token_ids),
+            completion_tokens=sum(len(completion.token_ids) for completion in completions),
+            duration_ms=(time.perf_counter() - started) * 1000,
+            timing=served.timing,
+            edits=edits,
+            alternatives=outcome.alternatives,
+            data=outcome.data,
+        )

@@ -1,6 +1,7 @@
 """Language fidelity: how much of a reply is in the language that was asked for."""
 
 from agent.contract import LanguageContract
+from agent.structure import prose_of
 from rewards.part import RuleInput
 from rewards.score import Ungradable
 
@@ -17,7 +18,9 @@ class Fidelity:
 
     def judge(self, given: RuleInput) -> float | Ungradable | None:
         """The share; Ungradable when the contract abstains on the whole reply."""
-        verdict = self._contract.judge(given.sample.text, given.sample.brief.language, given.brand_terms)
+        brief = given.sample.brief
+        text = given.sample.text if brief.schema is None else prose_of(given.sample.text)
+        verdict = self._contract.judge(text, brief.language, given.brand_terms)
         if verdict.share is None:
             return Ungradable("too little text to tell its language", judge=self.name)
         return verdict.share

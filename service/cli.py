@@ -180,6 +180,16 @@ def demo(
         raise typer.Exit(130) from None
 
 
+@app.command()
+def openapi() -> None:
+    """Print the OpenAPI 3.1 document of every route as JSON. Needs no node."""
+    import json
+
+    from service.http.document import openapi_document
+
+    typer.echo(json.dumps(openapi_document(), indent=2, ensure_ascii=False))
+
+
 @config_app.command("check")
 def check(config: ConfigPath = DEFAULT_CONFIG) -> None:
     """Validate the file and the secrets in the environment; report every broken rule."""

@@ -7,26 +7,37 @@ only after ``service.engine_environment.prepare`` has set the process's environm
 import asyncio
 import multiprocessing
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
 import structlog
 from vllm import SamplingParams, TokensPrompt
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMValidationError
 from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import PrometheusStatLogger
 from vllm.v1.metrics.stats import RequestStateStats
 
-from agent.completion import BASE_VERSION, Completion, FinishReason, GenerationTiming, Sampling, VersionSpan
-from agent.errors import EngineDead, EngineError, ModelError, PromptTooLong
-from agent.ports import GenerateRequest
+from agent.completion import (
+    BASE_VERSION,
+    Completion,
+    FinishReason,
+    GenerationTiming,
+    SampledToken,
+    Sampling,
+    TokenChoice,
+    VersionSpan,
+)
+from agent.errors import EngineDead, EngineError, InvalidBrief, ModelError, PromptTooLong
+from agent.ports import Delta, GenerateRequest
 from service.config import EngineConfig
 from service.engine_footprint import CPU_KV_CACHE_GIB
 from service.sampled_logprobs import LogprobReader
@@ -42,6 +53,8 @@ process, to set OMP's environment, which is set here before the process starts."
 _FREE_AT_START = 0.05
 """vLLM asks for this share of the device to be free when it starts; the memory plan is what decides."""
 _LIVENESS_POLL_S = 0.2
+LEAST_LOGPROB = -9999.0
+"""Shown for a token that could not have been sampled: JSON has no infinity. vLLM's own server shows the same."""
 _SHUTDOWN_S = 1.0
 """The engine process keeps nothing that outlives it, so little is lost by killing one that does not end at once."""
 
@@ -151,6 +164,7 @@ class VllmEngine:
 
         Raises:
             PromptTooLong: prompt plus ``max_tokens`` exceed the context window.
+            InvalidBrief: the schema uses what the engine cannot decode to.
             EngineDead: the process died before the completion was done.
             EngineError: vLLM refused or failed this request.
         """
@@ -175,26 +189,44 @@ class VllmEngine:
         prompt = TokensPrompt(
             prompt_token_ids=list(request.prompt_token_ids), cache_salt=f"{request.cache_scope}@v{version}"
         )
-        final = None
-        async for output in self._llm.generate(
+        outputs = self._llm.generate(
             prompt,
-            sampling_params(request.sampling),
+            sampling_params(request.sampling, streams=request.listener is not None),
             request.request_id,
             lora_request=adapter_request(version),
             priority=int(request.priority),
-        ):
-            final = output
+        )
+        try:
+            final = await self._heard(outputs, request)
+        except (ValueError, VLLMValidationError) as error:  # vLLM does not take it; nothing has been sampled
+            if request.sampling.schema is None:
+                raise
+            raise InvalidBrief("schema", f"the engine cannot decode to it: {str(error)[:200]}") from error
         reason = final.outputs[0].finish_reason if final is not None else "no output"
         if final is None or reason not in ("stop", "length"):
             raise EngineError(f"generation ended early: {reason}")
         kept = await self._kept_logprobs(final, request)
-        return to_completion(final, request, version, self._text, kept)
+        completion = to_completion(final, request, version, self._text, kept)
+        return replace(completion, tokens=sampled_tokens(final, request.sampling, self._token_text))
 
     async def _kept_logprobs(self, final: RequestOutput, request: GenerateRequest) -> tuple[float, ...] | None:
         """Of the sampled tokens, where the engine process keeps them; None where they came with the output."""
         if not self.facts.keeps_logprobs:
             return None
         return await self._logprobs.read(request.request_id, final.outputs[0].token_ids)
+
+    async def _heard(self, outputs: AsyncIterator[RequestOutput], request: GenerateRequest) -> RequestOutput | None:
+        """The finished output; with a listener there are many, each with what is new, and the last sums them up."""
+        parts: list[RequestOutput] = []
+        async for output in outputs:
+            parts.append(output)
+            if request.listener is not None:
+                tokens = sampled_tokens(output, request.sampling, self._token_text)
+                request.listener(Delta(output.outputs[0].text, tokens))
+        return joined(parts) if parts else None
+
+    def _token_text(self, token_id: int) -> str:
+        return str(self._tokenizer.decode([token_id]))
 
     def _text(self, token_ids: Sequence[int]) -> str:
         """A reply's text: without special tokens, and without a last character whose bytes are not complete."""
@@ -216,7 +248,7 @@ class VllmEngine:
         except EngineDeadError as error:
             self._mark_dead()
             raise EngineDead("the engine process died") from error
-        except (EngineError, asyncio.CancelledError):
+        except (EngineError, InvalidBrief, asyncio.CancelledError):
             raise
         except Exception as error:
             raise EngineError(f"{type(error).__name__}: {error}") from error
@@ -319,12 +351,13 @@ def _batched_tokens(config: EngineConfig, *, on_cpu: bool) -> int | None:
     return max(config.max_num_batched_tokens, config.max_model_len)
 
 
-def sampling_params(sampling: Sampling) -> SamplingParams:
+def sampling_params(sampling: Sampling, *, streams: bool = False) -> SamplingParams:
     """vLLM's sampling parameters; the sampled token's logprob is always asked for.
 
     Text is wanted once, at the end: vLLM would detokenise every step of every request in the front process, and the
-    logprobs' tokens too. Stop strings need it, though.
+    logprobs' tokens too. Stop strings need it, though, and so does who ``streams``; they alone pay for it.
     """
+    schema = sampling.schema
     return SamplingParams(
         max_tokens=sampling.max_tokens,
         temperature=sampling.temperature,
@@ -336,9 +369,11 @@ def sampling_params(sampling: Sampling) -> SamplingParams:
         frequency_penalty=sampling.frequency_penalty,
         seed=sampling.seed,
         stop=list(sampling.stop),
-        detokenize=bool(sampling.stop),
-        logprobs=0,
-        output_kind=RequestOutputKind.FINAL_ONLY,
+        detokenize=streams or bool(sampling.stop),
+        # Where tokens are told, of one likely token at the least: the sampled alone would stay in the engine process.
+        logprobs=0 if sampling.top_logprobs is None else max(sampling.top_logprobs, 1),
+        structured_outputs=StructuredOutputsParams(json=schema) if schema is not None else None,
+        output_kind=RequestOutputKind.DELTA if streams else RequestOutputKind.FINAL_ONLY,
     )
 
 
@@ -368,8 +403,9 @@ def to_completion(
     token_ids = tuple(output.token_ids)
     if logprobs is None:
         logprobs = _sampled_logprobs(token_ids, output.logprobs or [])
+    detokenised = request.sampling.stop or request.listener is not None
     return Completion(
-        text=output.text if request.sampling.stop else decode(token_ids),
+        text=output.text if detokenised else decode(token_ids),
         prompt_token_ids=request.prompt_token_ids,
         token_ids=token_ids,
         logprobs=logprobs,
@@ -384,6 +420,35 @@ def _sampled_logprobs(token_ids: Sequence[int], entries: Sequence[Mapping[int, A
     if len(entries) != len(token_ids):
         raise EngineError(f"every token needs a logprob, got {len(token_ids)} tokens, {len(entries)} logprobs")
     return tuple(entry[token].logprob for entry, token in zip(entries, token_ids, strict=True))
+
+
+def joined(parts: Sequence[RequestOutput]) -> RequestOutput:
+    """The last of a stream's outputs, with the text and tokens of all."""
+    final = parts[-1]
+    if len(parts) > 1:
+        outputs = [part.outputs[0] for part in parts]
+        whole = final.outputs[0]
+        whole.text = "".join(output.text for output in outputs)
+        whole.token_ids = [token for output in outputs for token in output.token_ids]
+        whole.logprobs = [entry for output in outputs for entry in output.logprobs or ()]
+    return final
+
+
+def sampled_tokens(part: RequestOutput, sampling: Sampling, decode: Callable[[int], str]) -> tuple[SampledToken, ...]:
+    """The tokens of an output as text, when they are asked for; ``decode`` makes the text of one."""
+    if sampling.top_logprobs is None:
+        return ()
+
+    def choice(token_id: int, logprob: float) -> TokenChoice:
+        return TokenChoice(decode(token_id), max(logprob, LEAST_LOGPROB))
+
+    output = part.outputs[0]
+    tokens = []
+    for token_id, entry in zip(output.token_ids, output.logprobs or (), strict=True):
+        ranked = sorted(entry.items(), key=lambda item: -item[1].logprob)[: sampling.top_logprobs]
+        top = tuple(choice(other, candidate.logprob) for other, candidate in ranked)
+        tokens.append(SampledToken(choice(token_id, entry[token_id].logprob), top))
+    return tuple(tokens)
 
 
 def timing_of(stats: RequestStateStats | None) -> GenerationTiming | None:

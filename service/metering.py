@@ -1,15 +1,18 @@
 """Feeds the node's metrics from its parts, which know nothing of metrics."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
+from agent.chat import ChatAgent, ChatReply, Dialogue
 from agent.completion import Sampling
 from agent.episode import Reply
 from agent.errors import StoreError
+from agent.ports import Listener
 from agent.writer import ContentAgent
 from service.fair_queue import FairQueue
 from service.journal import RedisJournal
@@ -30,15 +33,52 @@ class MeteredContent:
     metrics: Metrics
 
     async def write(
-        self, brief: Brief, sampling: Sampling, *, request_id: str, alternatives: Alternatives = ONE
+        self,
+        brief: Brief,
+        sampling: Sampling,
+        *,
+        request_id: str,
+        alternatives: Alternatives = ONE,
+        listener: Listener | None = None,
     ) -> Reply:
         """See ContentPort."""
         try:
-            reply = await self.agent.write(brief, sampling, request_id=request_id, alternatives=alternatives)
+            reply = await self.agent.write(
+                brief, sampling, request_id=request_id, alternatives=alternatives, listener=listener
+            )
         except BaseException as error:
             self.metrics.content_failed(brief.tenant, error)
             raise
         self.metrics.observe_reply(brief.tenant, reply)
+        return reply
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredChat:
+    """service.http.ports.ChatPort: the chat agent, counted."""
+
+    agent: ChatAgent
+    metrics: Metrics
+
+    async def answer(
+        self,
+        dialogue: Dialogue,
+        sampling: Sampling,
+        *,
+        request_id: str,
+        num_choices: int = 1,
+        listeners: Sequence[Listener] = (),
+    ) -> ChatReply:
+        """See ChatPort. Every choice counts as a reply."""
+        try:
+            reply = await self.agent.answer(
+                dialogue, sampling, request_id=request_id, num_choices=num_choices, listeners=listeners
+            )
+        except BaseException as error:
+            self.metrics.content_failed(dialogue.tenant, error)
+            raise
+        for choice in reply.choices:
+            self.metrics.observe_reply(dialogue.tenant, choice.reply)
         return reply
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import structlog
 
+from agent.chat import ChatAgent
 from agent.contract import LanguageContract
 from agent.errors import EngineDead, StoreError, TrainerFailed
 from agent.language import FastTextDetector
@@ -39,7 +40,7 @@ from service.http.ports import Health
 from service.journal import RedisJournal
 from service.ledger import Ledger
 from service.memory_plan import MemoryPlan, compare
-from service.metering import MeteredContent, NodeMetrics, count_run, watch_journal
+from service.metering import MeteredChat, MeteredContent, NodeMetrics, count_run, watch_journal
 from service.pacing import LiveRequests, Pacing, ScoringGate
 from service.secrets import AdminKey, Secrets, admin_key
 from service.store import Store, open_store
@@ -84,6 +85,7 @@ class Node:
     engine: SupervisedEngine
     journal: RedisJournal
     content: MeteredContent
+    chat: MeteredChat
     tuning: TuningRuns
     pacing: Pacing
     policies: Publisher
@@ -243,8 +245,9 @@ class _Parts:
         publisher = Publisher(trainer, placement, self.engine, ledger, probe, policies_root, config.engine.model)
         claims = ClaimLog(journal)
         loop = self._loop(journal, claims, ledger, placement, publisher)
+        engine = FairEngine(self.engine, queue, limits.charge)
         agent = ContentAgent(
-            FairEngine(self.engine, queue, limits.charge),
+            engine,
             encoder,
             PromptLibrary.load(),
             self.contract,
@@ -253,6 +256,7 @@ class _Parts:
             tenants,
             partial(_journal_failed, metrics),
         )
+        chat = ChatAgent(engine, encoder, self.contract, agent.keeper, tenants)
         tuning = TuningRuns(
             loop,
             ledger,
@@ -278,6 +282,7 @@ class _Parts:
             engine=self.engine,
             journal=journal,
             content=MeteredContent(agent, metrics),
+            chat=MeteredChat(chat, metrics),
             tuning=tuning,
             pacing=pacing,
             policies=publisher,

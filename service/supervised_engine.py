@@ -4,7 +4,7 @@
                   ▲            │ dies
                   └── retry ◄──┴──► restart ──► on_start (installs the active policy) ──► ready
 
-A live request in flight when the process dies waits for the next one and runs again: nothing of it had been sent.
+A live request in flight when the process dies waits for the next one and runs again, unless a part of it was sent.
 Rollouts fail instead, and with them the tuning run. Tracks which adapter runs where, so that a slot is freed only when
 drained; which version a request runs on is service.versions'.
 """
@@ -14,13 +14,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, Protocol
 
 import structlog
 
 from agent.completion import Completion
 from agent.errors import EngineDead
-from agent.ports import GenerateRequest, Priority
+from agent.ports import Delta, GenerateRequest, Priority
 from service.config import EngineConfig
 from service.slo import LiveRequest
 from service.slots import Capacity, Slot, SlotPool
@@ -129,7 +130,8 @@ class SupervisedEngine:
             await self._engine.stop()
 
     async def generate(self, request: GenerateRequest) -> Completion:
-        """See agent.ports.Engine. Live requests survive one death of the engine process."""
+        """See agent.ports.Engine. Live requests survive one death of the engine process while nothing was heard of
+        them."""
         if request.priority is Priority.LIVE:
             return await self._generate_live(request)
         return await self._generate_rollout(request)
@@ -154,9 +156,12 @@ class SupervisedEngine:
     async def _generate_live(self, request: GenerateRequest) -> Completion:
         with self.slots.live(_tokens(request)):
             await self._until_ready()
+            heard: list[Delta] = []
             try:
-                return await self._sample_live(request)
+                return await self._sample_live(_noting(request, heard))
             except EngineDead:
+                if heard:  # a second completion would go on with another text than was sent
+                    raise
                 log.warning("request_retried_after_engine_death")
             await self._until_ready()
             return await self._sample_live(request)
@@ -286,6 +291,20 @@ def _slot_pool(config: EngineConfig, facts: EngineFacts) -> SlotPool:
 
 def _tokens(request: GenerateRequest) -> int:
     return len(request.prompt_token_ids) + request.sampling.max_tokens
+
+
+def _noting(request: GenerateRequest, heard: list[Delta]) -> GenerateRequest:
+    """The request, whose first delta is also put into ``heard``."""
+    listener = request.listener
+    if listener is None:
+        return request
+
+    def note(delta: Delta) -> None:
+        if not heard:
+            heard.append(delta)
+        listener(delta)
+
+    return replace(request, listener=note)
 
 
 async def _settled(task: "asyncio.Future[Any]") -> None:

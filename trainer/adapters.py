@@ -30,6 +30,7 @@ class AdapterSlots:
         self._capacity = capacity
         self._folder_of = folder_of
         self._installed: list[int] = []
+        self._leaving: set[int] = set()
         self._ensured = BASE_VERSION
         self._lock = asyncio.Lock()
 
@@ -37,6 +38,10 @@ class AdapterSlots:
     def installed(self) -> tuple[int, ...]:
         """Versions with a slot, longest installed first."""
         return tuple(self._installed)
+
+    def holds(self, version: int) -> bool:
+        """See trainer.publication.Placement.holds. A version that is about to go takes no new requests."""
+        return version == BASE_VERSION or (version in self._installed and version not in self._leaving)
 
     def forget_all(self) -> None:
         """A new engine process starts with empty slots."""
@@ -77,8 +82,12 @@ class AdapterSlots:
         self._installed.append(version)
 
     async def _discard(self, version: int) -> None:
-        await self._sink.drained(version)
-        await self._trainer.remove(version)
+        self._leaving.add(version)
+        try:
+            await self._sink.drained(version)
+            await self._trainer.remove(version)
+        finally:
+            self._leaving.discard(version)
         if version in self._installed:  # not so after forget_all, when the engine died meanwhile
             self._installed.remove(version)
         log.debug("adapter_evicted", version=version)

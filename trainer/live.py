@@ -37,6 +37,10 @@ class LiveWeights:
         self._run: str | None = None
         self._lock = asyncio.Lock()
 
+    def holds(self, version: int) -> bool:
+        """See trainer.publication.Placement.holds: there is one copy of the weights, so it is the active version."""
+        return version == self._sink.active_version
+
     def forget_all(self) -> None:
         """A new engine process serves the base model, keeps nothing, and knows of no run."""
         self._live = self._good = BASE_VERSION

@@ -10,6 +10,7 @@ published goes back to the one before.
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +49,10 @@ class Placement(Protocol):
 
     async def switch(self, version: int) -> None:
         """Serve an ensured version, or one that a run has made ready. Raises as ``ensure`` does."""
+        ...
+
+    def holds(self, version: int) -> bool:
+        """True when the engine can answer a request that names this version."""
         ...
 
 
@@ -145,6 +150,21 @@ class Publisher:
     async def list(self) -> list[PolicyRecord]:
         """Published policies, newest first, the base model last."""
         return await self.ledger.policies()
+
+    async def served(self) -> Sequence[PolicyRecord]:
+        """Those of the published policies that the engine holds; candidates of a run are not published."""
+        return [record for record in await self.ledger.policies() if self.placement.holds(record.version)]
+
+    async def find_served(self, version: int) -> PolicyRecord:
+        """One of them.
+
+        Raises:
+            NotFound: it was never published, or the engine does not hold it any longer.
+        """
+        record = await self.ledger.policy(version)
+        if not self.placement.holds(version):
+            raise NotFound(f"policy v{version} was published but is not in the engine now; activate it to serve it")
+        return record
 
     async def _flip(self, version: int) -> None:
         """First what a restart would serve, then what is served; both or none."""

@@ -19,10 +19,12 @@ from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
 
+from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
 from agent.completion import Sampling
 from agent.config import UNLIMITED, LanguageSettings, LimitSettings, TenantSettings
 from agent.episode import Reply
+from agent.ports import Listener
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from service.bench.client import LANGUAGE
 from service.bench.load import Closed, LoadPlan, PromptRecipe, Target, run_load
@@ -76,7 +78,15 @@ class InstantContent:
     limits: Limiter
     num_served: int = 0
 
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
+    async def write(
+        self,
+        brief: Brief,
+        sampling: Sampling,
+        *,
+        request_id: str,
+        alternatives: Alternatives = ONE,
+        listener: Listener | None = None,
+    ) -> Reply:
         """See ContentPort."""
         self.num_served += 1
         async with self.queue.turn(brief.tenant, sampling.max_tokens):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from service.demo.briefs import DemoBrief
 from service.demo.results import Exchange, Failure
-from service.http.content import ContentReply
+from service.http.content_reply import ContentReply
 
 _TIMEOUT_S = 60.0
 _AFTER_FAILURE_S = 0.5

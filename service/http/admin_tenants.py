@@ -14,6 +14,7 @@ from service.http.openapi import problems
 from service.http.state import AppParts, get_parts
 from service.http.tenant_schema import (
     AuditPage,
+    AuditQuery,
     AuditView,
     IssuedKeyView,
     KeyBody,
@@ -27,7 +28,6 @@ from service.stored_record import RecordCodec
 from service.tenancy.audit import digest
 from service.tenancy.record import KeyRecord, TenantRecord
 
-MAX_PAGE = 200
 DEFAULT_OVERLAP_S = 86_400.0
 
 router = APIRouter(
@@ -132,12 +132,11 @@ async def revoke_key(tenant: TenantId, key: KeyId, request: Request, parts: Part
 @router.get("/audit", summary="The audit log, newest first", responses=problems(422))
 async def list_audit(
     parts: Parts,
-    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Entries of a page.")] = 50,
-    cursor: Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before.")] = None,
+    page: Annotated[AuditQuery, Query()],
 ) -> AuditPage:
     """Every act that changed something: who, what, when, and digests of before and after."""
-    entries = await parts.node.audit.newest(limit, before=cursor)
-    last = entries[-1].id if len(entries) == limit else None
+    entries = await parts.node.audit.newest(page.limit, before=page.cursor)
+    last = entries[-1].id if len(entries) == page.limit else None
     return AuditPage(entries=[AuditView.of(entry) for entry in entries], next_cursor=last)
 
 

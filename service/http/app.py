@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 from service.config import NodeConfig
 from service.http import admin, admin_tenants, content, handlers, health, tenant_keys
 from service.http.middleware import AccessLog, BodyLimit, Boundary, RequestContext
+from service.http.openai import routes as openai
 from service.http.openapi import DocumentedApp, operation_id
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
 from service.http.state import AppParts
@@ -59,7 +60,8 @@ def create_app(
     )
     app.state.parts = AppParts(node=node, auth=auth, config=config, metrics=metrics)
     handlers.install(app)
-    for router in (content.router, tenant_keys.router, admin.router, admin_tenants.router, health.router):
+    tenants = (content.router, openai.router, tenant_keys.router)
+    for router in (*tenants, admin.router, admin_tenants.router, health.router):
         app.include_router(router)
     app.router.routes = [route for route in app.router.routes if surface.has(getattr(route, "path", ""))]
     return app

@@ -17,11 +17,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from agent.alternatives import ONE, Alternatives
-from agent.brief import Brief
+from agent.brief import Brief, Kind
+from agent.chat import ChatReply, Choice, Dialogue
 from agent.completion import BASE_VERSION, GenerationTiming, Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
 from agent.errors import Conflict, NotFound
+from agent.ports import Delta, Listener
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from rewards.config import RewardsConfig
 from service.http.ports import Health
@@ -42,7 +44,7 @@ READY = Health(ready=True, engine="ready", store="ready", tuning="idle", policy_
 
 @dataclass
 class FakeContent:
-    """Answers with `text` after `delay_s`, or raises `error`."""
+    """Answers with `text` after `delay_s`, or raises `error`. Who listens hears the text at once."""
 
     text: str = "Guten Tag."
     error: Exception | None = None
@@ -55,11 +57,19 @@ class FakeContent:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def write(
-        self, brief: Brief, sampling: Sampling, *, request_id: str, alternatives: Alternatives = ONE
+        self,
+        brief: Brief,
+        sampling: Sampling,
+        *,
+        request_id: str,
+        alternatives: Alternatives = ONE,
+        listener: Listener | None = None,
     ) -> Reply:
         self.calls.append((brief, sampling, request_id))
         self.alternatives.append(alternatives)
         self.started.set()
+        if listener is not None and self.error is None:
+            listener(Delta(self.text))
         try:
             await asyncio.sleep(self.delay_s)
         except asyncio.CancelledError:
@@ -70,6 +80,7 @@ class FakeContent:
         return self._reply(brief, request_id, alternatives.n)
 
     def _reply(self, brief: Brief, request_id: str, num_texts: int) -> Reply:
+        others = tuple(f"{self.text} {number}" for number in range(2, num_texts + 1))
         sentence = SentenceVerdict(0, len(self.text), Verdict.PASS, brief.language, 0.98)
         return Reply(
             request_id=request_id,
@@ -82,8 +93,35 @@ class FakeContent:
             completion_tokens=5,
             duration_ms=12.5,
             timing=self.timing,
-            alternatives=tuple(f"{self.text} {number}" for number in range(2, num_texts + 1)),
+            alternatives=others if num_texts > 1 else None,
         )
+
+
+@dataclass
+class FakeChat:
+    """Answers with `text`, or raises `error`; `timing` and verdicts are those of `FakeContent`."""
+
+    text: str = "Guten Tag."
+    error: Exception | None = None
+    delay_s: float = 0.0
+    calls: list[tuple[Dialogue, Sampling, int]] = field(default_factory=list)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def answer(
+        self,
+        dialogue: Dialogue,
+        sampling: Sampling,
+        *,
+        request_id: str,
+        num_choices: int = 1,
+        listeners: Sequence[Listener] = (),
+    ) -> ChatReply:
+        self.calls.append((dialogue, sampling, num_choices))
+        content = FakeContent(text=self.text, error=self.error, delay_s=self.delay_s, cancelled=self.cancelled)
+        brief = Brief(dialogue.tenant, Kind.CHAT, dialogue.languages[0], instructions=dialogue.turns[-1].content)
+        listener = listeners[0] if listeners else None
+        reply = await content.write(brief, sampling, request_id=request_id, listener=listener)
+        return ChatReply(request_id, (Choice(reply, ()),) * num_choices)
 
 
 def step_report(step: int, *, reward: float = 0.5, loss: float = 0.1, version: int | None = None) -> StepReport:
@@ -199,9 +237,19 @@ class FakePolicies:
     active_version: int = BASE_VERSION
     error: Exception | None = None
     """Raised by `activate`."""
+    evicted: set[int] = field(default_factory=set)
+    """Published, but not in the engine."""
 
     async def list(self) -> Sequence[PolicyRecord]:
         return [self.records[version] for version in sorted(self.records, reverse=True)]
+
+    async def served(self) -> Sequence[PolicyRecord]:
+        return [record for record in await self.list() if record.version not in self.evicted]
+
+    async def find_served(self, version: int) -> PolicyRecord:
+        if version not in self.records or version in self.evicted:
+            raise NotFound(f"there is no policy {version} in the engine")
+        return self.records[version]
 
     async def activate(self, version: int) -> PolicyRecord:
         if self.error is not None:
@@ -224,6 +272,7 @@ class FakeNode:
     """A node of fakes."""
 
     content: FakeContent = field(default_factory=FakeContent)
+    chat: FakeChat = field(default_factory=FakeChat)
     tuning: FakeTuning = field(default_factory=FakeTuning)
     policies: FakePolicies = field(default_factory=FakePolicies)
     state: Health = READY

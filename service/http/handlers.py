@@ -35,13 +35,21 @@ def install(app: FastAPI) -> None:
 
 async def on_error(request: Request, error: Exception) -> Response:
     """An error that this product raised on purpose."""
-    if row_of(error).status >= 500:
-        cause = type(error.__cause__).__name__ if error.__cause__ is not None else None
-        log.error("request_failed", error=type(error).__name__, reason=str(error), cause=cause)
+    log_failure(error)
     fields = None
     if isinstance(error, InvalidInput):
         fields = [FieldError(field=error.field, message=rule_message(error.field, error.message))]
     return _respond(request, error, fields=fields)
+
+
+def log_failure(error: Exception) -> None:
+    """Log an error of the node's own; a caller's mistake is not logged. Only our own messages are known to quote
+    nobody."""
+    if row_of(error).status < 500:
+        return
+    cause = type(error.__cause__).__name__ if error.__cause__ is not None else None
+    reason = str(error) if isinstance(error, ColoqError) else ""
+    log.error("request_failed", error=type(error).__name__, reason=reason, cause=cause)
 
 
 async def on_client_gone(request: Request, error: Exception) -> Response:
@@ -55,7 +63,7 @@ async def on_invalid(request: Request, error: Exception) -> Response:
     found = list(error.errors())
     if any(item["type"] == "json_invalid" for item in found):
         return _respond(request, HTTPException(400), detail=_json_detail(found[0]))
-    fields = field_errors(found, _body_model(request))
+    fields = field_errors(found, _body_model(request), error.body)
     return _respond(request, error, detail="; ".join(field.message for field in fields), fields=fields)
 
 

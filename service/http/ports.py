@@ -11,9 +11,11 @@ from typing import Protocol
 
 from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
+from agent.chat import ChatReply, Dialogue
 from agent.completion import Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
+from agent.ports import Listener
 from service.tenancy.audit import AuditLog
 from service.tenancy.caller import Caller
 from service.tenancy.limits import Limiter
@@ -38,9 +40,35 @@ class Health:
 
 class ContentPort(Protocol):
     async def write(
-        self, brief: Brief, sampling: Sampling, *, request_id: str, alternatives: Alternatives = ONE
+        self,
+        brief: Brief,
+        sampling: Sampling,
+        *,
+        request_id: str,
+        alternatives: Alternatives = ONE,
+        listener: Listener | None = None,
     ) -> Reply:
-        """Answer a brief and journal the episode. Raises InvalidBrief, EngineError, TimeoutError."""
+        """Answer a brief and journal the episode; a listener hears the text that is served as it comes.
+
+        Raises InvalidBrief, EngineError, TimeoutError.
+        """
+        ...
+
+
+class ChatPort(Protocol):
+    async def answer(
+        self,
+        dialogue: Dialogue,
+        sampling: Sampling,
+        *,
+        request_id: str,
+        num_choices: int = 1,
+        listeners: Sequence[Listener] = (),
+    ) -> ChatReply:
+        """Answer a conversation and journal the episode; listeners, one for each choice, hear the text as it comes.
+
+        Raises EngineError, InvalidBrief, TimeoutError.
+        """
         ...
 
 
@@ -75,6 +103,14 @@ class PolicyPort(Protocol):
         """Published policies, newest first, the base model last."""
         ...
 
+    async def served(self) -> Sequence[PolicyRecord]:
+        """Those of the published policies that the engine holds, so that a request may name them."""
+        ...
+
+    async def find_served(self, version: int) -> PolicyRecord:
+        """One of them. Raises NotFound, which says whether it was published at all."""
+        ...
+
     async def activate(self, version: int) -> PolicyRecord:
         """Roll back or forward. Raises NotFound, PublicationFailed."""
         ...
@@ -105,6 +141,9 @@ class TenancyPort(Protocol):
 class NodePorts(Protocol):
     @property
     def content(self) -> ContentPort: ...
+
+    @property
+    def chat(self) -> ChatPort: ...
 
     @property
     def tuning(self) -> TuningPort: ...

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from agent import errors
 from service.http.disconnect import ClientGone
+from service.http.openai.errors import openai_error, openai_status, speaks_openai
 from service.http.problem_schema import MAX_DETAIL_CHARS, MEDIA_TYPE, FieldError, Problem, rule_message
 
 
@@ -91,6 +92,12 @@ ROWS: Mapping[type[Exception], Row] = {
         "The request does not fit the model",
         "Shorten text or instructions, or ask for fewer max_tokens.",
     ),
+    errors.SchemaNotMet: Row(
+        422,  # decoding keeps to the schema, so it is the request that asks for too much; repeating it does not help
+        "schema_not_met",
+        "The reply does not fit the schema",
+        "Ask for more max_tokens or a smaller schema: a reply that is cut off is no JSON.",
+    ),
     errors.StoreError: Row(
         503,
         "store_unavailable",
@@ -154,12 +161,15 @@ def problem_of(
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """The problem as a response, with the headers that its status calls for."""
+    """The problem as a response, with the headers that its status calls for; in OpenAI's shape on OpenAI's routes."""
     merged = dict(headers or {})
     if problem.status == 401:
         merged["WWW-Authenticate"] = 'Bearer realm="coloq"'
     if problem.retry_after is not None:
         merged["Retry-After"] = str(problem.retry_after)
+    if speaks_openai(problem.instance):
+        body = openai_error(problem).model_dump_json()
+        return Response(body, openai_status(problem.status), headers=merged, media_type="application/json")
     body = problem.model_dump_json(exclude_none=True)
     return Response(body, status_code=problem.status, headers=merged, media_type=MEDIA_TYPE)
 

@@ -10,6 +10,8 @@ from service.tenancy.audit import AuditEntry
 from service.tenancy.record import KeyRecord, Origin, Scope, TenantRecord
 from service.tenancy.registry import KeyOrder
 
+MAX_PAGE = 200
+
 
 class KeyBody(BaseModel):
     """A key to make."""
@@ -125,6 +127,15 @@ class AuditView(BaseModel):
     @classmethod
     def of(cls, entry: AuditEntry) -> "AuditView":
         return cls.model_validate(entry)
+
+
+class AuditQuery(BaseModel):
+    """Which page of the audit log."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(default=50, ge=1, le=MAX_PAGE, description="Entries of a page.")
+    cursor: str | None = Field(default=None, max_length=64, description="`next_cursor` of the page before.")
 
 
 class AuditPage(BaseModel):

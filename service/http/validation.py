@@ -6,7 +6,8 @@ unknown key is compared with.
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import annotated_types
@@ -29,19 +30,42 @@ class Bounds(NamedTuple):
     high: str | None
 
 
-def field_errors(found: Sequence[Mapping[str, Any]], model: type[BaseModel] | None) -> list[FieldError]:
-    """One message per broken rule, in the order of the body, at most `MAX_FIELD_ERRORS`."""
-    errors = [_field_error(error, model) for error in found]
+def field_errors(
+    found: Sequence[Mapping[str, Any]], model: type[BaseModel] | None, body: object = None
+) -> list[FieldError]:
+    """One message per broken rule, in the order of the body, at most `MAX_FIELD_ERRORS`.
+
+    Args:
+        body: what was sent. Paths then hold its own keys and indices, without pydantic's names of a union's members.
+    """
+    errors = [_field_error(error, model, body) for error in found]
     unique = list({(error.field, error.message): error for error in errors}.values())
     return unique[:MAX_FIELD_ERRORS]
 
 
-def _field_error(error: Mapping[str, Any], model: type[BaseModel] | None) -> FieldError:
-    path = [str(part) for part in error["loc"][1:]]
-    field = ".".join(path)
+def _field_error(error: Mapping[str, Any], model: type[BaseModel] | None, body: object) -> FieldError:
+    path = _path(error["loc"][1:], body, error["type"])
+    field = shown_name(".".join(path))
     if error["type"] == "extra_forbidden":
         return FieldError(field=shown_name(field), message=_unknown_field(field, model))
     return FieldError(field=field, message=f"{field or 'the body'} {_rule(error, _field(path, model))}")
+
+
+def _path(location: Sequence[str | int], body: object, kind: str) -> list[str]:
+    """The parts of a location that are keys or indices of ``body``, and the name of a field that is missing there."""
+    if not isinstance(body, Mapping):
+        return [str(part) for part in location]
+    path: list[str] = []
+    inside: Any = body
+    for position, part in enumerate(location):
+        is_there = (
+            part in inside if isinstance(inside, Mapping) else isinstance(inside, list) and part in range(len(inside))
+        )
+        if is_there:
+            inside = inside[part]
+        if is_there or (kind == "missing" and position == len(location) - 1):
+            path.append(str(part))
+    return path or [str(part) for part in location[:1]]
 
 
 def _rule(error: Mapping[str, Any], info: FieldInfo | None) -> str:
@@ -61,16 +85,30 @@ def _expectation(kind: str, error: Mapping[str, Any], info: FieldInfo | None) ->
     if kind in {"too_long", "too_short"}:
         return _size("item", context)
     if kind in {"enum", "literal_error"}:
-        return f"must be one of {str(context['expected']).replace(chr(39), '').replace(' or ', ', ')}"
+        return f"must be one of {_names(str(context['expected']))}"
     if kind in {"model_attributes_type", "model_type", "dict_type"}:
         return "must be a JSON object"
     if kind in {"list_type", "tuple_type"}:
         return "must be a list"
-    if kind == "string_unicode":
-        return "must be valid Unicode text"
+    if kind in _TEXTS:
+        return _TEXTS[kind](context)
     if word is not None and kind.endswith(("_type", "_parsing", "_from_float", "_size")):
         return f"must be {word}"
     return str(error["msg"]).replace("Input should", "must", 1)
+
+
+def _names(expected: str) -> str:
+    """``'a', 'b' or <Kind.C: 'c'>`` as ``a, b, c``."""
+    return re.sub(r"<[^:>]+: ([^>]+)>", r"\1", expected).replace("'", "").replace(" or ", ", ")
+
+
+_TEXTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "string_unicode": lambda context: "must be valid Unicode text",
+    "string_pattern_mismatch": lambda context: f"must match {context['pattern']}",
+    "union_tag_invalid": lambda context: (
+        f"must have {_names(context['discriminator'])} one of {_names(context['expected_tags'])}"
+    ),
+}
 
 
 def _range(kind: str, context: Mapping[str, Any], info: FieldInfo | None) -> str:
@@ -126,8 +164,11 @@ def _field(path: list[str], model: type[BaseModel] | None) -> FieldInfo | None:
 
 
 def _unknown_field(field: str, model: type[BaseModel] | None) -> str:
-    names = sorted(model.model_fields) if model is not None else []
+    fields = model.model_fields if model is not None else {}
+    names = sorted(info.alias or name for name, info in fields.items()) if "." not in field else []
     nearest = difflib.get_close_matches(field, names, n=1)
+    if not names:
+        return f"unknown field {shown_name(field)}; leave it out"
     hint = f"did you mean {nearest[0]}?" if nearest else f"known fields are {', '.join(names)}"
     return f"unknown field {shown_name(field)}; {hint}"
 

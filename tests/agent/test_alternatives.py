@@ -3,6 +3,7 @@
 import pytest
 
 from agent.alternatives import Alternatives, best_first
+from agent.brief import Kind
 from agent.completion import Sampling
 from agent.errors import InvalidBrief
 
@@ -34,12 +35,30 @@ def test_numbers_have_bounds(n: int, best_of: int | None, message: str) -> None:
 def test_several_samples_need_a_temperature() -> None:
     """Greedy replies are all the same one; a single one may be greedy."""
     greedy = Sampling(max_tokens=8, temperature=0.0)
-    Alternatives().check(greedy)
-    Alternatives(n=2).check(Sampling(max_tokens=8, temperature=0.1))
+    Alternatives().check(Kind.CREATE, greedy)
+    Alternatives(n=2).check(Kind.CREATE, Sampling(max_tokens=8, temperature=0.1))
     with pytest.raises(InvalidBrief, match=r"n: needs a temperature above 0, .* got 2 at 0"):
-        Alternatives(n=2).check(greedy)
+        Alternatives(n=2).check(Kind.CREATE, greedy)
     with pytest.raises(InvalidBrief, match=r"best_of: needs a temperature above 0, .* got 4 at 0"):
-        Alternatives(n=2, best_of=4).check(greedy)
+        Alternatives(n=2, best_of=4).check(Kind.CREATE, greedy)
+
+
+def test_suggestions_have_a_number_of_their_own() -> None:
+    """One sample is taken as it is; more of them by `n` or `best_of` are refused by the field's name."""
+    sampling = Sampling(max_tokens=8)
+    Alternatives().check(Kind.SUGGEST, sampling, is_heard=True)
+    with pytest.raises(InvalidBrief, match=r"n: is not for kind 'suggest', .* got 3"):
+        Alternatives(n=3).check(Kind.SUGGEST, sampling)
+    with pytest.raises(InvalidBrief, match=r"best_of: is not for kind 'suggest', .* got 2"):
+        Alternatives(best_of=2).check(Kind.SUGGEST, sampling)
+
+
+def test_the_best_of_several_cannot_be_heard_as_it_comes() -> None:
+    """The first of several can: it is the one that is served."""
+    sampling = Sampling(max_tokens=8)
+    Alternatives(n=3).check(Kind.CREATE, sampling, is_heard=True)
+    with pytest.raises(InvalidBrief, match=r"best_of: must not stand beside stream: .* got 3"):
+        Alternatives(n=2, best_of=3).check(Kind.CREATE, sampling, is_heard=True)
 
 
 def test_the_best_comes_first_and_what_cannot_be_judged_last() -> None:

@@ -30,7 +30,14 @@ def test_a_brief_takes_the_bounds_that_it_leaves_open(
     assert (given.min_words, given.max_words) == expected
 
 
-def test_a_correction_has_no_length() -> None:
-    """The text is as long as it is."""
+def test_banned_terms_are_told_beside_those_of_the_brief() -> None:
+    """The brief's come first, and each once."""
+    brief = Brief("acme", Kind.CREATE, "de", instructions="Brot", forbidden_terms=("billig", "laut"))
+    given = completed(brief, LanguageSettings(banned_terms=("gratis", "billig")))
+    assert given.forbidden_terms == ("billig", "laut", "gratis")
+
+
+def test_a_correction_has_neither_length_nor_banned_terms() -> None:
+    """The text is as long as it is, and its words are its own."""
     brief = Brief("acme", Kind.CORRECT, "de", text="Ein Broot.")
-    assert completed(brief, LanguageSettings(min_words=20)) == brief
+    assert completed(brief, LanguageSettings(min_words=20, banned_terms=("Ein",))) == brief

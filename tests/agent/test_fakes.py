@@ -7,10 +7,11 @@ import pytest
 
 from agent.brief import Brief, Kind
 from agent.completion import Completion, FinishReason, Sampling, VersionSpan
+from agent.dialogue import Role, Turn
 from agent.episode import Episode, PromptRef
 from agent.errors import EngineDead
 from agent.fakes import REPLY_ID, SYSTEM_ID, USER_ID, CharEncoder, FakeEngine, FakeRanker, MemoryJournal
-from agent.ports import ClaimingJournal, Engine, GenerateRequest, PromptEncoder, Ranker
+from agent.ports import ClaimingJournal, Delta, DialogueEncoder, Engine, GenerateRequest, PromptEncoder, Ranker
 from agent.verdict import LanguageVerdict, Verdict
 
 
@@ -31,9 +32,10 @@ def test_fakes_are_their_ports() -> None:
     """Type checkers hold the fakes to the Protocols through these assignments."""
     engine: Engine = FakeEngine(lambda request: "")
     encoder: PromptEncoder = CharEncoder()
+    dialogues: DialogueEncoder = CharEncoder()
     journal: ClaimingJournal = MemoryJournal()
     ranker: Ranker = FakeRanker()
-    assert all((engine, encoder, journal, ranker))
+    assert all((engine, encoder, dialogues, journal, ranker))
 
 
 def test_no_text_can_spell_a_control_token() -> None:
@@ -50,6 +52,25 @@ async def test_the_engine_answers_with_its_version_or_the_one_asked_for() -> Non
     assert (await engine.generate(request)).versions == VersionSpan(4, 4)
     assert (await engine.generate(replace(request, policy_version=2))).versions == VersionSpan(2, 2)
     assert [asked.policy_version for asked in engine.requests] == [None, 2]
+
+
+async def test_a_conversation_has_a_control_token_before_every_turn() -> None:
+    """So no turn can be taken for two."""
+    ids = CharEncoder().encode_dialogue([Turn(Role.SYSTEM, "a"), Turn(Role.USER, "b")])
+    assert ids == (USER_ID, *map(ord, "system: a"), USER_ID, *map(ord, "user: b"), REPLY_ID)
+
+
+async def test_the_engine_ends_before_a_stop_text_and_tells_who_listens() -> None:
+    """The first of the stop texts ends the reply; the listener hears the words of what is left, tokens included when
+    they are asked for."""
+    engine = FakeEngine(lambda request: "one two END three, no")
+    heard: list[Delta] = []
+    sampling = Sampling(64, stop=(",", " END"), top_logprobs=1)
+    completion = await engine.generate(GenerateRequest("r", (), sampling, listener=heard.append))
+    assert (completion.text, completion.finish_reason) == ("one two", FinishReason.STOP)
+    assert [delta.text for delta in heard] == ["one ", "two"]
+    assert [token.chosen.text for token in heard[1].tokens] == ["t", "w", "o"]
+    assert len(completion.tokens) == 7
 
 
 async def test_the_engine_cuts_at_max_tokens() -> None:

@@ -1,14 +1,19 @@
 """Prompt templates: each in its own language, rendered in a sandbox."""
 
+import hashlib
+import json
+
 import pytest
 
-from agent.brief import Brief, Kind
+from agent.brief import Brief, Example, Kind
 from agent.contract import LanguageContract
 from agent.errors import InvalidConfig
 from agent.language import FastTextDetector
 from agent.prompt import Phrases, PromptLibrary, TemplateSet
 from agent.verdict import Verdict
 
+_KINDS = [kind for kind in Kind if kind is not Kind.CHAT]
+_WITHOUT_SCHEMA = (Kind.CORRECT, Kind.SUGGEST)
 _LANGUAGES = sorted("en de fr es it pt nl pl ar hi ja zh cs sv tr ko uk".split())
 
 
@@ -33,12 +38,21 @@ def test_the_shipped_languages(library: PromptLibrary) -> None:
 
 
 @pytest.mark.parametrize("language", _LANGUAGES)
-@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("kind", _KINDS)
 def test_templates_are_in_their_own_language(
     library: PromptLibrary, contract: LanguageContract, language: str, kind: Kind
 ) -> None:
     """The whole prompt of each kind, constraints included, keeps the language contract of its language."""
-    brief = _brief(language, kind, tone="Q", audience="Q", keywords=("Q",), min_words=10, max_words=20)
+    wishes = {
+        "tone": "Q",
+        "audience": "Q",
+        "keywords": ("Q",),
+        "forbidden_terms": ("Q",),
+        "min_words": 10,
+        "max_words": 20,
+    }
+    shapes = {"num_alternatives": 3, "examples": (Example("Q", "Q"),), "source_language": "fi"}
+    brief = _brief(language, kind, **wishes, **shapes, **({} if kind in _WITHOUT_SCHEMA else {"schema": "Q"}))
     prompt = library.render(brief, address="formal")
     verdict = contract.judge(f"{prompt.system}\n{prompt.user}", language)
     assert verdict.verdict is Verdict.PASS
@@ -61,6 +75,62 @@ def test_every_wish_of_a_brief_reaches_the_prompt(library: PromptLibrary, langua
         assert value in formal
     informal = library.render(brief, address="informal").user
     assert len({formal, informal, library.render(brief).user}) == 3
+
+
+@pytest.mark.parametrize("language", _LANGUAGES)
+@pytest.mark.parametrize("kind", [Kind.TRANSLATE, Kind.REWRITE])
+def test_what_shapes_a_reply_reaches_the_prompt(library: PromptLibrary, language: str, kind: Kind) -> None:
+    """Text, instructions, forbidden terms, examples with both sides, and the schema stand in the prompt, once each."""
+    examples = (Example("W1", "G1"), Example("W2"))
+    brief = _brief(
+        language, kind, text="T1", instructions="I1", forbidden_terms=("F1", "F2"), examples=examples, schema='{"S1":1}'
+    )
+    user = library.render(brief).user
+    assert {
+        value: user.count(value) for value in ("T1", "I1", "F1", "F2", "W1", "G1", "W2", '{"S1":1}')
+    } == dict.fromkeys(("T1", "I1", "F1", "F2", "W1", "G1", "W2", '{"S1":1}'), 1)
+
+
+def test_a_translation_names_the_language_it_starts_from(library: PromptLibrary) -> None:
+    """By the name that the language gives itself, in the sentence of the language that is written."""
+    user = library.render(_brief("de", Kind.TRANSLATE, text="T", instructions="", source_language="fr")).user
+    assert user == (
+        "Übersetze diesen Text ins Deutsche. Behalte Bedeutung, Ton und Aufbau bei und antworte nur mit der "
+        "Übersetzung:\nT\nSprache des Ausgangstextes: français."
+    )
+
+
+def test_examples_are_shown_side_by_side(library: PromptLibrary) -> None:
+    """An example without a given side shows the wanted one alone."""
+    user = library.render(_brief("en", Kind.REWRITE, instructions="", examples=(Example("B", "A"), Example("C")))).user
+    assert user.endswith("Examples of what is wanted:\nGiven: A\nWanted: B\nWanted: C")
+
+
+def test_the_briefs_register_goes_before_the_tenants(library: PromptLibrary) -> None:
+    """A brief that says how to address its readers is taken at its word."""
+    brief = _brief("de", register="informal")
+    assert "„du“" in library.render(brief, address="formal").user
+    assert "„Sie“" not in library.render(brief, address="formal").user
+
+
+def test_how_many_alternatives_are_wanted_is_said(library: PromptLibrary) -> None:
+    """The number stands in the prompt, as a list to write."""
+    user = library.render(_brief("en", Kind.SUGGEST, num_alternatives=4)).user
+    assert user.endswith("Write 4 different versions as a numbered list, one to a line.")
+
+
+def test_prompts_of_earlier_episodes_are_what_they_were(library: PromptLibrary) -> None:
+    """Journalled episodes name the set `v1`: what it renders for their briefs has not changed by a byte since it was
+    first released, in any language and for a borrowed one."""
+    digest = hashlib.sha256()
+    bounds: tuple[dict[str, object], ...] = ({}, {"min_words": 3}, {"min_words": 3, "max_words": 9})
+    for language in [*_LANGUAGES, "fi"]:
+        for kind in (Kind.CREATE, Kind.CORRECT, Kind.SUGGEST):
+            for bound in bounds:
+                fields = {"instructions": "I", "text": "T", "tone": "N", "audience": "A", "keywords": ("K1", "K2")}
+                prompt = library.render(_brief(language, kind, **fields, **bound), address="formal")
+                digest.update(json.dumps([prompt.system, prompt.user], ensure_ascii=False).encode())
+    assert digest.hexdigest() == "f70b4c9fdce80a3fea60d38dda205e4828538f239dfbd2d72e8ec89a9a66e244"
 
 
 @pytest.mark.parametrize("language", _LANGUAGES)
@@ -113,8 +183,11 @@ def test_regional_codes_use_their_languages_templates(library: PromptLibrary) ->
 
 
 def _templates(**changes: str) -> TemplateSet:
-    texts = {"system": "s", "create": "c", "correct": "c", "suggest": "s", **changes}
-    names = "tone audience keywords min_words max_words word_range formal informal comma write_in".split()
+    texts = {**dict.fromkeys("system create correct suggest translate rewrite".split(), "t"), **changes}
+    names = (
+        "tone audience keywords min_words max_words word_range formal informal comma write_in forbidden source "
+        "alternatives fits_schema examples"
+    ).split()
     return TemplateSet(**texts, phrases=Phrases(**dict.fromkeys(names, "p")))
 
 

@@ -34,6 +34,17 @@ async def test_siblings_differ_in_id_and_seed_alone() -> None:
     assert [request.sampling.seed for request in engine.requests] == [None, None]
 
 
+async def test_each_sibling_has_its_own_listener_or_none() -> None:
+    """They go to the first siblings; a single sample may have one too."""
+    engine = FakeEngine(lambda request: request.request_id)
+    heard: list[str] = []
+    listener = lambda delta: heard.append(delta.text)  # noqa: E731
+    await siblings(engine, REQUEST, 2, [listener])
+    assert [request.listener for request in engine.requests] == [listener, None]
+    await siblings(engine, REQUEST, 1, [listener])
+    assert heard == ["r-0", "r"]
+
+
 class _StallingEngine(FakeEngine):
     """Never answers sibling 0, and dies on sibling 1."""
 

@@ -1,6 +1,7 @@
 """The content agent, on the shipped fakes."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -9,10 +10,11 @@ from agent.brief import Brief, Kind
 from agent.completion import FinishReason, GenerationTiming, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
+from agent.edits import Edit, Reason
 from agent.episode import Episode
-from agent.errors import EngineDead, InvalidBrief, StoreError
+from agent.errors import EngineDead, InvalidBrief, SchemaNotMet, StoreError
 from agent.fakes import CharEncoder, FakeEngine, FakeRanker, FixedDetector, MemoryJournal
-from agent.ports import Engine, Journal, Priority
+from agent.ports import Delta, Engine, GenerateRequest, Journal, Priority
 from agent.prompt import PromptLibrary
 from agent.verdict import Verdict
 from agent.writer import ContentAgent, TenantLanguages
@@ -130,7 +132,7 @@ async def test_the_verdict_is_that_of_what_is_served() -> None:
     texts = {1: "sentence", 2: "satz satz satz"}
     rig = _Rig(engine=FakeEngine(lambda request: texts[request.sampling.seed or 0]))
     reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1", alternatives=Alternatives(best_of=2))
-    assert (reply.verdict.verdict, reply.alternatives) == (Verdict.PASS, ())
+    assert (reply.verdict.verdict, reply.alternatives) == (Verdict.PASS, None)
 
 
 async def test_several_greedy_samples_are_refused_before_the_engine_is_asked() -> None:
@@ -138,6 +140,17 @@ async def test_several_greedy_samples_are_refused_before_the_engine_is_asked() -
     rig = _Rig()
     with pytest.raises(InvalidBrief, match="n: needs a temperature above 0"):
         await rig.agent.write(_BRIEF, Sampling(8, temperature=0.0), request_id="r1", alternatives=Alternatives(n=2))
+    assert rig.fake_engine.requests == []
+
+
+async def test_several_texts_do_not_go_with_alternatives_of_their_own() -> None:
+    """Refused for suggestions, which have a number of their own, and a stream cannot tell the best before its end."""
+    rig = _Rig()
+    with pytest.raises(InvalidBrief, match="n: is not for kind 'suggest'"):
+        await rig.agent.write(_suggestion(2), _SAMPLING, request_id="r1", alternatives=Alternatives(n=2))
+    best = Alternatives(best_of=2)
+    with pytest.raises(InvalidBrief, match="best_of: must not stand beside stream"):
+        await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1", alternatives=best, listener=print)
     assert rig.fake_engine.requests == []
 
 
@@ -224,3 +237,123 @@ async def test_a_tenants_bound_is_in_the_prompt_and_in_the_journal() -> None:
     assert "41" in CharEncoder.split(request.prompt_token_ids)[1]
     (episode,) = rig.memory.episodes
     assert episode.brief.max_words == 41
+
+
+def _scripted(*texts: str) -> Callable[[GenerateRequest], str]:
+    """By the request id: `r1` gets the first text, `r1-1` the second."""
+    return lambda request: texts[int(request.request_id.partition("-")[2] or 0)]
+
+
+async def test_a_correction_says_what_it_changed() -> None:
+    """Each edit has its place in the input, what replaces it, and the kind of mistake."""
+    rig = _Rig(reply="Dieser satz ist richtig.")
+    reply = await rig.agent.write(
+        Brief("acme", Kind.CORRECT, "de", text="Diser satz ist richtig"), _SAMPLING, request_id="r1"
+    )
+    assert reply.edits == (Edit(0, 5, "Dieser", Reason.SPELLING), Edit(22, 22, ".", Reason.PUNCTUATION))
+    assert reply.alternatives is None
+
+
+def _suggestion(num_alternatives: int) -> Brief:
+    return Brief("acme", Kind.SUGGEST, "de", instructions="Brot", num_alternatives=num_alternatives)
+
+
+async def test_a_list_of_enough_alternatives_takes_one_generation() -> None:
+    """They are parsed out of the reply, which is served as it is."""
+    text = "1. Ein satz.\n2. Noch ein satz.\n3. ein satz"
+    rig = _Rig(engine=(engine := FakeEngine(lambda request: text)))
+    reply = await rig.agent.write(_suggestion(2), _SAMPLING, request_id="r1")
+    assert (reply.alternatives, reply.text) == (("Ein satz.", "Noch ein satz."), text)
+    assert len(engine.requests) == 1
+
+
+async def test_missing_alternatives_are_sampled_with_other_seeds() -> None:
+    """One more generation for each that is missing; repetitions are left out, so there may be fewer than asked for.
+    Text and verdict are about all that are served, and the episode holds every completion."""
+    engine = FakeEngine(_scripted("Ein satz.", "Noch ein satz hier.", "ein satz"))
+    rig = _Rig(engine=engine)
+    reply = await rig.agent.write(_suggestion(3), _SAMPLING, request_id="r1")
+    assert reply.alternatives == ("Ein satz.", "Noch ein satz hier.")
+    assert reply.text == "Ein satz.\nNoch ein satz hier."
+    assert [request.sampling.seed for request in engine.requests] == [1, 2, 3]
+    assert len(rig.memory.episodes[0].completions) == 3
+    # 9 + 19 + 8 characters and a stop token each.
+    assert reply.completion_tokens == 9 + 19 + 8 + 3
+
+
+async def test_greedy_sampling_is_not_repeated() -> None:
+    """A second greedy generation would say the same."""
+    engine = FakeEngine(lambda request: "Ein satz.")
+    reply = await _Rig(engine=engine).agent.write(_suggestion(3), Sampling(50, temperature=0.0), request_id="r1")
+    assert (reply.alternatives, len(engine.requests)) == (("Ein satz.",), 1)
+
+
+def _numbered(*texts: str) -> Callable[[GenerateRequest], str]:
+    """By the seed, which begins at 0."""
+    return lambda request: texts[request.sampling.seed or 0]
+
+
+_SCHEMA = '{"type":"object","properties":{"titel":{"type":"string"}},"required":["titel"]}'
+
+
+async def test_a_structured_reply_is_read_and_its_strings_are_judged() -> None:
+    """English keys do not count against German values; spans are those of the JSON text."""
+    text = '{"titel": "Ein satz auf Deutsch", "sentence": 1}'
+    rig = _Rig(reply=text)
+    brief = Brief("acme", Kind.CREATE, "de", instructions="Brot", schema=_SCHEMA)
+    reply = await rig.agent.write(brief, Sampling(100, schema=_SCHEMA), request_id="r1")
+    assert reply.data == {"titel": "Ein satz auf Deutsch", "sentence": 1}
+    assert reply.verdict.verdict is Verdict.PASS
+    assert [text[found.start : found.end] for found in reply.verdict.sentences] == ["Ein satz auf Deutsch"]
+
+
+async def test_a_reply_that_breaks_its_schema_is_neither_served_nor_kept() -> None:
+    """Cut off after ten tokens it is no JSON."""
+    rig = _Rig(reply='{"titel": "Ein satz"}')
+    brief = Brief("acme", Kind.CREATE, "de", instructions="Brot", schema=_SCHEMA)
+    with pytest.raises(SchemaNotMet):
+        await rig.agent.write(brief, Sampling(10, schema=_SCHEMA), request_id="r1")
+    assert rig.memory.episodes == ()
+
+
+async def test_of_several_structured_replies_those_that_fit_are_served() -> None:
+    """The best one is cut off, so the second is served, and the third is the only alternative although two were asked
+    for. All are journalled."""
+    cut, second, third = '{"titel": "Ein langer satz mit mehr', '{"titel": "Ein satz mehr"}', '{"titel": "Ein satz"}'
+    rig = _Rig(engine=FakeEngine(_numbered(third, cut, second)))
+    brief = Brief("acme", Kind.CREATE, "de", instructions="Brot", schema=_SCHEMA)
+    sampling = Sampling(100, seed=0, schema=_SCHEMA)
+    reply = await rig.agent.write(brief, sampling, request_id="r1", alternatives=Alternatives(n=3, best_of=3))
+    assert (reply.text, reply.data, reply.alternatives) == (second, {"titel": "Ein satz mehr"}, (third,))
+    (episode,) = rig.memory.episodes
+    assert (episode.served, len(episode.completions)) == (2, 3)
+
+
+async def test_a_correction_has_the_edits_of_the_best_one() -> None:
+    """The longer of two is the better one here, and what it changed is told."""
+    rig = _Rig(engine=FakeEngine(_numbered("Dieser satz", "Dieser satz ist")))
+    brief = Brief("acme", Kind.CORRECT, "de", text="Diser satz ist")
+    reply = await rig.agent.write(
+        brief, Sampling(100, seed=0), request_id="r1", alternatives=Alternatives(n=2, best_of=2)
+    )
+    assert (reply.text, reply.alternatives) == ("Dieser satz ist", ("Dieser satz",))
+    assert reply.edits == (Edit(0, 5, "Dieser", Reason.SPELLING),)
+
+
+async def test_a_listener_of_several_texts_hears_the_first() -> None:
+    """Which is the one that is served."""
+    heard: list[Delta] = []
+    rig = _Rig(engine=FakeEngine(_numbered("Ein satz.", "Noch ein satz.")))
+    reply = await rig.agent.write(
+        _BRIEF, Sampling(100, seed=0), request_id="r1", alternatives=Alternatives(n=2), listener=heard.append
+    )
+    assert "".join(delta.text for delta in heard) == reply.text == "Ein satz."
+    assert reply.alternatives == ("Noch ein satz.",)
+
+
+async def test_a_listener_hears_the_reply_word_by_word() -> None:
+    """The deltas together are the text of the first completion."""
+    heard: list[Delta] = []
+    reply = await _Rig().agent.write(_BRIEF, _SAMPLING, request_id="r1", listener=heard.append)
+    assert "".join(delta.text for delta in heard) == reply.text
+    assert len(heard) == len(_REPLY.split())

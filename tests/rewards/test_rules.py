@@ -180,6 +180,14 @@ def test_fidelity_is_the_share_in_the_language() -> None:
     assert fidelity.judge(_input(text, _brief())) == pytest.approx(23 / 46)
 
 
+def test_fidelity_of_structured_replies_is_that_of_their_strings() -> None:
+    """English keys do not count against German values; a reply that ignores the form is judged as it is."""
+    fidelity = Fidelity(LanguageContract(FixedDetector({"satz": "de", "sentence": "en"})))
+    brief = _brief(schema='{"type":"object"}')
+    assert fidelity.judge(_input('{"sentence": "Das hier ist ein langer satz"}', brief)) == 1.0
+    assert fidelity.judge(_input("This here is a long sentence", brief)) == 0.0
+
+
 def test_fidelity_abstains_on_too_little_text() -> None:
     """When the contract determines nothing there is no number."""
     fidelity = Fidelity(LanguageContract(FixedDetector({"satz": "de"})))

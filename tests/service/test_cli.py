@@ -1,5 +1,6 @@
 """The command line: what is printed, where, and with which exit status."""
 
+import json
 import re
 import subprocess
 import sys
@@ -153,3 +154,12 @@ def test_version_is_the_distributions() -> None:
     """`--version` needs no command and prints the installed version."""
     result = RUNNER.invoke(app, ["--version"])
     assert (result.exit_code, result.stdout) == (0, f"coloq {metadata.version('coloq')}\n")
+
+
+def test_openapi_is_printed_as_json() -> None:
+    """The document that a node serves, without a node: OpenAPI 3.1 with every route."""
+    result = RUNNER.invoke(app, ["openapi"])
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    assert document["openapi"].startswith("3.1")
+    assert {"/v1/content", "/v1/chat/completions", "/v1/models/{model}"} <= document["paths"].keys()

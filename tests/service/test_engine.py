@@ -11,11 +11,20 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # vLLM's own imports warn, differently with each version
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.platforms import current_platform
+    from vllm.sampling_params import RequestOutputKind
     from vllm.v1.metrics.stats import RequestStateStats
 
-    from service.engine import adapter_request, engine_arguments, sampling_params, timing_of, to_completion
+    from service.engine import (
+        adapter_request,
+        engine_arguments,
+        joined,
+        sampled_tokens,
+        sampling_params,
+        timing_of,
+        to_completion,
+    )
 
-from agent.completion import FinishReason, GenerationTiming, Sampling, VersionSpan
+from agent.completion import FinishReason, GenerationTiming, SampledToken, Sampling, TokenChoice, VersionSpan
 from agent.errors import EngineError
 from agent.ports import GenerateRequest
 from service.config import EngineConfig
@@ -93,6 +102,48 @@ def test_sampling_parameters_ask_for_the_sampled_tokens_logprob_only() -> None:
     assert (params.max_tokens, params.temperature, params.top_p, params.seed) == (3, 0.5, 0.9, 7)
     assert (params.logprobs, params.stop) == (0, ["x"])
     assert params.top_k in (0, -1)
+
+
+def test_only_those_who_listen_get_text_as_it_comes() -> None:
+    """Everybody else asks vLLM for the final output alone, without text."""
+    quiet, heard = (sampling_params(Sampling(max_tokens=3), streams=streams) for streams in (False, True))
+    assert (quiet.output_kind, quiet.detokenize) == (RequestOutputKind.FINAL_ONLY, False)
+    assert (heard.output_kind, heard.detokenize) == (RequestOutputKind.DELTA, True)
+
+
+def test_schemas_and_top_logprobs_are_asked_for() -> None:
+    """A schema is decoded to; the number of tokens to tell is vLLM's `logprobs`."""
+    plain = sampling_params(Sampling(max_tokens=3))
+    params = sampling_params(Sampling(max_tokens=3, schema='{"type":"string"}', top_logprobs=5))
+    assert plain.structured_outputs is None
+    assert (params.structured_outputs.json, params.logprobs) == ('{"type":"string"}', 5)
+
+
+def test_a_streams_parts_are_summed_up() -> None:
+    """Text, tokens and logprobs of all parts make one completion; end and times are the last one's."""
+    stats = RequestStateStats(num_generation_tokens=3, first_token_ts=1.0, last_token_ts=1.5)
+    parts = [output([3, 4], [-0.5, -1.5]), output([5], [-2.5], stats=stats)]
+    parts[0].outputs[0].finish_reason = None
+    parts[1].outputs[0].text = "c"
+    request = replace(REQUEST, listener=lambda delta: None)
+    completion = to_completion(joined(parts), request, 0, str)
+    assert (completion.text, completion.token_ids, completion.logprobs) == ("abc", (3, 4, 5), (-0.5, -1.5, -2.5))
+    assert completion.timing is not None
+    assert completion.finish_reason is FinishReason.STOP
+
+
+def test_tokens_are_told_with_the_most_probable_ones() -> None:
+    """The two best of three come first, the sampled one is told whatever its rank, and what cannot be has a number that
+    JSON can hold. Nothing is told to who does not ask."""
+    final = output([3], [-2.0])
+    values = {3: -2.0, 4: -0.5, 5: float("-inf"), 6: -1.0}
+    final.outputs[0].logprobs = [{token: SimpleNamespace(logprob=value) for token, value in values.items()}]
+    assert sampled_tokens(final, Sampling(8, top_logprobs=2), str) == (
+        SampledToken(TokenChoice("3", -2.0), (TokenChoice("4", -0.5), TokenChoice("6", -1.0))),
+    )
+    assert sampled_tokens(final, Sampling(8, top_logprobs=4), str)[0].top[-1] == TokenChoice("5", -9999.0)
+    assert sampled_tokens(final, Sampling(8, top_logprobs=0), str)[0].top == ()
+    assert sampled_tokens(final, Sampling(8), str) == ()
 
 
 def test_penalties_reach_the_engine() -> None:

@@ -8,9 +8,11 @@ import pytest
 import pytest_asyncio
 
 from agent.brief import Brief, Kind
+from agent.chat import ChatAgent, Dialogue
 from agent.completion import Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
+from agent.dialogue import Role, Turn
 from agent.errors import EngineError, StoreError
 from agent.fakes import CharEncoder, FakeEngine, FakeRanker, FixedDetector
 from agent.prompt import PromptLibrary
@@ -18,7 +20,7 @@ from agent.writer import ContentAgent, TenantLanguages
 from service.config import StoreConfig
 from service.http.fakes import EPOCH, step_report
 from service.journal import RedisJournal
-from service.metering import MeteredContent, count_run, watch_journal
+from service.metering import MeteredChat, MeteredContent, count_run, watch_journal
 from service.store import Store
 from service.telemetry import Metrics
 from trainer.records import RunRequest, RunState, RunStatus
@@ -76,6 +78,30 @@ async def test_brief_without_a_reply_is_counted_and_raises(engine: FakeEngine, j
     engine.failure = EngineError("broken")
     with pytest.raises(EngineError, match="broken"):
         await content(engine, journal, metrics).write(BRIEF, Sampling(max_tokens=32), request_id="r1")
+    assert samples(metrics, "coloq_content_failures_total") == [
+        'coloq_content_failures_total{error="EngineError",tenant="acme"} 1.0'
+    ]
+
+
+async def test_every_choice_of_a_chat_is_counted(engine: FakeEngine, journal: RedisJournal) -> None:
+    """Two choices are two replies with their tokens, the prompt once; a chat that fails is counted by its error."""
+    metrics = Metrics()
+    agent = content(engine, journal, metrics).agent
+    contract, languages = LanguageContract(FixedDetector({"guten": "de"})), TenantLanguages((TENANT,))
+    chat = MeteredChat(ChatAgent(engine, CharEncoder(), contract, agent.keeper, languages), metrics)
+    dialogue = Dialogue("acme", (Turn(Role.USER, "Hallo"),), ("de",))
+    await chat.answer(dialogue, Sampling(max_tokens=32), request_id="r1", num_choices=2)
+    assert samples(metrics, "coloq_replies_total") == [
+        'coloq_replies_total{finish_reason="stop",language="de",tenant="acme"} 2.0'
+    ]
+    # "user: Hallo" between two control tokens is 13; "Guten Tag." and its end are 11, twice.
+    assert samples(metrics, "coloq_tokens_total") == [
+        'coloq_tokens_total{language="de",part="prompt",tenant="acme"} 13.0',
+        'coloq_tokens_total{language="de",part="completion",tenant="acme"} 22.0',
+    ]
+    engine.failure = EngineError("broken")
+    with pytest.raises(EngineError, match="broken"):
+        await chat.answer(dialogue, Sampling(max_tokens=32), request_id="r2")
     assert samples(metrics, "coloq_content_failures_total") == [
         'coloq_content_failures_total{error="EngineError",tenant="acme"} 1.0'
     ]

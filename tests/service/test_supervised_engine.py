@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from agent.completion import Completion, FinishReason, GenerationTiming, Sampling, VersionSpan
 from agent.errors import EngineDead, ModelError
-from agent.ports import GenerateRequest, Priority
+from agent.ports import Delta, GenerateRequest, Listener, Priority
 from agent.siblings import siblings
 from service.config import EngineConfig
 from service.slo import LiveRequest
@@ -37,6 +37,7 @@ class Process:
     timing: GenerationTiming | None = None
     sampled: list[tuple[str, int]] = field(default_factory=list)
     aborted: list[str] = field(default_factory=list)
+    listeners: dict[str, Listener | None] = field(default_factory=dict)
     dead: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -45,6 +46,12 @@ class Process:
 
     def kill(self) -> None:
         self.dead.set()
+
+    def speak(self, request_id: str, text: str) -> None:
+        """Let the listener of a request that runs hear of it."""
+        listener = self.listeners[request_id]
+        assert listener is not None
+        listener(Delta(text))
 
     async def died(self) -> None:
         await self.dead.wait()
@@ -55,6 +62,7 @@ class Process:
 
     async def sample(self, request: GenerateRequest, version: int) -> Completion:
         self.sampled.append((request.request_id, version))
+        self.listeners[request.request_id] = request.listener
         try:
             await self._answer_or_death()
         except asyncio.CancelledError:
@@ -169,6 +177,24 @@ async def test_live_request_is_retried_once(plant: Plant) -> None:
     await settle()
     assert [process.sampled for process in plant.processes] == [[("r1", 0)], [("r1", 0)], []]
     await engine.stop()
+
+
+async def test_a_request_that_was_heard_of_is_not_sampled_again(plant: Plant, engine: SupervisedEngine) -> None:
+    """Its caller has the beginning of a text that another process would not go on with; before the first delta a
+    death is survived like anybody's."""
+    heard: list[Delta] = []
+    silent, spoken = (replace(request(name), listener=heard.append) for name in ("r1", "r2"))
+    generating = [asyncio.create_task(engine.generate(asked)) for asked in (silent, spoken)]
+    await settle()
+    plant.processes[0].speak("r2", "Once")
+    plant.processes[0].kill()
+    await settle()
+    plant.processes[1].answering.set()
+    with pytest.raises(EngineDead):
+        await generating[1]
+    assert (await generating[0]).text == "a"
+    assert heard == [Delta("Once")]
+    assert plant.processes[1].sampled == [("r1", 0)]
 
 
 async def test_rollout_fails_with_its_process(plant: Plant, engine: SupervisedEngine) -> None:

@@ -132,3 +132,19 @@ def test_three_slots_are_too_few() -> None:
     """Active, newest and to be activated are never evicted, so a fourth one must exist."""
     with pytest.raises(ValueError, match="at least 4"):
         _Node(capacity=3)
+
+
+async def test_a_version_that_is_about_to_go_takes_no_new_requests() -> None:
+    """While the last request runs on 1 it is not held any more, so that none begins after the drain; the base model
+    always is."""
+    node = _Node()
+    await node.fill(1, 2, 3, 4)
+    assert [node.slots.holds(version) for version in (0, 1, 4, 9)] == [True, True, True, False]
+    node.sink.occupy(1)
+    node.trainer.kept.add(5)
+    installing = asyncio.create_task(node.slots.install(5))
+    await asyncio.sleep(0)
+    assert not node.slots.holds(1)
+    node.sink.finish(1)
+    await installing
+    assert [node.slots.holds(version) for version in (1, 5)] == [False, True]

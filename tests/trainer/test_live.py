@@ -163,3 +163,11 @@ async def test_one_change_at_a_time() -> None:
     trainer.proceed.set()
     await asyncio.gather(switching, ensuring)
     assert trainer.events == ["load 3", "restore_live 3", "load 4"]
+
+
+async def test_the_active_version_alone_is_held(tmp_path: Path) -> None:
+    """There is one copy of the weights: a request that names another version cannot be answered by it."""
+    sink = FakeSink()
+    live = LiveWeights(FakeTrainer(), sink, folder_of=lambda version: tmp_path / f"v{version}")
+    sink.activate(3)
+    assert [live.holds(version) for version in (0, 3, 4)] == [False, True, False]

@@ -257,3 +257,17 @@ async def test_a_restart_without_a_readable_policy_serves_the_base_model(node: _
     node.trainer.failures["load"] = PublicationFailed("damaged")
     await node.publisher.restore()
     assert node.events == ["load 3", "load 2", "activate 0"]
+
+
+async def test_a_request_may_name_what_is_published_and_in_the_engine(node: _Node) -> None:
+    """7 is a candidate of a run and 1 has no slot: neither is served. Naming one says which of the two it is."""
+    await node.published(1, 2)
+    await node.slots.ensure(2)
+    node.trainer.kept.add(7)
+    await node.slots.install(7)
+    assert [record.version for record in await node.publisher.served()] == [2, 0]
+    assert (await node.publisher.find_served(2)).version == 2
+    with pytest.raises(NotFound, match="policy v1 was published but is not in the engine now"):
+        await node.publisher.find_served(1)
+    with pytest.raises(NotFound, match="7"):
+        await node.publisher.find_served(7)

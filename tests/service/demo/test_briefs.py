@@ -7,7 +7,7 @@ from agent.language import FastTextDetector
 from service.config_file import check_languages, parse
 from service.demo.briefs import first_of_each_language, languages_of, load_briefs
 from service.demo.configuration import GATE_PROMPTS, REPLY_TOKENS, configuration
-from service.http.content import ContentRequest
+from service.http.content_schema import ContentRequest
 from service.journal import Split, split_of
 from service.secrets import hash_key
 

@@ -15,6 +15,7 @@ from agent.completion import Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.episode import Reply
 from agent.errors import EngineError
+from agent.ports import Listener
 from service.config import NodeConfig
 from service.demo.briefs import DemoBrief
 from service.demo.failure import DemoFailed
@@ -52,12 +53,20 @@ class PolicyContent(FakeContent):
     fails_from_call: int | None = None
 
     async def write(
-        self, brief: Brief, sampling: Sampling, *, request_id: str, alternatives: Alternatives = ONE
+        self,
+        brief: Brief,
+        sampling: Sampling,
+        *,
+        request_id: str,
+        alternatives: Alternatives = ONE,
+        listener: Listener | None = None,
     ) -> Reply:
         version = self.policies.active_version
         if self.fails_from_call is not None and len(self.calls) >= self.fails_from_call:
             raise EngineError("it broke")
-        reply = await super().write(brief, sampling, request_id=request_id, alternatives=alternatives)
+        reply = await super().write(
+            brief, sampling, request_id=request_id, alternatives=alternatives, listener=listener
+        )
         return replace(reply, text=self.text_of(version, len(self.calls)), policy_version=version)
 
 

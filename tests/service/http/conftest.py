@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from agent.config import AgentConfig, LanguageSettings, TenantSettings
 from service.config import NodeConfig, ServerConfig
+from service.http.agent_node import AgentNode
 from service.http.app import create_app
 from service.http.fakes import FakeAuthenticator, FakeMetrics, FakeNode
 
@@ -27,18 +28,40 @@ def config() -> NodeConfig:
     return NodeConfig(server=ServerConfig(max_body_bytes=2048), agent=AgentConfig(hold_s=0.2, temperature=0.5))
 
 
+ACME = TenantSettings(
+    id="acme", languages={"de": LanguageSettings(brand_terms=("Klingelo",)), "en": LanguageSettings()}
+)
+AUTH = FakeAuthenticator({"tenant-key": ACME}, "admin-key")
+
+
 @pytest.fixture
 def app(node: FakeNode, config: NodeConfig, metrics: FakeMetrics) -> FastAPI:
-    acme = TenantSettings(
-        id="acme", languages={"de": LanguageSettings(brand_terms=("Klingelo",)), "en": LanguageSettings()}
-    )
-    return create_app(node, FakeAuthenticator({"tenant-key": acme}, "admin-key"), config, metrics)
+    return create_app(node, AUTH, config, metrics)
 
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A client without a key."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node") as client:
+        yield client
+
+
+@pytest.fixture
+def agent_node() -> AgentNode:
+    """The real agents on a scripted engine."""
+    return AgentNode([ACME])
+
+
+@pytest.fixture
+def agent_app(agent_node: AgentNode, metrics: FakeMetrics) -> FastAPI:
+    """An app of the real agents, with the configuration that a node has by default."""
+    return create_app(agent_node, AUTH, NodeConfig(), metrics)
+
+
+@pytest.fixture
+async def agent_client(agent_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client without a key."""
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(agent_app), base_url="http://node") as client:
         yield client
 
 

@@ -1,14 +1,17 @@
 """`POST /v1/content` and `GET /v1/me`."""
 
+import json
 import re
 
 import httpx
 import pytest
 
 from agent.alternatives import Alternatives
-from agent.brief import Brief, Kind
-from agent.completion import GenerationTiming, Sampling
+from agent.brief import Brief, Example, Kind
+from agent.completion import Bias, GenerationTiming, Sampling
+from agent.config import AgentConfig
 from agent.errors import EngineDead, EngineError, PromptTooLong
+from service.config import NodeConfig
 from service.http.fakes import FakeNode
 
 UNLIMITED = {
@@ -46,6 +49,9 @@ async def test_a_brief_is_answered_with_its_verdict_and_its_policy(
         "finish_reason": "stop",
         "usage": {"prompt_tokens": 40, "completion_tokens": 5, "total_tokens": 45},
         "timing": {"duration_ms": 12.5, "first_token_ms": None, "inter_token_ms": None},
+        "edits": None,
+        "alternatives": None,
+        "data": None,
     }
 
 
@@ -75,6 +81,10 @@ async def test_every_field_reaches_the_node(
         "tone": "freundlich",
         "audience": "Pendler",
         "keywords": ["Klingel", "Rad"],
+        "forbidden_terms": ["billig"],
+        "register": "informal",
+        "examples": [{"given": "Rad", "wanted": "Rad fahren!"}, {"wanted": "Los!"}],
+        "alternatives": 4,
         "min_words": 5,
         "max_words": 50,
         "end_user": "u-1",
@@ -99,9 +109,99 @@ async def test_every_field_reaches_the_node(
         max_words=50,
         end_user="u-1",
         brand_terms=("Klingelo",),
+        register="informal",
+        forbidden_terms=("billig",),
+        examples=(Example("Rad fahren!", "Rad"), Example("Los!")),
+        num_alternatives=4,
     )
     assert sampling == Sampling(max_tokens=64, temperature=0.0, top_p=0.9, seed=7)
     assert request_id == response.headers["X-Request-Id"]
+
+
+async def test_a_translation_and_its_schema_reach_the_node(
+    client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str]
+) -> None:
+    """Brief and sampling carry the schema as text; variables are filled in before."""
+    body = {
+        "kind": "translate",
+        "language": "de",
+        "text": "Une sonnette.",
+        "source_language": "FR",
+        "instructions": "For {{shop}}.",
+        "variables": {"shop": "Velo"},
+        "schema": {"type": "string"},
+    }
+    response = await client.post("/v1/content", headers=tenant_key, json=body)
+    assert response.status_code == 200, response.text
+    brief, sampling, _ = node.content.calls[0]
+    assert (brief.kind, brief.source_language, brief.instructions) == (Kind.TRANSLATE, "fr", "For Velo.")
+    assert brief.schema == sampling.schema == '{"type":"string"}'
+    assert sampling.bias is Bias.SCHEMA
+
+
+@pytest.mark.parametrize("config", [NodeConfig(agent=AgentConfig(hold_s=2.0))])
+async def test_several_languages_are_one_call(
+    client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str]
+) -> None:
+    """Each has its result, verdict and id, in the order that was asked for; they are written at the same time, so two
+    that take 1.2 s each fit the 2 s that a call is held here."""
+    node.content.delay_s = 1.2
+    body = {"kind": "create", "languages": ["en", "de"], "instructions": "Eine Klingel."}
+    response = await client.post("/v1/content", headers=tenant_key, json=body)
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    request_id = response.headers["X-Request-Id"]
+    assert [result["language"] for result in answer["results"]] == ["en", "de"]
+    assert [result["language_verdict"]["wanted"] for result in answer["results"]] == ["en", "de"]
+    assert [result["request_id"] for result in answer["results"]] == [f"{request_id}-en", f"{request_id}-de"]
+    # The fake says 40 + 5 tokens for each.
+    assert answer["usage"] == {"prompt_tokens": 80, "completion_tokens": 10, "total_tokens": 90}
+    assert answer["request_id"] == request_id
+    assert [call[0].brand_terms for call in node.content.calls] == [(), ("Klingelo",)]
+    assert response.headers["X-Language-Verdict"] == "pass"
+
+
+async def test_one_failed_language_fails_the_call(
+    client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str]
+) -> None:
+    """There is no 200 with an error inside."""
+    node.content.error = EngineDead("gone")
+    body = {"kind": "create", "languages": ["en", "de"], "instructions": "Eine Klingel."}
+    response = await client.post("/v1/content", headers=tenant_key, json=body)
+    assert (response.status_code, response.json()["code"]) == (503, "engine_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"),
+    [
+        (
+            {"examples": [{"wanted": ""}]},
+            "examples.0.wanted",
+            'examples.0.wanted must have at least 1 character, got ""',
+        ),
+        ({"examples": [{"wanted": "x", "y": 1}]}, "examples.0.y", "unknown field examples.0.y; leave it out"),
+        ({"variables": {"a b": "x"}}, "variables.a b", "variables.a b must match ^[A-Za-z_][A-Za-z0-9_]{0,63}$, got"),
+        (
+            {"schema": {"items": {"maximum": [5, float("nan")]}}},
+            "schema.items.maximum.1",
+            "schema.items.maximum.1 must be",
+        ),
+        ({"register": "rude"}, "register", 'register must be one of formal, informal, got "rude"'),
+        ({"alternatives": 9}, "alternatives", "alternatives must be between 1 and 8, got 9"),
+        ({"languages": []}, "languages", "languages must have at least 1 item, got a list of 0"),
+    ],
+)
+async def test_a_broken_rule_names_the_place_in_the_body(
+    client: httpx.AsyncClient, tenant_key: dict[str, str], change: dict[str, object], field: str, message: str
+) -> None:
+    """The path is one of the body that was sent, down to the part that breaks the rule."""
+    body = json.dumps({**BRIEF, **change})
+    headers = {**tenant_key, "Content-Type": "application/json"}
+    problem = (await client.post("/v1/content", headers=headers, content=body)).json()
+    assert problem["code"] == "invalid_request"
+    (error,) = problem["errors"]
+    assert error["field"] == field
+    assert error["message"].startswith(message)
 
 
 async def test_null_and_empty_options_count_as_not_given(
@@ -119,14 +219,14 @@ async def test_null_and_empty_options_count_as_not_given(
 async def test_several_texts_come_as_alternatives(
     client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str]
 ) -> None:
-    """`n` texts are the reply's own and n - 1 others; a request for one has no such field."""
+    """`n` texts are the reply's own and n - 1 others; a request for one has none."""
     response = await client.post("/v1/content", headers=tenant_key, json={**BRIEF, "n": 3, "best_of": 4})
     assert response.status_code == 200, response.text
     assert response.json()["alternatives"] == ["Guten Tag. 2", "Guten Tag. 3"]
     single = await client.post("/v1/content", headers=tenant_key, json={**BRIEF, "n": None, "best_of": 2})
-    assert "alternatives" not in single.json()
+    assert single.json()["alternatives"] is None
     plain = await client.post("/v1/content", headers=tenant_key, json=BRIEF)
-    assert "alternatives" not in plain.json()
+    assert plain.json()["alternatives"] is None
     assert node.content.alternatives == [Alternatives(3, 4), Alternatives(1, 2), Alternatives(1, None)]
 
 
@@ -141,6 +241,16 @@ async def test_several_texts_come_as_alternatives(
             {"n": 2, "temperature": 0},
             "n",
             "n needs a temperature above 0, which makes replies differ, got 2 at 0",
+        ),
+        (
+            {"kind": "suggest", "best_of": 2},
+            "best_of",
+            "best_of is not for kind 'suggest', whose number of texts is alternatives, got 2",
+        ),
+        (
+            {"best_of": 2, "stream": True},
+            "best_of",
+            "best_of must not stand beside stream: the best is known at the end, got 2",
         ),
     ],
 )
@@ -169,6 +279,37 @@ async def test_wrong_numbers_of_replies_are_422_naming_the_field(
         ),
         ({"max_tokens": 9000}, "max_tokens", "max_tokens must be between 1 and 256, got 9000"),
         ({"min_words": 9, "max_words": 3}, "min_words", "min_words must not exceed max_words, got 9 > 3"),
+        ({"language": None}, "language", "language is required, or languages for several, got neither"),
+        ({"languages": ["de"]}, "languages", "languages must not stand beside language, got both"),
+        (
+            {"language": None, "languages": ["de", "DE"]},
+            "languages",
+            "languages must name each language once, got de, DE",
+        ),
+        (
+            {"language": None, "languages": ["de", "fr"]},
+            "languages",
+            "languages must be one of this tenant's languages (de, en), got 'fr'",
+        ),
+        ({"kind": "translate"}, "text", "text: kind 'translate' needs the text to translate, got an empty text"),
+        ({"alternatives": 2}, "alternatives", "alternatives is for kind 'suggest', got kind 'create'"),
+        ({"source_language": "fr"}, "source_language", "source_language is for kind 'translate', got kind 'create'"),
+        (
+            {"kind": "translate", "text": "x", "source_language": "xx"},
+            "source_language",
+            "source_language must be an ISO 639-1 code, got 'xx'",
+        ),
+        (
+            {"variables": {"a": "1"}},
+            "variables",
+            "variables must be used in instructions as {{name}}, got a unused",
+        ),
+        ({"schema": {"type": "x"}}, "schema.type", "schema.type must be a JSON Schema: "),
+        (
+            {"kind": "suggest", "schema": {}},
+            "schema",
+            "schema: kind 'suggest' has a form of its own and takes no schema",
+        ),
         ({"instructions": " "}, "instructions", "instructions: kind 'create' needs instructions, got an empty text"),
     ],
 )
@@ -185,8 +326,8 @@ async def test_a_brief_that_breaks_a_rule_is_422_naming_field_and_rule(
     assert response.status_code == 422
     problem = response.json()
     assert problem["code"] == "invalid_brief"
-    assert problem["detail"] == message
-    assert problem["errors"] == [{"field": field, "message": message}]
+    assert problem["detail"].startswith(message)
+    assert problem["errors"] == [{"field": field, "message": problem["detail"]}]
     assert node.content.calls == []
 
 

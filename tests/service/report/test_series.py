@@ -28,13 +28,13 @@ def test_a_field_that_is_added_later_is_a_series() -> None:
     """Also a table of tables; what is no figure is left out."""
 
     class LaterView(StepView):
-        entropy: float = 2.5
+        curiosity: float = 2.5
         share: dict[str, dict[str, float]]
         comment: str = "text"
         healthy: bool = True
 
     series = series_of([LaterView(**view(step_report(3)).model_dump(), share={"kl": {"de": 0.5}})])
-    assert series["entropy"] == [(3, 2.5)]
+    assert series["curiosity"] == [(3, 2.5)]
     assert series["share/kl/de"] == [(3, 0.5)]
     assert not {"comment", "healthy"} & series.keys()
 

@@ -1,0 +1,199 @@
+"""The chat agent: a conversation goes in, judged and journalled choices come out.
+
+    turns ─► token ids ─► engine (live priority), once per choice ─► language verdict of each ─► reply
+                                                                                    └─► journal (shielded)
+
+A conversation brings its own instructions, so no template of ours is added: the language is judged, not asked for.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from agent.brief import Brief, Kind
+from agent.completion import Completion, SampledToken, Sampling
+from agent.contract import LanguageContract
+from agent.dialogue import Role, Turn
+from agent.episode import Episode, PromptRef, Reply
+from agent.errors import InvalidBrief
+from agent.keeper import EpisodeKeeper
+from agent.ports import DialogueEncoder, Engine, GenerateRequest, Listener, Priority
+from agent.siblings import siblings
+from agent.structure import prose_of
+from agent.verdict import Verdict, overall
+from agent.writer import LanguageLookup
+
+PROMPT_VERSION = "chat"
+"""Stands for a template set's version in the reference of a prompt that the caller wrote."""
+
+_TELLING_CHARS = 1_000
+"""As much of a message tells its language."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """A conversation that waits for its next message, of one tenant.
+
+    Raises:
+        InvalidBrief: its last turn is not a user's, or says nothing; no language.
+    """
+
+    tenant: str
+    turns: tuple[Turn, ...]
+    languages: tuple[str, ...]
+    """What the reply may be in: the first that the last message is in, or else the first."""
+    end_user: str | None = None
+    policy_version: int | None = None
+    """None answers with the active policy; a number with that version, which must be installed."""
+
+    def __post_init__(self) -> None:
+        if not self.turns or self.turns[-1].role is not Role.USER or not self.turns[-1].content.strip():
+            raise InvalidBrief("messages", "must end with a message of the user that is not empty")
+        if not self.languages:
+            raise InvalidBrief("language", "must name at least one language, got none")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer."""
+
+    reply: Reply
+    tokens: tuple[SampledToken, ...]
+    """Its tokens, when the sampling parameters ask for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """What the caller gets: one or more choices of one policy version."""
+
+    request_id: str
+    choices: tuple[Choice, ...]
+
+    @property
+    def language(self) -> str:
+        return self.choices[0].reply.language
+
+    @property
+    def policy_version(self) -> int:
+        return self.choices[0].reply.policy_version
+
+    @property
+    def verdict(self) -> Verdict:
+        """That of all choices together."""
+        return overall([choice.reply.verdict.verdict for choice in self.choices])
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(choice.reply.prompt_tokens for choice in self.choices)
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(choice.reply.completion_tokens for choice in self.choices)
+
+
+class ChatAgent:
+    """Answers conversations. Keeps nothing between requests."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        encoder: DialogueEncoder,
+        contract: LanguageContract,
+        keeper: EpisodeKeeper,
+        languages: LanguageLookup,
+    ) -> None:
+        self._engine = engine
+        self._encoder = encoder
+        self._contract = contract
+        self._keeper = keeper
+        self._languages = languages
+
+    async def answer(
+        self,
+        dialogue: Dialogue,
+        sampling: Sampling,
+        *,
+        request_id: str,
+        num_choices: int = 1,
+        listeners: Sequence[Listener] = (),
+    ) -> ChatReply:
+        """Answer a conversation and journal the episode; the first choice is the one that counts as served.
+
+        Cancelling the call aborts the generations. ``listeners``, one for each choice when there are any, hear them as
+        they are sampled. With a seed each choice gets the next one.
+
+        Raises:
+            InvalidBrief: the tenant does not have the language, or the model takes no such conversation.
+            EngineError: generation failed, PromptTooLong and EngineDead among them.
+        """
+        if listeners and len(listeners) != num_choices:
+            raise ValueError(f"every choice needs its listener, got {len(listeners)} for {num_choices}")
+        started = time.perf_counter()
+        language = self._language(dialogue)
+        settings = self._languages.find(dialogue.tenant, language)
+        token_ids = self._encoder.encode_dialogue(dialogue.turns)
+        request = GenerateRequest(
+            request_id,
+            token_ids,
+            sampling,
+            Priority.LIVE,
+            cache_scope=dialogue.tenant,
+            policy_version=dialogue.policy_version,
+        )
+        completions = await siblings(self._engine, request, num_choices, listeners)
+        brief = _brief(dialogue, language, settings.brand_terms, sampling.schema)
+        choices = tuple(
+            self._choice(index, request_id, brief, completion, started) for index, completion in enumerate(completions)
+        )
+        await self._keeper.keep(_episode(request_id, brief, completions, choices))
+        return ChatReply(request_id, choices)
+
+    def _language(self, dialogue: Dialogue) -> str:
+        if len(dialogue.languages) == 1:
+            return dialogue.languages[0]
+        said = dialogue.turns[-1].content[:_TELLING_CHARS]
+        spoken = (code for code in dialogue.languages if self._contract.judge(said, code).verdict is Verdict.PASS)
+        return next(spoken, dialogue.languages[0])
+
+    def _choice(self, index: int, request_id: str, brief: Brief, completion: Completion, started: float) -> Choice:
+        judged = completion.text if brief.schema is None else prose_of(completion.text)
+        reply = Reply(
+            request_id=request_id,
+            text=completion.text,
+            language=brief.language,
+            verdict=self._contract.judge(judged, brief.language, brief.brand_terms),
+            policy_version=completion.versions.last,
+            finish_reason=completion.finish_reason.value,
+            prompt_tokens=len(completion.prompt_token_ids) if index == 0 else 0,
+            completion_tokens=len(completion.token_ids),
+            duration_ms=(time.perf_counter() - started) * 1000,
+            timing=completion.timing,
+        )
+        return Choice(reply, completion.tokens)
+
+
+def _brief(dialogue: Dialogue, language: str, brand_terms: tuple[str, ...], schema: str | None) -> Brief:
+    """The conversation as the record that tuning reads."""
+    return Brief(
+        tenant=dialogue.tenant,
+        kind=Kind.CHAT,
+        language=language,
+        instructions=dialogue.turns[-1].content,
+        text="\n".join(f"{turn.role}: {turn.content}" for turn in dialogue.turns[:-1]),
+        end_user=dialogue.end_user,
+        brand_terms=brand_terms,
+        schema=schema,
+    )
+
+
+def _episode(request_id: str, brief: Brief, completions: Sequence[Completion], choices: Sequence[Choice]) -> Episode:
+    return Episode(
+        id=request_id,
+        created_at=datetime.now(UTC),
+        brief=brief,
+        prompt=PromptRef(PROMPT_VERSION, Kind.CHAT.value, brief.language),
+        completions=tuple(replace(completion, tokens=()) for completion in completions),
+        served=0,
+        verdict=choices[0].reply.verdict,
+    )

@@ -1,0 +1,60 @@
+"""A node without an engine process or a store: the real agents on a scripted engine. For tests, and to try a client.
+
+`service.http.fakes` stops at the HTTP layer's own ports; here a request goes through fair queue, prompts, language
+contract and journal too, and its tokens are charged.
+"""
+
+from collections.abc import Callable, Sequence
+
+from agent.chat import ChatAgent
+from agent.config import TenantSettings
+from agent.contract import LanguageContract
+from agent.fakes import CharEncoder, FakeEngine, FakeRanker, MemoryJournal
+from agent.language import FastTextDetector
+from agent.ports import GenerateRequest
+from agent.prompt import PromptLibrary
+from agent.writer import ContentAgent, TenantLanguages
+from service.fair_engine import FairEngine
+from service.fair_queue import FairQueue, Share
+from service.http.fakes import BASE_POLICY, EPOCH, READY, FakePolicies, FakeTuning, registry_of
+from service.http.ports import Health
+from service.tenancy.audit import MemoryAudit
+from service.tenancy.limits import Limiter
+from trainer.records import PolicyRecord
+
+_NUM_SLOTS = 64
+
+
+class AgentNode:
+    """Answers what ``says`` says, or ``reply`` where that is set, ``pause_s`` from word to word."""
+
+    def __init__(self, tenants: Sequence[TenantSettings], *, says: str = "This is the new bell.") -> None:
+        self.says = says
+        self.reply: Callable[[GenerateRequest], str] | None = None
+        self.engine = FakeEngine(self._say, version=3)
+        self.journal = MemoryJournal()
+        self.failures: list[tuple[str, Exception]] = []
+        self.tenancy, self.limits, self.audit = registry_of(tenants), Limiter(), MemoryAudit()
+        engine = FairEngine(self.engine, FairQueue(lambda: _NUM_SLOTS, lambda _: Share()), self.limits.charge)
+        contract, encoder, languages = LanguageContract(FastTextDetector()), CharEncoder(), TenantLanguages(tenants)
+        self.content = ContentAgent(
+            engine,
+            encoder,
+            PromptLibrary.load(),
+            contract,
+            FakeRanker(),
+            self.journal,
+            languages,
+            lambda tenant, error: self.failures.append((tenant, error)),
+        )
+        self.chat = ChatAgent(engine, encoder, contract, self.content.keeper, languages)
+        self.tuning = FakeTuning()
+        tuned = PolicyRecord(3, "adapter", 0, "run_1", EPOCH, None, None, None)
+        self.policies = FakePolicies({0: BASE_POLICY, 3: tuned}, active_version=3)
+
+    async def health(self) -> Health:
+        """See NodePorts.health."""
+        return READY
+
+    def _say(self, request: GenerateRequest) -> str:
+        return self.says if self.reply is None else self.reply(request)
