@@ -3,6 +3,9 @@
     start: lock <data_dir>/store ─► spawn (own session, tied to the node's life, inherits the lock) ─► PING
     stop:  SIGTERM ─► Valkey syncs its append-only file ─► wait ─► remove the socket's folder
 
+A write is on disk before it is answered (`appendfsync always`): an accepted job must survive a power cut. Writes that
+arrive together share one sync.
+
 It listens on a Unix socket in a folder that only this user may enter, and on no port. The server itself holds the
 folder's lock, so a server that is still ending after a killed node keeps the next one from the same files.
 """
@@ -177,7 +180,7 @@ def _options(folder: Path, socket_path: Path) -> list[str]:
         "dir": str(folder),
         "pidfile": str(folder / PID_NAME),
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": "always",
         "save": "",
         "maxmemory-policy": "noeviction",
         "daemonize": "no",

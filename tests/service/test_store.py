@@ -48,6 +48,16 @@ async def test_embedded_store_answers_and_listens_on_no_port(store: Store) -> No
     assert len(os.fsencode(store.embedded.socket_path)) <= 100
 
 
+async def test_embedded_store_syncs_before_it_answers(store: Store) -> None:
+    """An accepted job must survive a power cut, and the journal and the ledger are in the same file."""
+    assert await store.redis.config_get("append*") | {"appenddirname": ""} == {
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "appendfilename": "appendonly.aof",
+        "appenddirname": "",
+    }
+
+
 async def test_embedded_store_keeps_data_and_leaves_nothing_running(tmp_path: Path) -> None:
     """What was written is there after a clean stop and start; the stop ends the process and removes its socket."""
     async with open_store(StoreConfig(), tmp_path) as store:
