@@ -3,16 +3,19 @@
     ColoqError
     ├── InvalidInput            the caller's request or file breaks a rule (names field and rule)
     │   ├── InvalidBrief        a content request
+    │   ├── IdempotencyKeyReused  one key for two bodies
     │   └── InvalidConfig       the node's TOML file or an environment secret
     ├── Refused                 well-formed, but not now or not for you
     │   ├── NotAuthenticated    no key, or a key nobody knows
     │   ├── NotAllowed          a key without the scope
     │   ├── NotFound            no such run, policy, model
-    │   └── Conflict            a second tuning run, an unknown transition
+    │   ├── Conflict            a second tuning run, an unknown transition
+    │   └── JobCancelled        the job was cancelled before it had a result
     ├── EngineError             generation failed
     │   ├── EngineDead          the engine process is gone; the node restarts it
     │   └── PromptTooLong       prompt and reply do not fit the context window
     ├── StoreError              Redis or Valkey could not be reached or refused
+    ├── JobAbandoned            a job ended its node so often that it is not tried again
     ├── ModelError              a model could not be fetched, converted or verified
     └── TuningError             a tuning run cannot go on; serving does
         ├── TrainerFailed       the trainer raised, or its loss or gradient was not finite
@@ -39,6 +42,10 @@ class InvalidInput(ColoqError):
 
 class InvalidBrief(InvalidInput):
     """A content request breaks a rule."""
+
+
+class IdempotencyKeyReused(InvalidInput):
+    """An idempotency key came with another body than the first time."""
 
 
 class InvalidConfig(InvalidInput):
@@ -69,6 +76,10 @@ class Conflict(Refused):
         self.blocking_id = blocking_id
 
 
+class JobCancelled(Refused):
+    """The job was cancelled before it had a result."""
+
+
 class EngineError(ColoqError):
     """Generation failed."""
 
@@ -83,6 +94,10 @@ class PromptTooLong(EngineError):
 
 class StoreError(ColoqError):
     """The store could not be reached, or refused."""
+
+
+class JobAbandoned(ColoqError):
+    """A job was running each time its node stopped, so often that it is not tried again."""
 
 
 class ModelError(ColoqError):

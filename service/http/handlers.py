@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agent.errors import ColoqError, InvalidInput
+from agent.errors import ColoqError
 from service.http.disconnect import ClientGone
-from service.http.problem_schema import FieldError, rule_message
-from service.http.problems import problem_of, problem_response, row_of
+from service.http.problem_schema import FieldError
+from service.http.problems import broken_rules, problem_of, problem_response, row_of
 from service.http.state import request_id_of
 from service.http.validation import field_errors
 
@@ -38,10 +38,7 @@ async def on_error(request: Request, error: Exception) -> Response:
     if row_of(error).status >= 500:
         cause = type(error.__cause__).__name__ if error.__cause__ is not None else None
         log.error("request_failed", error=type(error).__name__, reason=str(error), cause=cause)
-    fields = None
-    if isinstance(error, InvalidInput):
-        fields = [FieldError(field=error.field, message=rule_message(error.field, error.message))]
-    return _respond(request, error, fields=fields)
+    return _respond(request, error, fields=broken_rules(error))
 
 
 async def on_client_gone(request: Request, error: Exception) -> Response:
