@@ -1,6 +1,6 @@
 """A node: everything of one process pair, wired together.
 
-    data folder ─ store ─ journal, ledger
+    data folder ─ store ─ journal, ledger, jobs
     engine process ─ learner ─ adapter slots ─ publisher
     content agent · panel · tuning loop and runs
 
@@ -31,8 +31,12 @@ from service.data_dir import locked_data_dir
 from service.encoder import ChatEncoder
 from service.engine import WORKER, VllmEngine
 from service.engine_trainer import EngineTrainer
+from service.http.content_executor import ContentExecutor
 from service.http.keys import NodeKeys
 from service.http.ports import Health
+from service.jobs.announcer import LoggedEvents, Subscribers
+from service.jobs.desk import JobDesk
+from service.jobs.store import RedisJobStore
 from service.journal import RedisJournal
 from service.ledger import Ledger
 from service.memory_plan import MemoryPlan, compare
@@ -75,6 +79,7 @@ class Node:
     tuning: TuningRuns
     pacing: Pacing
     policies: Publisher
+    jobs: JobDesk
     metrics: NodeMetrics
     keys: NodeKeys
     admin: AdminKey
@@ -92,7 +97,7 @@ class Node:
         except StoreError:
             store = "unreachable"
         return Health(
-            ready=self.engine.state == "ready",
+            ready=self.engine.state == "ready" and not self.jobs.stopping,
             engine=self.engine.state,
             store=store,
             tuning=self.tuning.summary,
@@ -136,6 +141,7 @@ async def open_node(
         node = await parts.assemble(admin)
         await engine.start(partial(_ready_for_traffic, node, EngineTrainer(engine), plan))
         stack.push_async_callback(node.content.agent.drain)
+        await stack.enter_async_context(node.jobs.running())
         stack.push_async_callback(node.tuning.close)
         stack.push_async_callback(_cancelled, asyncio.create_task(watch_journal(node.journal, metrics)))
         stack.push_async_callback(_cancelled, asyncio.create_task(node.pacing.run(), name="pacing"))
@@ -233,15 +239,23 @@ class _Parts:
             metrics,
             is_tuning=lambda: tuning.summary == "running",
         )
+        content = MeteredContent(agent, metrics)
         return Node(
             config=config,
             store=self.store,
             engine=self.engine,
             journal=journal,
-            content=MeteredContent(agent, metrics),
+            content=content,
             tuning=tuning,
             pacing=pacing,
             policies=publisher,
+            jobs=JobDesk(
+                RedisJobStore(self.store, config.jobs),
+                ContentExecutor(content, tenants, config.agent),
+                Subscribers(LoggedEvents()),
+                config.jobs,
+                sole_user=self.store.embedded is not None,
+            ),
             metrics=NodeMetrics(metrics, self.engine),
             keys=NodeKeys(tenants, admin),
             admin=admin,

@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from service.config import NodeConfig
-from service.http import admin, content, handlers, health
+from service.http import admin, content, handlers, health, jobs
 from service.http.middleware import AccessLog, BodyLimit, Boundary, RequestContext
 from service.http.openapi import DocumentedApp, operation_id
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
@@ -32,6 +32,6 @@ def create_app(node: NodePorts, auth: Authenticator, config: NodeConfig, metrics
     )
     app.state.parts = AppParts(node=node, auth=auth, config=config, metrics=metrics)
     handlers.install(app)
-    for router in (content.router, admin.router, health.router):
+    for router in (content.router, jobs.router, admin.router, health.router):
         app.include_router(router)
     return app

@@ -1,6 +1,6 @@
 """The tenants' routes: content, and who am I."""
 
-import asyncio
+import json
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response, Security
@@ -13,11 +13,13 @@ from agent.config import AgentConfig, TenantSettings
 from agent.episode import Reply
 from agent.errors import InvalidBrief
 from agent.verdict import LanguageVerdict, Verdict
-from service.http.disconnect import while_connected
 from service.http.guard import TENANT_KEY, TenantRoute
+from service.http.hold import CALL_HEADERS, HELD_RESPONSES, answer, call_of
 from service.http.openapi import problems
 from service.http.state import AppParts, parts_of, request_id_of, tenant_of
+from service.jobs.records import Order
 
+CONTENT_ROUTE = "/v1/content"
 MAX_INSTRUCTIONS_CHARS = 20_000
 MAX_TEXT_CHARS = 100_000
 
@@ -238,7 +240,7 @@ class Limits(BaseModel):
 
     max_tokens: int = Field(description="Longest reply, in tokens.")
     max_body_bytes: int = Field(description="Largest request body.")
-    hold_s: float = Field(description="How long a request is held before it fails with 504, in seconds.")
+    hold_s: float = Field(description="How long a call is held before it becomes a job, in seconds.")
 
 
 class Me(BaseModel):
@@ -262,25 +264,23 @@ REPLY_HEADERS = {
 @router.post(
     "/content",
     summary="Write, correct or suggest content",
-    responses={200: {"headers": REPLY_HEADERS}, **problems(400, 413, 415, 422, 500, 503, 504)},
+    response_model=ContentReply,
+    responses={200: {"headers": REPLY_HEADERS}, **HELD_RESPONSES, **problems(400, 409, 413, 415, 422, 500, 503, 504)},
+    openapi_extra={"parameters": CALL_HEADERS},
 )
 async def create_content(
     body: ContentRequest,
     request: Request,
-    response: Response,
     tenant: Annotated[TenantSettings, Depends(tenant_of)],
     parts: Annotated[AppParts, Depends(parts_of)],
-) -> ContentReply:
-    """One brief in, one reply out. The call is held until the reply is ready, at most `hold_s` seconds; hanging up
-    cancels the generation."""
-    work = parts.node.content.write(
-        body.brief(tenant), body.sampling(parts.config.agent), request_id=request_id_of(request)
-    )
-    async with asyncio.timeout(parts.config.agent.hold_s):
-        reply = await while_connected(request.receive, work)
-    response.headers["X-Policy-Version"] = str(reply.policy_version)
-    response.headers["X-Language-Verdict"] = reply.verdict.verdict.value
-    return ContentReply.of(reply)
+) -> Response:
+    """One brief in, one reply out. The call is held until the reply is ready, at most `hold_s` seconds; then it becomes
+    a job and the answer is 202. Hanging up cancels the generation, unless the call has an `Idempotency-Key`."""
+    body.brief(tenant)
+    body.sampling(parts.config.agent)
+    canonical = body.model_dump(mode="json", exclude_none=True)
+    order = Order(tenant.id, CONTENT_ROUTE, json.dumps(canonical), request_id_of(request))
+    return await answer(request, call_of(request, tenant, order, canonical, parts.config))
 
 
 @router.get("/me", summary="Who holds this key, and what it may ask for")

@@ -26,7 +26,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         ClientGone: the caller hung up first.
     """
     task = asyncio.create_task(work)
-    watcher = asyncio.create_task(_disconnection(receive))
+    watcher = asyncio.create_task(disconnection(receive))
     try:
         await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -38,6 +38,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(task, watcher, return_exceptions=True)
 
 
-async def _disconnection(receive: Receive) -> None:
+async def disconnection(receive: Receive) -> None:
+    """Return when the caller hangs up; the request's body has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -18,11 +18,17 @@ from starlette.types import ASGIApp
 
 from agent.brief import Brief
 from agent.completion import BASE_VERSION, GenerationTiming, Sampling
-from agent.config import TenantSettings
+from agent.config import LanguageSettings, TenantSettings
 from agent.episode import Reply
 from agent.errors import Conflict, NotFound
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
+from service.config import NodeConfig
+from service.http.content_executor import ContentExecutor, TenantLookup
 from service.http.ports import Health
+from service.jobs.desk import JobDesk
+from service.jobs.fakes import MemoryJobStore, RememberedEvents
+from service.jobs.ports import JobStore
+from service.tenants import Tenants
 from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus, StepReport
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -183,14 +189,26 @@ class FakePolicies:
         return self.records[version]
 
 
+FAKE_TENANT = TenantSettings(id="acme", languages={"de": LanguageSettings(), "en": LanguageSettings()})
+
+
 @dataclass
 class FakeNode:
-    """A node of fakes."""
+    """A node of fakes; its jobs are real ones, in memory unless `job_store` says otherwise."""
 
     content: FakeContent = field(default_factory=FakeContent)
     tuning: FakeTuning = field(default_factory=FakeTuning)
     policies: FakePolicies = field(default_factory=FakePolicies)
     state: Health = READY
+    tenants: TenantLookup = field(default_factory=lambda: Tenants([FAKE_TENANT]))
+    config: NodeConfig = field(default_factory=NodeConfig)
+    job_store: JobStore = field(default_factory=MemoryJobStore)
+    events: RememberedEvents = field(default_factory=RememberedEvents)
+    jobs: JobDesk = field(init=False)
+
+    def __post_init__(self) -> None:
+        executor = ContentExecutor(self.content, self.tenants, self.config.agent)
+        self.jobs = JobDesk(self.job_store, executor, self.events, self.config.jobs, sole_user=True)
 
     async def health(self) -> Health:
         return self.state

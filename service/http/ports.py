@@ -12,6 +12,7 @@ from agent.brief import Brief
 from agent.completion import Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
+from service.jobs.desk import JobDesk
 from trainer.records import PolicyRecord, RunRequest, RunStatus
 
 
@@ -75,6 +76,9 @@ class NodePorts(Protocol):
 
     @property
     def policies(self) -> PolicyPort: ...
+
+    @property
+    def jobs(self) -> JobDesk: ...
 
     async def health(self) -> Health: ...
 

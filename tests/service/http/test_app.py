@@ -50,14 +50,14 @@ async def test_every_route_takes_only_its_kind_of_key(app: FastAPI, client: http
     """Tenants' routes take tenants' keys, admin routes the admin key, probes need none; the rest is 401 or 403."""
     seen = []
     for method, template in calls(app):
-        path = template.format(run_id="run_9", version="0")
+        path = template.format(run_id="run_9", version="0", job_id="job_9")
         body = BODIES.get(template) if method == "POST" else None
         response = await client.request(method, path, headers=KEYS[key], json=body)
         assert response.status_code in EXPECTED[kind_of(template)][key], (method, template, response.text)
         assert ("WWW-Authenticate" in response.headers) == (response.status_code == 401)
         seen.append((method, template))
-    # 4 open routes, 2 of tenants, 6 of the operator.
-    assert len(seen) == 12
+    # 4 open routes, 2 of tenants and 4 of their jobs, 6 of the operator.
+    assert len(seen) == 16
 
 
 async def test_a_key_is_checked_before_the_body_is_read(client: httpx.AsyncClient) -> None:
@@ -98,7 +98,7 @@ def test_operations_have_unique_ids_and_summaries(app: FastAPI) -> None:
     """Generated clients name their functions after operation ids."""
     found = [operation for _, operation in operations(app)]
     ids = [operation["operationId"] for operation in found]
-    assert len(set(ids)) == len(ids) == 11
+    assert len(set(ids)) == len(ids) == 15
     assert {"create_content", "get_me", "start_run", "activate_policy"} <= set(ids)
     assert all(operation["summary"] and operation["description"] for operation in found)
 
