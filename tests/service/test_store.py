@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -135,13 +136,39 @@ def test_ctrl_c_in_the_terminal_reaches_the_node_only(tmp_path: Path) -> None:
     assert ended(tmp_path)
 
 
-async def test_ended_server_is_noticed(store: Store) -> None:
-    """A server that is killed is reported to who waits for it, and calls fail as StoreError."""
+async def test_a_killed_server_is_started_again(store: Store) -> None:
+    """Calls fail as StoreError for a moment; then another process answers at the same address, with all that was
+    written. So it goes each time."""
     assert store.embedded is not None
-    os.kill(store.embedded.pid, signal.SIGKILL)
-    assert await store.embedded.exited() == -signal.SIGKILL
-    with pytest.raises(StoreError, match="the store could not answer: "):
-        await store.ping()
+    for value in ("first", "second"):
+        await store.redis.set(value, "kept")
+        pid = store.embedded.pid
+        os.kill(pid, signal.SIGKILL)
+        assert await store.embedded.exited() == -signal.SIGKILL
+        with pytest.raises(StoreError, match="the store could not answer: "):
+            await store.ping()
+        await answering(store)
+        assert store.embedded.pid != pid
+    assert await store.redis.mget("first", "second") == ["kept", "kept"]
+
+
+async def test_a_stop_while_the_server_is_started_again_leaves_nothing_running(tmp_path: Path) -> None:
+    """Whatever the moment."""
+    for pause_s in (0.0, 0.005, 0.03):
+        async with open_store(StoreConfig(), tmp_path) as store:
+            assert store.embedded is not None
+            os.kill(store.embedded.pid, signal.SIGKILL)
+            await store.embedded.exited()
+            await asyncio.sleep(pause_s)
+        assert ended(tmp_path)
+
+
+async def answering(store: Store) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            with suppress(StoreError):
+                return await store.ping()
+            await asyncio.sleep(0.01)
 
 
 async def test_store_by_url(store: Store, tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from redis.asyncio import Redis
 
 from agent.errors import IdempotencyKeyReused, StoreError
 from service.config import JobsConfig, StoreConfig
 from service.idempotency import IdempotencyKey
 from service.jobs.fakes import MemoryJobStore
 from service.jobs.ports import JobStore
-from service.jobs.records import Answer, JobState, Lane, Order
+from service.jobs.records import Answer, Claim, JobState, Lane, Order
 from service.jobs.store import RedisJobStore
 from service.store import Store, open_store
 
@@ -317,15 +318,15 @@ async def test_a_server_without_a_file_is_used_as_it_is(store: Store, capsys: py
     assert capsys.readouterr().out.count("set appendonly yes and appendfsync always") == 1
 
 
-async def test_a_store_that_is_away_is_a_store_error(store: Store) -> None:
+async def test_a_store_that_is_away_is_a_store_error(tmp_path: Path) -> None:
     """From every method that a call waits for."""
-    jobs = RedisJobStore(store, JobsConfig())
-    assert store.embedded is not None
-    os.kill(store.embedded.pid, signal.SIGKILL)
-    await store.embedded.exited()
+    client = Redis(unix_socket_path=str(tmp_path / "nobody.sock"), decode_responses=True)
+    jobs = RedisJobStore(Store(client, "unix://nobody.sock"), JobsConfig())
     with pytest.raises(StoreError, match="could not accept a job"):
         await jobs.submit(order(), Lane.HELD, "n1")
     with pytest.raises(StoreError, match="could not look up a job"):
         await jobs.get("acme", "job_1")
     with pytest.raises(StoreError, match="could not sync a job"):
         await jobs.synced()
+    with pytest.raises(StoreError, match="could not renew claims"):
+        await jobs.renew([Claim("acme", "job_1", Lane.HELD, "1-0")], "n1")
