@@ -27,7 +27,7 @@ from service.http.content_executor import ContentExecutor, TenantLookup
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents
-from service.jobs.ports import JobStore
+from service.jobs.ports import JobEvents, JobStore
 from service.tenants import Tenants
 from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus, StepReport
 
@@ -203,7 +203,7 @@ class FakeNode:
     tenants: TenantLookup = field(default_factory=lambda: Tenants([FAKE_TENANT]))
     config: NodeConfig = field(default_factory=NodeConfig)
     job_store: JobStore = field(default_factory=MemoryJobStore)
-    events: RememberedEvents = field(default_factory=RememberedEvents)
+    events: JobEvents = field(default_factory=RememberedEvents)
     jobs: JobDesk = field(init=False)
 
     def __post_init__(self) -> None:
