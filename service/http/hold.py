@@ -164,20 +164,18 @@ async def _held(request: Request, desk: JobDesk, work: "asyncio.Task[Any]", wait
         ClientGone: the caller hung up first.
     """
     gone = asyncio.create_task(disconnection(request.receive))
-    released = asyncio.create_task(desk.released.wait())
     try:
-        await asyncio.wait({work, gone, released}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({work, gone, desk.released}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _cancelled(gone, released)
+        await _cancelled(gone)
     if not work.done() and not gone.cancelled():
         raise ClientGone("the caller closed the connection")
     return work.done()
 
 
-async def _cancelled(*tasks: "asyncio.Task[Any]") -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+async def _cancelled(task: "asyncio.Task[Any]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _key(

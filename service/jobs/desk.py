@@ -45,14 +45,21 @@ class JobDesk:
         self._runner = JobRunner(store, executor, config, self._finished)
         self._announcer = Announcer(store, events, self._runner.consumer)
         self._recovery = Recovery(store, self._runner, self._announcer, lease_s=config.lease_s, sole_user=sole_user)
-        self.released = asyncio.Event()
-        """Set when calls may not be held any longer: they become jobs."""
+        self._released: asyncio.Future[None] | None = None
         self._stopping = False
 
     @property
     def stopping(self) -> bool:
         """True once the node was told to stop."""
         return self._stopping
+
+    @property
+    def released(self) -> "asyncio.Future[None]":
+        """Resolved when calls may not be held any longer: they become jobs. One for all, since every call waits for it;
+        ask for it on the event loop."""
+        if self._released is None:
+            self._released = asyncio.get_running_loop().create_future()
+        return self._released
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -74,7 +81,7 @@ class JobDesk:
     def release_held(self, within_s: float) -> None:
         """The node was told to stop: calls that are still held after ``within_s`` become jobs."""
         self._stopping = True
-        asyncio.get_running_loop().call_later(within_s, self.released.set)
+        asyncio.get_running_loop().call_later(within_s, self._release, self.released)
 
     async def accept(self, order: Order, key: IdempotencyKey | None = None, *, at_once: bool) -> Submission:
         """Take an order, or find the job that stands for its key. ``at_once`` starts it here and now.
@@ -162,6 +169,11 @@ class JobDesk:
     async def answered(self, tenant: str, key: IdempotencyKey) -> None:
         """A caller gets this key's answer now."""
         await self._store.answered(tenant, key)
+
+    @staticmethod
+    def _release(released: "asyncio.Future[None]") -> None:
+        if not released.done():  # told twice
+            released.set_result(None)
 
     def _finished(self) -> None:
         self._announcer.poke()
