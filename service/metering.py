@@ -10,6 +10,7 @@ from agent.completion import Sampling
 from agent.episode import Reply
 from agent.errors import StoreError
 from agent.writer import ContentAgent
+from service.jobs.records import Job
 from service.journal import RedisJournal
 from service.supervised_engine import SupervisedEngine
 from service.telemetry import Metrics
@@ -36,6 +37,17 @@ class MeteredContent:
             raise
         self.metrics.observe_reply(brief.tenant, reply)
         return reply
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredJobs:
+    """service.jobs.ports.JobEvents: finished jobs, counted."""
+
+    metrics: Metrics
+
+    async def finished(self, job: Job) -> None:
+        """See JobEvents."""
+        self.metrics.job_finished(job.order.tenant, job.state.value)
 
 
 @dataclass(frozen=True, slots=True)

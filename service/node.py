@@ -40,7 +40,7 @@ from service.jobs.store import RedisJobStore
 from service.journal import RedisJournal
 from service.ledger import Ledger
 from service.memory_plan import MemoryPlan, compare
-from service.metering import MeteredContent, NodeMetrics, count_run, watch_journal
+from service.metering import MeteredContent, MeteredJobs, NodeMetrics, count_run, watch_journal
 from service.pacing import LiveRequests, Pacing, ScoringGate
 from service.secrets import AdminKey, Secrets, admin_key
 from service.store import Store, open_store
@@ -252,7 +252,7 @@ class _Parts:
             jobs=JobDesk(
                 RedisJobStore(self.store, config.jobs),
                 ContentExecutor(content, tenants, config.agent),
-                Subscribers(LoggedEvents()),
+                Subscribers(LoggedEvents(), MeteredJobs(metrics)),
                 config.jobs,
                 sole_user=self.store.embedded is not None,
             ),

@@ -109,6 +109,7 @@ class Metrics:
         self._publications = self._counter("publications", "Attempts to publish a policy.", "outcome")
         self._engine_ready = self._gauge("engine_ready", "1 when the engine answers.")
         self._engine_restarts = self._counter("engine_restarts", "Times that the engine process was started again.")
+        self._jobs = self._counter("jobs_finished", "Jobs that got their result.", "tenant", "state")
         self._rollouts = self._gauge("rollouts_in_flight", "Sibling replies being sampled.")
         self._preempted = self._gauge("rollouts_preempted", "Rollouts that gave their slot to a live request so far.")
         self._runs = self._counter("tuning_runs", "Tuning runs that ended.", "state")
@@ -188,6 +189,10 @@ class Metrics:
     def engine_restarted(self) -> None:
         """Count a restart of the engine process."""
         self._engine_restarts.inc()
+
+    def job_finished(self, tenant: str, state: str) -> None:
+        """Count a job that ended in ``state``."""
+        self._jobs.labels(tenant, state).inc()
 
     def set_rollouts_in_flight(self, num_rollouts: int) -> None:
         """Show how many sibling replies are being sampled."""

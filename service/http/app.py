@@ -6,7 +6,7 @@ from starlette.middleware import Middleware
 from service.config import NodeConfig
 from service.http import admin, content, handlers, health, jobs
 from service.http.middleware import AccessLog, BodyLimit, Boundary, RequestContext
-from service.http.openapi import DocumentedApp, operation_id
+from service.http.openapi import DocumentedApp, operation_id, problem_codes
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
 from service.http.state import AppParts
 
@@ -19,6 +19,7 @@ def create_app(node: NodePorts, auth: Authenticator, config: NodeConfig, metrics
         title="Coloq",
         version=API_VERSION,
         summary="Content in the tenant's language, from a model that learns from what it answered.",
+        description=f"Errors are problem documents of RFC 9457; branch on `code`.\n\n{problem_codes()}\n",
         docs_url=None,  # Swagger UI and ReDoc load scripts from a CDN; a node may have no way out
         redoc_url=None,
         redirect_slashes=False,

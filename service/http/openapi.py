@@ -6,7 +6,9 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
+from service.http.disconnect import ClientGone
 from service.http.problem_schema import MEDIA_TYPE, Problem
+from service.http.problems import ROWS, STATUS_ROWS
 
 DESCRIPTIONS = {
     400: "The body is not JSON.",
@@ -35,6 +37,13 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def operation_id(route: APIRoute) -> str:
     """The handler's name, which is unique in the app."""
     return route.name
+
+
+def problem_codes() -> str:
+    """Every code that a caller may read in a problem, with its status and what to do, as a Markdown table."""
+    rows = {row.code: row for row in (*ROWS.values(), *STATUS_ROWS.values()) if row is not ROWS[ClientGone]}
+    lines = [f"| `{row.code}` | {row.status} | {row.title}. {row.advice}".rstrip() + " |" for row in rows.values()]
+    return "\n".join(["| code | status | what it means |", "| --- | --- | --- |", *sorted(lines)])
 
 
 class DocumentedApp(FastAPI):

@@ -10,6 +10,8 @@ from fastapi import FastAPI
 from fastapi.openapi.models import OpenAPI
 from starlette.routing import Route
 
+from service.http.problems import ROWS, STATUS_ROWS
+
 OPEN_PATHS = {"/healthz", "/readyz", "/metrics", "/openapi.json"}
 BODIES: dict[str, dict[str, object]] = {
     "/v1/content": {"kind": "create", "language": "de", "instructions": "Eine Klingel."},
@@ -116,6 +118,15 @@ def test_error_responses_are_documented_as_problems(app: FastAPI) -> None:
         for status, response in operation["responses"].items():
             if not status.startswith("2"):
                 assert list(response["content"]) == ["application/problem+json"]
+
+
+def test_every_code_of_a_problem_is_documented(app: FastAPI) -> None:
+    """The document's description has a row per code with its status; 499 is read by nobody."""
+    description = app.openapi()["info"]["description"]
+    for row in (*ROWS.values(), *STATUS_ROWS.values()):
+        if row.status != 499:
+            assert f"| `{row.code}` | {row.status} | {row.title}." in description
+    assert "client_gone" not in description
 
 
 def test_every_field_of_the_content_request_is_described_with_an_example(app: FastAPI) -> None:
