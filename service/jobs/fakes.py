@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from agent.errors import IdempotencyKeyReused, JobCancelled, StoreError
+from agent.errors import IdempotencyKeyReused, JobCancelled
 from service.idempotency import HEADER, IdempotencyKey
 from service.jobs.records import (
     Answer,
@@ -29,7 +29,7 @@ class MemoryJobStore:
     """``JobStore`` in memory. ``failure`` is raised by every method while it is set."""
 
     jobs: dict[str, Job] = field(default_factory=dict)
-    failure: StoreError | None = None
+    failure: Exception | None = None
     num_syncs: int = 0
     answered_keys: list[str] = field(default_factory=list)
     _entries: dict[str, Claim] = field(default_factory=dict)

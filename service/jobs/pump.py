@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 class Pump:
     """Runs ``drain`` in the background, one at a time. Poked while it runs, it runs once more.
 
-    A StoreError ends the run and is logged: the next poke tries again.
+    A failure ends the run and is logged: the next poke tries again.
     """
 
     def __init__(self, name: str, drain: Callable[[], Awaitable[None]]) -> None:
@@ -41,4 +41,7 @@ class Pump:
                 await self._drain()
             except StoreError as error:
                 log.warning("jobs_wait_for_the_store", task=self._name, reason=str(error))
+                return
+            except Exception as error:  # noqa: BLE001 - the next poke must find a pump that works
+                log.error("jobs_pump_broke", task=self._name, error=type(error).__name__)
                 return

@@ -48,6 +48,8 @@ class Recovery:
                     idle_s, due_s = self._lease_s, loop.time() + self._lease_s / 2
             except StoreError as error:
                 log.warning("jobs_not_watched", reason=str(error))
+            except Exception as error:  # noqa: BLE001 - without this loop claims run out and jobs run twice
+                log.error("jobs_watch_broke", error=type(error).__name__)
             self._runner.poke()
             self._announcer.poke()
             await asyncio.sleep(min(_BEAT_S, self._lease_s / 4))

@@ -27,8 +27,9 @@ if idem then
         end
     end
 end
-if redis.call('SADD', registry, tenant) == 1 then
-    for i = 6, 8 do redis.pcall('XGROUP', 'CREATE', KEYS[i], 'nodes', '0', 'MKSTREAM') end
+redis.call('SADD', registry, tenant)
+for i = 6, 8 do
+    if redis.call('EXISTS', KEYS[i]) == 0 then redis.call('XGROUP', 'CREATE', KEYS[i], 'nodes', '0', 'MKSTREAM') end
 end
 local expired = redis.call('ZRANGE', expiry, '-inf', now_ms, 'BYSCORE', 'LIMIT', 0, 100)
 if #expired > 0 then

@@ -9,7 +9,8 @@ neither is used as it is, and that is logged once.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, cast
@@ -135,7 +136,7 @@ class RedisJobStore:
     async def take(self, lane: Lane, consumer: str, count: int) -> Sequence[Claim]:
         """See JobStore."""
         claims: list[Claim] = []
-        with store_errors("hand out jobs"):
+        async with self._grouped("hand out jobs"):
             turns = deque(await self._tenants())
             turns.rotate(-self._turn)
             self._turn += 1
@@ -150,7 +151,7 @@ class RedisJobStore:
     async def take_over(self, lane: Lane, consumer: str, *, idle_s: float) -> Sequence[Claim]:
         """See JobStore."""
         claims: list[Claim] = []
-        with store_errors("take over jobs"):
+        async with self._grouped("take over jobs"):
             for tenant in await self._tenants():
                 start = "0-0"
                 while True:
@@ -230,7 +231,7 @@ class RedisJobStore:
 
     async def forget_idle_consumers(self, consumer: str, *, idle_s: float) -> None:
         """See JobStore."""
-        with store_errors("forget consumers"):
+        async with self._grouped("forget consumers"):
             for stream in [_stream(tenant, lane) for tenant in await self._tenants() for lane in Lane]:
                 for known in await self._redis.xinfo_consumers(stream, scripts.GROUP):
                     is_idle = int(known["pending"]) == 0 and int(known["idle"]) >= idle_s * 1000
@@ -244,6 +245,27 @@ class RedisJobStore:
             return _Sync.ON_REQUEST
         always = settings.get("appendonly") == "yes" and settings.get("appendfsync") == "always"
         return _Sync.ALWAYS if always else _Sync.ON_REQUEST
+
+    @asynccontextmanager
+    async def _grouped(self, purpose: str) -> AsyncIterator[None]:
+        """As ``store_errors``; a stream that somebody deleted is mended, so that only this one call fails by it."""
+        with store_errors(purpose):
+            try:
+                yield
+            except ResponseError as error:
+                if str(error).startswith("NOGROUP"):
+                    await self._mend()
+                raise
+
+    async def _mend(self) -> None:
+        for tenant in await self._tenants():
+            streams = [_stream(tenant, lane) for lane in Lane]
+            missing = [stream for stream in streams if not await self._redis.exists(stream)]
+            if len(missing) == len(streams):
+                await self._redis.srem(_REGISTRY, tenant)
+                continue
+            for stream in missing:
+                await self._redis.xgroup_create(stream, scripts.GROUP, id="0", mkstream=True)
 
     async def _tenants(self) -> list[str]:
         return sorted(cast("set[str]", await self._redis.smembers(_REGISTRY)))

@@ -12,8 +12,11 @@ from starlette.types import Message
 
 from agent.errors import EngineDead, PromptTooLong, StoreError
 from service.http.fakes import FakeNode
+from service.http.hold import Call
+from service.http.prefer import Preference
+from service.idempotency import IdempotencyKey
 from service.jobs.fakes import MemoryJobStore
-from service.jobs.records import JobState
+from service.jobs.records import JobState, Order
 
 BRIEF = {"kind": "create", "language": "de", "instructions": "Eine Klingel."}
 SOON = {"Prefer": "wait=20"}
@@ -307,6 +310,22 @@ async def test_hanging_up_does_not_stop_a_call_with_a_key(
     retry = await caller.post("/v1/content", json=BRIEF, headers={"Idempotency-Key": "a", **SOON})
     assert (retry.status_code, retry.headers["Idempotency-Replayed"]) == (200, "true")
     assert len(node.content.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("callback_url", "key", "outlives"),
+    [
+        (None, None, False),
+        ("https://example.com/hook", None, True),
+        (None, IdempotencyKey("k", "f", 60.0), True),
+    ],
+)
+def test_a_call_that_is_answered_elsewhere_outlives_its_caller(
+    callback_url: str | None, key: IdempotencyKey | None, outlives: bool
+) -> None:
+    """By a callback, or by a repetition of its key."""
+    order = Order("acme", "/v1/content", "{}", "req_1", callback_url)
+    assert Call(order, key, Preference(25.0, None)).outlives_its_caller is outlives
 
 
 async def test_hanging_up_stops_a_plain_call(app: FastAPI, node: FakeNode, store: MemoryJobStore) -> None:

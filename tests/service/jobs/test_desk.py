@@ -266,12 +266,13 @@ async def test_a_result_waits_for_a_store_that_is_away(stage: Stage) -> None:
     assert len(stage.executor.orders) == 1
 
 
-async def test_a_watching_node_outlives_a_store_that_is_away(stage: Stage) -> None:
-    """Queued jobs are taken once the store answers again."""
+@pytest.mark.parametrize("failure", [StoreError("down"), KeyError("a defect")])
+async def test_a_watching_node_outlives_a_store_that_fails(stage: Stage, failure: Exception) -> None:
+    """Away or broken: queued jobs are taken once it answers again."""
     desk = stage.desk()
     async with desk.running():
         await asyncio.sleep(0.02)
-        stage.store.failure = StoreError("down")
+        stage.store.failure = failure
         await asyncio.sleep(0.15)
         stage.store.failure = None
         await stage.store.submit(ORDER, Lane.QUEUED, "elsewhere")

@@ -272,6 +272,20 @@ async def test_keys_begin_with_the_tenant(store: Store) -> None:
     assert {name for name in keys if not name.startswith("t:acme:")} == {"node:jobs:tenants"}
 
 
+async def test_a_tenant_whose_keys_were_deleted_stops_nobody(store: Store) -> None:
+    """One call finds the streams gone; the next serves the other tenant, and the first one may come back."""
+    jobs = RedisJobStore(store, JobsConfig())
+    await jobs.submit(order("acme"), Lane.QUEUED, "n1")
+    await jobs.submit(order("globex"), Lane.QUEUED, "n1")
+    await store.redis.delete(*await store.redis.keys("t:acme:*"))
+    with pytest.raises(StoreError, match="NOGROUP"):
+        await jobs.take(Lane.QUEUED, "n1", 10)
+    assert [claim.tenant for claim in await jobs.take(Lane.QUEUED, "n1", 10)] == ["globex"]
+    again = await jobs.submit(order("acme"), Lane.HELD, "n1")
+    assert again.claim is not None
+    assert await jobs.renew([again.claim], "n1") == frozenset()
+
+
 async def test_idle_consumers_are_forgotten(store: Store) -> None:
     """Each start has a name of its own: one that holds nothing is removed, one that holds a job stays."""
     jobs = RedisJobStore(store, JobsConfig())
