@@ -1,15 +1,18 @@
 """The tenants' routes for jobs: look, list, cancel."""
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response, Security
 
 from agent.config import TenantSettings
+from agent.errors import InvalidInput
 from service.http.guard import TENANT_KEY, TenantRoute
 from service.http.jobs_schema import EXAMPLE_ID, POLL_AFTER_S, JobList, JobView
 from service.http.openapi import problems
 from service.http.state import AppParts, parts_of, tenant_of
-from service.jobs.records import JobState
+from service.http.validation import shown
+from service.jobs.records import ID_PATTERN, JobState
 
 MAX_PAGE = 100
 
@@ -35,6 +38,8 @@ async def list_jobs(
 ) -> JobList:
     """A tenant's own jobs. Finished ones are kept for `jobs.retention_s`; those that the node gave up have a
     `dead_reason` and `state` failed."""
+    if cursor is not None and not re.fullmatch(ID_PATTERN, cursor):
+        raise InvalidInput("cursor", f"must be the next_cursor of an earlier page, got {shown(cursor)}")
     page = await parts.node.jobs.page(tenant.id, cursor=cursor, limit=limit, state=state)
     return JobList(jobs=[JobView.of(job) for job in page.jobs], next_cursor=page.next_cursor)
 

@@ -7,6 +7,7 @@ Knows no HTTP: answers are opaque to it beside their status.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -15,7 +16,7 @@ from service.config import JobsConfig
 from service.idempotency import IdempotencyKey
 from service.jobs.announcer import Announcer
 from service.jobs.ports import Executor, JobEvents, JobStore
-from service.jobs.records import Answer, Job, JobPage, JobState, Lane, Order, Submission
+from service.jobs.records import ID_PATTERN, Answer, Job, JobPage, JobState, Lane, Order, Submission
 from service.jobs.recovery import Recovery
 from service.jobs.runner import JobRunner
 
@@ -124,7 +125,7 @@ class JobDesk:
         Raises:
             NotFound: it has none of that id, or no longer.
         """
-        job = await self._store.get(tenant, job_id)
+        job = await self._store.get(tenant, job_id) if re.fullmatch(ID_PATTERN, job_id) else None
         if job is None:
             raise NotFound(f"there is no job {job_id}; finished jobs are kept for a limited time")
         return job

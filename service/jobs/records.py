@@ -15,6 +15,7 @@ from datetime import datetime
 from enum import StrEnum
 
 ID_PATTERN = r"^job_[0-9a-f]{28}$"
+"""No other text is ever looked up in the store."""
 
 
 class JobState(StrEnum):
