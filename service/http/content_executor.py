@@ -54,4 +54,5 @@ class ContentExecutor:
     def failure(self, order: Order, error: Exception) -> Answer:
         """See Executor."""
         problem = problem_of(error, instance=order.route, request_id=order.request_id, field_errors=broken_rules(error))
-        return Answer(problem.status, problem.model_dump_json(exclude_none=True), MEDIA_TYPE)
+        headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
+        return Answer(problem.status, problem.model_dump_json(exclude_none=True), MEDIA_TYPE, headers)

@@ -12,6 +12,7 @@ A route hands in an `Order` and gets a `Response`; what the order says is the ex
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from agent.config import TenantSettings
-from agent.errors import InvalidInput
+from agent.errors import InvalidInput, StoreError
 from service.config import NodeConfig
 from service.http.disconnect import ClientGone, disconnection
 from service.http.jobs_schema import POLL_AFTER_S, JobView
@@ -144,7 +145,8 @@ async def _as_job(request: Request, desk: JobDesk, call: Call) -> Response:
     if job.answer is None:
         return _accepted(job)
     if call.key is not None:
-        await desk.answered(tenant, call.key)
+        with suppress(StoreError):  # the key then only lives longer
+            await desk.answered(tenant, call.key)
     return _answered(job.answer, replayed=not submission.created)
 
 

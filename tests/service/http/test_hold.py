@@ -244,6 +244,7 @@ async def test_a_failure_of_the_node_may_be_tried_under_the_same_key(
     node.content.error = EngineDead("gone")
     failed = await caller.post("/v1/content", json=BRIEF, headers=headers)
     assert (failed.status_code, failed.json()["code"]) == (503, "engine_unavailable")
+    assert failed.headers["Retry-After"] == "15"
     assert len(node.content.calls) == 5
     (dead,) = (await caller.get("/v1/jobs?state=failed")).json()["jobs"]
     assert dead["dead_reason"] == "given up after 5 tries"
