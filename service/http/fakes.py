@@ -28,7 +28,6 @@ from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents
 from service.jobs.ports import JobEvents, JobStore
-from service.tenants import Tenants
 from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus, StepReport
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -189,7 +188,18 @@ class FakePolicies:
         return self.records[version]
 
 
-FAKE_TENANT = TenantSettings(id="acme", languages={"de": LanguageSettings(), "en": LanguageSettings()})
+FAKE_TENANT = TenantSettings(
+    id="acme",
+    languages={code: LanguageSettings() for code in "ar cs de en es fr hi it ja ko nl pl pt sv tr uk zh".split()},
+)
+
+
+class AnyTenant:
+    """Every tenant that is asked for, with the languages of the prompts."""
+
+    def get(self, tenant: str) -> TenantSettings | None:
+        """See TenantLookup."""
+        return FAKE_TENANT.model_copy(update={"id": tenant})
 
 
 @dataclass
@@ -200,7 +210,7 @@ class FakeNode:
     tuning: FakeTuning = field(default_factory=FakeTuning)
     policies: FakePolicies = field(default_factory=FakePolicies)
     state: Health = READY
-    tenants: TenantLookup = field(default_factory=lambda: Tenants([FAKE_TENANT]))
+    tenants: TenantLookup = field(default_factory=AnyTenant)
     config: NodeConfig = field(default_factory=NodeConfig)
     job_store: JobStore = field(default_factory=MemoryJobStore)
     events: JobEvents = field(default_factory=RememberedEvents)
