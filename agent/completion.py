@@ -8,6 +8,23 @@ from enum import StrEnum
 
 BASE_VERSION = 0
 """The policy version of the untuned model."""
+_LOWEST_TEMPERATURE = 0.01
+"""vLLM raises lower ones to this, but for 0, and records what was asked for."""
+
+
+class Bias(StrEnum):
+    """Why recorded log-probabilities are not those of ``softmax(logits / temperature)``.
+
+    Each is also the reason under which tuning counts what it leaves out for it.
+    """
+
+    GREEDY = "greedy"
+    """At temperature 0 the best token is taken, none is drawn; below 0.01 vLLM samples at 0.01."""
+    TOP_P = "top_p"
+    TOP_K = "top_k"
+    MIN_P = "min_p"
+    PENALTIES = "penalties"
+    """Logits were changed by the tokens before them."""
 
 
 class FinishReason(StrEnum):
@@ -29,22 +46,48 @@ class Sampling:
     min_p: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    repetition_penalty: float = 1.0
+    """Divides the logits of tokens that were there before; 1 changes nothing."""
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
 
     @property
-    def trainable(self) -> bool:
-        """True when the recorded log-probabilities are those of the full softmax at ``temperature``.
+    def bias(self) -> Bias | None:
+        """The first reason why a trainer cannot compute the probabilities that were sampled from; None when it can.
 
-        Truncated sampling renormalises over the kept tokens, which biases the importance ratio (DESIGN section 10).
+        Truncation renormalises over the kept tokens and penalties move logits, so that the ratio to the full softmax
+        carries a factor that is none of the policy's (DESIGN section 10). Temperature alone is no bias: the trainer
+        divides its logits by the same one.
         """
-        return self.temperature > 0 and self.top_p == 1.0 and self.top_k == 0 and self.min_p == 0.0
+        found = {
+            Bias.GREEDY: self.temperature < _LOWEST_TEMPERATURE,
+            Bias.TOP_P: self.top_p != 1.0,
+            Bias.TOP_K: self.top_k != 0,
+            Bias.MIN_P: self.min_p != 0.0,
+            Bias.PENALTIES: (self.repetition_penalty, self.presence_penalty, self.frequency_penalty) != (1.0, 0.0, 0.0),
+        }
+        return next((bias for bias, applies in found.items() if applies), None)
 
 
 @dataclass(frozen=True, slots=True)
 class VersionSpan:
-    """First and last policy version that sampled a token of a completion. Equal with method ``adapter``."""
+    """First and last policy version that sampled a token of a completion. Equal with method ``adapter``.
+
+    With method ``full`` a publication may fall between two tokens. Which two, only the engine process knows: the front
+    process hears of a completion once, at its end. So the whole completion counts as sampled by ``first``, which never
+    makes it younger than it is.
+    """
 
     first: int
     last: int
+
+    def staleness(self, version: int) -> int | None:
+        """Versions between the oldest token and ``version``; None when ``version`` is older than the newest token:
+        such a completion is of a policy that was rolled back, and no ancestor of ``version``.
+
+        A distance in numbers: versions that were never published count too.
+        """
+        return version - self.first if self.last <= version else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +108,10 @@ class Completion:
     prompt_token_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    """Natural log-probability of each sampled token under the distribution that was sampled (temperature included)."""
+    """Natural log-probability of each sampled token, as vLLM's ``processed_logprobs`` mode records it: of the softmax
+    over the logits after penalties, division by the temperature, min_p, top_k and top_p, renormalised over the tokens
+    that those left. Without them (``sampling.bias`` is None) it is ``log_softmax(logits / temperature)``, which a
+    trainer can compute. A greedy token has that of temperature 1."""
     sampling: Sampling
     finish_reason: FinishReason
     versions: VersionSpan

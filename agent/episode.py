@@ -1,5 +1,7 @@
 """What was asked, what was sampled and what was served: the record that tuning learns from."""
 
+import hashlib
+from array import array
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,6 +37,16 @@ class Episode:
         if not 0 <= self.served < len(self.completions):
             raise ValueError(f"served must index one of {len(self.completions)} completions, got {self.served}")
 
+    @property
+    def prompt_token_ids(self) -> tuple[int, ...]:
+        """The prompt, which all completions share."""
+        return self.completions[self.served].prompt_token_ids
+
+    @property
+    def prompt_digest(self) -> str:
+        """A hash of the prompt's token ids: what makes two episodes the same prompt, whoever sent them."""
+        return hashlib.sha256(array("q", self.prompt_token_ids).tobytes()).hexdigest()[:32]
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -48,6 +60,9 @@ class Reply:
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    """Of all that was sampled, served or not."""
     duration_ms: float
     timing: GenerationTiming | None = None
     """Of the completion that was served; None when the engine did not measure it."""
+    alternatives: tuple[str, ...] = ()
+    """Further texts that the caller asked for, the better ones first where they were ranked."""

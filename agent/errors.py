@@ -10,7 +10,12 @@
     │   ├── NotAllowed          a key without the scope
     │   ├── NotFound            no such run, policy, model
     │   ├── Conflict            a second tuning run, an unknown transition
-    │   └── JobCancelled        the job was cancelled before it had a result
+    │   ├── JobCancelled        the job was cancelled before it had a result
+    │   └── LimitReached        too much at once, or in a period; says when to come back
+    │       ├── RateLimited         requests or tokens of a minute
+    │       ├── ConcurrencyLimited  requests that run at one time
+    │       ├── QuotaExhausted      requests or tokens of a day
+    │       └── QueueFull           the tenant's requests that wait for the engine
     ├── EngineError             generation failed
     │   ├── EngineDead          the engine process is gone; the node restarts it
     │   └── PromptTooLong       prompt and reply do not fit the context window
@@ -78,6 +83,31 @@ class Conflict(Refused):
 
 class JobCancelled(Refused):
     """The job was cancelled before it had a result."""
+
+
+class LimitReached(Refused):
+    """A limit of the tenant or its key is reached; ``limit`` names it, ``retry_after_s`` says when to come back."""
+
+    def __init__(self, message: str, *, limit: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.retry_after_s = retry_after_s
+
+
+class RateLimited(LimitReached):
+    """Requests or tokens of a minute are used up."""
+
+
+class ConcurrencyLimited(LimitReached):
+    """As many requests run as may at one time."""
+
+
+class QuotaExhausted(LimitReached):
+    """Requests or tokens of a day are used up."""
+
+
+class QueueFull(LimitReached):
+    """As many of the tenant's requests wait for the engine as may."""
 
 
 class EngineError(ColoqError):

@@ -5,13 +5,17 @@ Each one keeps its port's contract and records what it was asked, so that tests 
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from agent.alternatives import best_first
+from agent.brief import Brief
 from agent.completion import BASE_VERSION, Completion, FinishReason, GenerationTiming, VersionSpan
 from agent.episode import Episode
 from agent.errors import EngineError, StoreError
 from agent.language import Detection
 from agent.ports import Claim, GenerateRequest
+from agent.selection import Selection
 
 _FIRST_CONTROL_ID = 0x110000
 """One above the last code point: ids from here on cannot come out of user text."""
@@ -106,6 +110,19 @@ class FixedDetector:
         return None
 
 
+class FakeRanker:
+    """Ranks by a function of the text; None cannot be judged. Keeps what it was asked."""
+
+    def __init__(self, value: Callable[[str], float | None] = len) -> None:
+        self._value = value
+        self.asked: list[tuple[Brief, tuple[Completion, ...]]] = []
+
+    async def rank(self, brief: Brief, completions: Sequence[Completion]) -> list[int]:
+        """See Ranker.rank."""
+        self.asked.append((brief, tuple(completions)))
+        return best_first([self._value(completion.text) for completion in completions])
+
+
 class MemoryJournal:
     """A claiming journal in memory. An episode is held out by the hash of its prompt, as in a durable journal."""
 
@@ -133,17 +150,30 @@ class MemoryJournal:
         self._check()
         self._episodes[episode.id] = episode
 
-    async def claim(self, languages: Sequence[str], num_prompts: int, *, seed: int) -> list[Claim]:
-        """See ClaimingJournal.claim."""
+    async def claim(
+        self, languages: Sequence[str], num_prompts: int, *, seed: int, selection: Selection | None = None
+    ) -> list[Claim]:
+        """See ClaimingJournal.claim. What is passed over counts as settled."""
         self._check()
+        chosen, rng = selection or Selection(), random.Random(seed)
         training = [episode for episode in self._in(languages) if not self._is_held_out(episode)]
-        fresh = [episode for episode in training if episode.id not in self._claimed | self._settled]
-        chosen = _balanced(fresh, num_prompts)
-        again = [episode for episode in training if episode.id in self._settled - self._claimed]
-        random.Random(seed).shuffle(again)
-        chosen += _balanced(again, num_prompts - len(chosen))
-        self._claimed.update(episode.id for episode in chosen)
-        return [Claim(episode, handle=episode.id) for episode in chosen]
+        turns = deque(
+            self._offers(group, chosen, rng) for group in _grouped(training, lambda episode: episode.brief.language)
+        )
+        claims: list[Claim] = []
+        while turns and len(claims) < num_prompts:
+            offers = turns.popleft()
+            if (claim := next(offers, None)) is not None:
+                claims.append(claim)
+                turns.append(offers)
+        return claims
+
+    async def reclaim(self, handles: Sequence[str]) -> list[Claim]:
+        """See ClaimingJournal.reclaim."""
+        self._check()
+        kept = [handle for handle in handles if handle in self._episodes]
+        self._claimed.update(kept)
+        return [Claim(self._episodes[handle], handle) for handle in kept]
 
     async def settle(self, claims: Sequence[Claim]) -> None:
         """See ClaimingJournal.settle."""
@@ -155,11 +185,36 @@ class MemoryJournal:
     async def held_out(self, languages: Sequence[str], num_prompts: int) -> list[Episode]:
         """See ClaimingJournal.held_out."""
         self._check()
-        return _balanced([episode for episode in self._in(languages) if self._is_held_out(episode)], num_prompts)
+        held_out = [episode for episode in self._in(languages) if self._is_held_out(episode)]
+        by_language = _grouped(held_out, lambda episode: episode.brief.language)
+        return _interleaved([_by_tenant_in_turn(group) for group in by_language])[: max(num_prompts, 0)]
 
     def restart(self) -> None:
         """What a crash does: claims that were never settled can be claimed again."""
         self._claimed.clear()
+
+    def _offers(self, episodes: Sequence[Episode], selection: Selection, rng: random.Random) -> Iterator[Claim]:
+        """Claims of one language, each made when it is asked for: fresh episodes, then settled ones."""
+        again = [episode for episode in episodes if episode.id in self._settled - self._claimed]
+        rng.shuffle(again)
+        again.sort(key=lambda episode: selection.times_taken(episode.prompt_digest))
+        fresh = [episode for episode in episodes if episode.id not in self._claimed | self._settled]
+        for episode in _by_tenant_in_turn(fresh):
+            flaw = selection.flaw_of_fresh(episode)
+            if flaw is None:
+                yield self._claim(episode, selection, again=False)
+            else:
+                selection.pass_over(flaw)
+                self._settled.add(episode.id)
+                again.append(episode)
+        for episode in _by_tenant_in_turn(again):
+            if selection.flaw_of_repeated(episode) is None:
+                yield self._claim(episode, selection, again=True)
+
+    def _claim(self, episode: Episode, selection: Selection, *, again: bool) -> Claim:
+        selection.take(episode)
+        self._claimed.add(episode.id)
+        return Claim(episode, handle=episode.id, again=again)
 
     def _check(self) -> None:
         if self.failure is not None:
@@ -169,16 +224,13 @@ class MemoryJournal:
         return [episode for episode in self._episodes.values() if episode.brief.language in languages]
 
     def _is_held_out(self, episode: Episode) -> bool:
-        prompt = repr(episode.completions[episode.served].prompt_token_ids).encode()
+        prompt = repr(episode.prompt_token_ids).encode()
         share = int.from_bytes(hashlib.sha256(prompt).digest()[:8], "big") / 2**64
         return share < self._held_out_share
 
 
-def _balanced(episodes: Sequence[Episode], num_prompts: int) -> list[Episode]:
-    """Up to ``num_prompts`` episodes in turn: language by language, and within one tenant by tenant."""
-    by_language = _grouped(episodes, lambda episode: episode.brief.language)
-    queues = [_interleaved(list(_grouped(group, lambda episode: episode.brief.tenant))) for group in by_language]
-    return _interleaved(queues)[: max(num_prompts, 0)]
+def _by_tenant_in_turn(episodes: Sequence[Episode]) -> list[Episode]:
+    return _interleaved(_grouped(episodes, lambda episode: episode.brief.tenant))
 
 
 def _grouped(episodes: Sequence[Episode], key: Callable[[Episode], str]) -> list[list[Episode]]:

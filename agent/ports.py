@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
+from agent.brief import Brief
 from agent.completion import Completion, Sampling
 from agent.episode import Episode
+from agent.selection import Selection
 
 
 class Priority(IntEnum):
@@ -56,6 +58,15 @@ class PromptEncoder(Protocol):
         ...
 
 
+class Ranker(Protocol):
+    """Tells better replies from worse ones, while their caller waits."""
+
+    async def rank(self, brief: Brief, completions: Sequence[Completion]) -> list[int]:
+        """Indices of the completions, the best first. Equals, and those that cannot be judged, keep their order; the
+        latter come last."""
+        ...
+
+
 class Journal(Protocol):
     """Where episodes are kept for tuning."""
 
@@ -74,16 +85,35 @@ class Claim:
 
     episode: Episode
     handle: str
+    again: bool = False
+    """Whether the episode may have been handed out and settled before: its prompt may serve once more, its completions
+    may have been trained on."""
 
 
 class ClaimingJournal(Journal, Protocol):
     """A journal that tuning draws prompts from."""
 
-    async def claim(self, languages: Sequence[str], num_prompts: int, *, seed: int) -> list[Claim]:
-        """Claim up to ``num_prompts`` distinct training episodes, balanced by language, then by tenant.
+    async def claim(
+        self, languages: Sequence[str], num_prompts: int, *, seed: int, selection: Selection | None = None
+    ) -> list[Claim]:
+        """Claim up to ``num_prompts`` training episodes of different prompts, balanced by language, then by tenant.
 
-        Never-claimed episodes go first; when they run out, settled ones within retention are drawn again at random
-        (``seed``). Episodes of the held-out split are never returned.
+        Never-claimed episodes go first; when they run out, the prompts of settled ones within retention are drawn again
+        at random (``seed``). Episodes of the held-out split are never returned.
+
+        Args:
+            selection: the step's, with its caps and the run's tally: within a language a prompt that the run has
+                claimed comes again only after all others. What is claimed is taken in it, what is passed over counted.
+                Without one there are no caps, and prompts differ within this call.
+
+        Raises:
+            StoreError: the store could not be reached.
+        """
+        ...
+
+    async def reclaim(self, handles: Sequence[str]) -> list[Claim]:
+        """Claim episodes that ``claim`` handed out before, settled or not, in this order. Episodes that are no longer
+        kept are left out.
 
         Raises:
             StoreError: the store could not be reached.

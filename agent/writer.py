@@ -1,9 +1,9 @@
 """The content agent: a brief goes in, a judged and journalled reply comes out.
 
-    brief ─► prompt ─► token ids ─► engine (live priority) ─► language verdict ─► reply
-                                                                        └─► journal (shielded)
+    brief ─► prompt ─► token ids ─► engine (live priority) ─► best of ─► language verdict ─► reply
+                                                                                   └─► journal (shielded)
 
-Knows neither HTTP nor the store: the engine, the encoder and the journal are handed in.
+Knows neither HTTP nor the store: the engine, the encoder, the ranker and the journal are handed in.
 """
 
 import asyncio
@@ -12,15 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
+from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
 from agent.completion import Completion, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
-from agent.episode import Episode, PromptRef, Reply
+from agent.defaults import completed
+from agent.episode import Episode, Reply
 from agent.errors import InvalidBrief
 from agent.language import primary_code
-from agent.ports import Engine, GenerateRequest, Journal, Priority, PromptEncoder
+from agent.ports import Engine, GenerateRequest, Journal, Priority, PromptEncoder, Ranker
 from agent.prompt import PromptLibrary
+from agent.siblings import siblings
 from agent.verdict import LanguageVerdict
 
 
@@ -64,6 +67,7 @@ class ContentAgent:
         encoder: PromptEncoder,
         prompts: PromptLibrary,
         contract: LanguageContract,
+        ranker: Ranker,
         journal: Journal,
         languages: LanguageLookup,
         on_journal_failure: Callable[[str, Exception], None],
@@ -72,33 +76,50 @@ class ContentAgent:
         self._encoder = encoder
         self._prompts = prompts
         self._contract = contract
+        self._ranker = ranker
         self._journal = journal
         self._languages = languages
         self._on_journal_failure = on_journal_failure
         self._appends: set[asyncio.Task[None]] = set()
 
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
-        """Answer a brief and journal the episode. ``duration_ms`` ends before the journal write.
+    async def write(
+        self, brief: Brief, sampling: Sampling, *, request_id: str, alternatives: Alternatives = ONE
+    ) -> Reply:
+        """Answer a brief and journal the episode, with all that was sampled. ``duration_ms`` ends before the journal
+        write.
 
         Cancelling the call aborts the generation; once the reply exists, its journal write completes regardless. A
         journal failure goes to ``on_journal_failure`` (with the tenant) and never fails the reply.
 
         Raises:
-            InvalidBrief: the tenant does not have the brief's language.
+            InvalidBrief: the tenant does not have the brief's language, or several samples would be the same one.
             EngineError: generation failed, PromptTooLong and EngineDead among them.
         """
         started = time.perf_counter()
+        alternatives.check(sampling)
         settings = self._languages.find(brief.tenant, brief.language)
+        brief = completed(brief, settings)
         prompt = self._prompts.render(brief, address=settings.address)
         token_ids = self._encoder.encode(prompt.system, prompt.user)
-        completion = await self._engine.generate(
-            GenerateRequest(request_id, token_ids, sampling, Priority.LIVE, cache_scope=brief.tenant)
-        )
+        request = GenerateRequest(request_id, token_ids, sampling, Priority.LIVE, cache_scope=brief.tenant)
+        completions = await siblings(self._engine, request, alternatives.num_samples)
+        order = await self._order(brief, completions, alternatives)
         brand_terms = (*settings.brand_terms, *brief.brand_terms)
-        verdict = self._contract.judge(completion.text, brief.language, brand_terms)
-        reply = _reply(request_id, brief, completion, verdict, started)
-        await self._keep(_episode(request_id, brief, prompt.ref, completion, verdict))
+        verdict = self._contract.judge(completions[order[0]].text, brief.language, brand_terms)
+        chosen = [completions[index] for index in order[: alternatives.n]]
+        reply = _reply(request_id, brief, chosen, completions, verdict, started)
+        await self._keep(
+            Episode(request_id, datetime.now(UTC), brief, prompt.ref, completions, served=order[0], verdict=verdict)
+        )
         return reply
+
+    async def _order(
+        self, brief: Brief, completions: Sequence[Completion], alternatives: Alternatives
+    ) -> Sequence[int]:
+        """Indices of the completions, the one to be served first."""
+        if alternatives.best_of is None:
+            return range(len(completions))
+        return await self._ranker.rank(brief, completions)
 
     async def drain(self) -> None:
         """Wait for journal writes whose callers are gone."""
@@ -117,22 +138,26 @@ class ContentAgent:
             self._on_journal_failure(episode.brief.tenant, error)
 
 
-def _episode(
-    request_id: str, brief: Brief, ref: PromptRef, completion: Completion, verdict: LanguageVerdict
-) -> Episode:
-    return Episode(request_id, datetime.now(UTC), brief, ref, (completion,), served=0, verdict=verdict)
-
-
-def _reply(request_id: str, brief: Brief, completion: Completion, verdict: LanguageVerdict, started: float) -> Reply:
+def _reply(
+    request_id: str,
+    brief: Brief,
+    chosen: Sequence[Completion],
+    sampled: Sequence[Completion],
+    verdict: LanguageVerdict,
+    started: float,
+) -> Reply:
+    """The first of the chosen completions is served; tokens are counted of all that were sampled."""
+    served, *others = chosen
     return Reply(
         request_id=request_id,
-        text=completion.text,
+        text=served.text,
         language=brief.language,
         verdict=verdict,
-        policy_version=completion.versions.last,
-        finish_reason=completion.finish_reason.value,
-        prompt_tokens=len(completion.prompt_token_ids),
-        completion_tokens=len(completion.token_ids),
+        policy_version=served.versions.last,
+        finish_reason=served.finish_reason.value,
+        prompt_tokens=len(served.prompt_token_ids),
+        completion_tokens=sum(len(completion.token_ids) for completion in sampled),
         duration_ms=(time.perf_counter() - started) * 1000,
-        timing=completion.timing,
+        timing=served.timing,
+        alternatives=tuple(completion.text for completion in others),
     )

@@ -14,6 +14,7 @@ weighs nothing and is not asked.
 """
 
 import importlib
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,7 +62,10 @@ class _Sheet:
 
 
 class Panel:
-    """Judges replies of all tenants; itself a RewardModel. Built by build_panel."""
+    """Judges replies of all tenants; itself a RewardModel. Built by build_panel.
+
+    Threads may share one: tuning and live requests do. Reward models are asked by one thread at a time.
+    """
 
     name = "panel"
     revision = "1"
@@ -78,11 +82,16 @@ class Panel:
         self._default = default
         self._seats = dict(seats)
         self._failures: Counter[str] = Counter()
+        self._asking = threading.Lock()
 
     @property
     def failures(self) -> Mapping[str, int]:
         """Replies that a judge failed on, by raising or by breaking its contract, since the start; by judge."""
         return dict(self._failures)
+
+    def seat(self, tenants: Sequence[TenantSettings]) -> None:
+        """Judge by these tenants' weights and brand terms from now on; their names were checked when they were set."""
+        self._seats = _seats(self._default.weights, tenants)
 
     def score(self, samples: Sequence[Sample]) -> list[Score | Ungradable]:
         """Judge each sample by the judges and weights of its tenant and language, in order.
@@ -110,7 +119,8 @@ class Panel:
         if not pairs:
             return
         try:
-            answers = _checked(self._models[name].score([sample for sample, _ in pairs]), len(pairs))
+            with self._asking:
+                answers = _checked(self._models[name].score([sample for sample, _ in pairs]), len(pairs))
         except Exception as error:  # noqa: BLE001 - a stranger's judge may raise anything; the others go on
             answers = [Ungradable(f"{type(error).__name__}: {error}", judge=name)] * len(pairs)
             self._failures[name] += len(pairs)
@@ -159,17 +169,23 @@ def build_panel(config: RewardsConfig, tenants: Sequence[TenantSettings], contra
     names = rule_names | config.extra.keys()
     _check_names(config, tenants, rule_names)
     _check_weights("rewards.weights", config.weights, names)
-    seats = {}
     for tenant in tenants:
         for language, settings in tenant.languages.items():
             _check_weights(f"tenants.{tenant.id}.languages.{language}.reward_weights", settings.reward_weights, names)
-            seats[tenant.id, primary_code(language)] = _seat(config, settings)
     models = {name: _load_model(name, target) for name, target in config.extra.items()}
-    return Panel(rules, models, _Seat(config.weights), seats)
+    return Panel(rules, models, _Seat(config.weights), _seats(config.weights, tenants))
 
 
-def _seat(config: RewardsConfig, settings: LanguageSettings) -> _Seat:
-    return _Seat({**config.weights, **settings.reward_weights}, settings.brand_terms)
+def _seats(weights: Mapping[str, float], tenants: Sequence[TenantSettings]) -> dict[tuple[str, str], _Seat]:
+    return {
+        (tenant.id, primary_code(language)): _seat(weights, settings)
+        for tenant in tenants
+        for language, settings in tenant.languages.items()
+    }
+
+
+def _seat(weights: Mapping[str, float], settings: LanguageSettings) -> _Seat:
+    return _Seat({**weights, **settings.reward_weights}, settings.brand_terms)
 
 
 def _check_names(config: RewardsConfig, tenants: Sequence[TenantSettings], rule_names: frozenset[str]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.brief import Brief
-from agent.completion import FinishReason
+from agent.completion import Completion, FinishReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,11 @@ class Sample:
     text: str
     finish_reason: FinishReason
     num_tokens: int
+
+    @classmethod
+    def of(cls, brief: Brief, completion: Completion) -> "Sample":
+        """A completion as it is judged."""
+        return cls(brief, completion.text, completion.finish_reason, len(completion.token_ids))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,6 @@ from typer.main import get_group
 
 from agent.errors import ColoqError, InvalidConfig
 
-_TENANT = r"[a-z0-9][a-z0-9_-]{0,62}"
-
 
 def _later(load: Callable[[], typer.Typer], help_text: str) -> typer.Typer:
     """A group of commands whose file is imported only when one of them is asked for."""
@@ -46,6 +44,18 @@ def _policies() -> typer.Typer:
     return policies_app
 
 
+def _tenants() -> typer.Typer:
+    from service.cli_tenants import tenant_app
+
+    return tenant_app
+
+
+def _keys() -> typer.Typer:
+    from service.cli_tenants import key_app
+
+    return key_app
+
+
 def _bench() -> typer.Typer:
     from service.cli_bench import bench_app
 
@@ -71,9 +81,9 @@ app = typer.Typer(
     help="Coloq: a content agent that answers in your tenants' languages, and learns from what it answered.",
 )
 config_app = typer.Typer(no_args_is_help=True, help="Check, show and explain the configuration.")
-key_app = typer.Typer(no_args_is_help=True, help="API keys of tenants.")
 app.add_typer(config_app, name="config")
-app.add_typer(key_app, name="key")
+app.add_typer(_later(_tenants, "Tenants of a running node."), name="tenant")
+app.add_typer(_later(_keys, "API keys of tenants."), name="key")
 app.add_typer(_later(_models, "Embedded models: real weights from the Python package index."), name="model")
 app.add_typer(_later(_tuning, "Tuning runs of a running node."), name="tune")
 app.add_typer(_later(_bench, "Measure a node: load, training beside it, swaps."), name="bench")
@@ -106,11 +116,12 @@ def init(
 ) -> None:
     """Write a first configuration with one tenant, and print the tenant's API key once. Never overwrites."""
     from agent.language import FastTextDetector
+    from service.cli_tenants import tenant_id
     from service.config_file import check_languages, parse
     from service.config_text import starter
     from service.secrets import new_key
 
-    key = new_key(_tenant_id(tenant))
+    key = new_key(tenant_id(tenant))
     text = starter(tenant, language or ["en"], key.hash)
     check_languages(parse(text, name=path.name), FastTextDetector().labels)
     _write_new(path, text)
@@ -199,24 +210,6 @@ def reference() -> None:
     from service import config_text
 
     typer.echo(config_text.reference(), nl=False)
-
-
-@key_app.command("new")
-def new(tenant: Annotated[str, typer.Argument(help="Id of the tenant that will hold the key.")]) -> None:
-    """Make an API key and print it once, with the hash that goes into the configuration."""
-    from service.secrets import new_key
-
-    key = new_key(_tenant_id(tenant))
-    typer.echo(f"API key of tenant {tenant}, shown this once:\n\n  {key.plain}\n")
-    typer.echo(f'Add its hash to that tenant\'s key_hashes in the configuration:\n\n  "{key.hash}",')
-
-
-def _tenant_id(tenant: str) -> str:
-    import re
-
-    if not re.fullmatch(_TENANT, tenant):
-        raise InvalidConfig("tenant", f"must be lower-case letters, digits, `-` and `_`, at most 63, got {tenant!r}")
-    return tenant
 
 
 def _write_new(path: Path, text: str) -> None:

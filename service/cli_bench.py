@@ -1,8 +1,10 @@
 """`coloq bench`: measurements of a node on random weights of a given shape. Nothing is fetched; results go to a folder.
 
+    front     the service alone, with a fake that answers at once
     serve     a node under load, alone or beside bare vLLM
     coserve   the same load with and without training beside it
     swap      publications under load
+    suite     coserve and swap on one node, which starts once
     train     training steps and whole GRPO steps, beside TRL
 
 With `--quick` each runs in about a minute on a CPU with the smallest shape, to see that everything works; figures worth
@@ -51,6 +53,7 @@ ReplyTokens = Annotated[int, typer.Option(min=1, help="Tokens of a training sequ
 _QUICK_SHAPE = "tiny"
 _QUICK_PROMPT, _QUICK_REPLY = 64, 8
 _QUICK_WARMUP_S, _QUICK_DURATION_S = 0.5, 3.0
+_SWAP_BATCH = BatchShape(batch_size=8, length=64, reply_tokens=32)
 _QUICK_BATCH = BatchShape(batch_size=4, length=64, reply_tokens=32)
 _QUICK_SETTINGS = ("engine.max_num_seqs=8", "engine.live_reserve=2", "engine.kv_cache_gib=0.1", "tuning.adapter.rank=8")
 
@@ -140,6 +143,28 @@ def coserve_command(
         bench_coserve(options, chosen, batch, alone_s=alone, pace=_pace(pace), console=Console())
 
 
+@bench_app.command("front")
+def front_command(
+    clients: Annotated[str, typer.Option(help="Closed loop: clients, separated by commas.")] = "1,2,8",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of every front in turn.")] = 3,
+    out: Out = Path("bench"),
+    warmup: Warmup = 1.0,
+    duration: Duration = 5.0,
+    quick: Quick = False,
+) -> None:
+    """Measure what the service itself adds to a request: HTTP, keys, limits, fair queue. No engine is started.
+
+    Each client sends the next request when the last one is answered; the generator is a process of its own.
+    """
+    from service.bench.front import FrontOptions, bench_front
+
+    counts = [int(count) for count in _numbers("--clients", clients)]
+    if quick:
+        counts, rounds, warmup, duration = counts[:1], 1, _QUICK_WARMUP_S, 1.0
+    with _interruptible():
+        bench_front(FrontOptions(out, counts, rounds, warmup, duration), Console())
+
+
 @bench_app.command("swap")
 def swap_command(
     count: Annotated[int, typer.Option(min=1, help="Publications.")] = 50,
@@ -179,6 +204,50 @@ def swap_command(
     order = PublishOrder(count=count, interval_ms=interval, window_ms=window, batch=batch)
     with _interruptible():
         bench_swap(options, arrivals, order, console=Console())
+
+
+@bench_app.command("suite")
+def suite_command(
+    rates: Annotated[str, typer.Option(help="Coserve: requests per second, separated by commas.")] = "20,60,100",
+    alone: Annotated[float, typer.Option(min=0.1, help="Coserve: seconds of training without load.")] = 15.0,
+    count: Annotated[int, typer.Option(min=1, help="Swap: publications.")] = 1000,
+    interval: Annotated[float, typer.Option(min=1, help="Swap: milliseconds between publications.")] = 100.0,
+    window: Annotated[float, typer.Option(min=1, help="Swap: milliseconds around a publication.")] = 40.0,
+    rate: Annotated[float, typer.Option(help="Swap: requests per second.")] = 60.0,
+    batch_size: BatchSize = 64,
+    length: Length = 256,
+    reply_tokens: ReplyTokens = 128,
+    out: Out = Path("bench"),
+    work: Work = Path(".coloq-bench"),
+    shape: ShapeName = "qwen2.5-1.5b",
+    model: Model = None,
+    prompt_tokens: PromptTokens = 128,
+    max_tokens: MaxTokens = 128,
+    temperature: Temperature = 1.0,
+    warmup: Warmup = 5.0,
+    duration: Duration = 20.0,
+    seed: Seed = 0,
+    setting: Setting = None,
+    quick: Quick = False,
+) -> None:
+    """Coserve, then swap, on one node: what is measured takes less time than a node with CUDA graphs needs to start."""
+    from service.bench.coserve import coserve_of
+    from service.bench.suite import bench_suite
+    from service.bench.swap import swap_of
+
+    options = _options(out, work, shape, model, prompt_tokens, max_tokens, temperature, warmup, duration, seed, setting)
+    batch, chosen, arrivals = _batch(batch_size, length, reply_tokens), _numbers("--rates", rates), Poisson(rate)
+    if quick:
+        options, chosen, batch, alone = _quickly(options), [4.0], _QUICK_BATCH, _QUICK_DURATION_S
+        arrivals, count, interval = Poisson(4.0), 10, 400.0
+    order = PublishOrder(count=count, interval_ms=interval, window_ms=window, batch=_SWAP_BATCH)
+    console = Console()
+    with _interruptible():
+        bench_suite(
+            coserve_of(options, chosen, batch, alone_s=alone, pace=None, console=console),
+            swap_of(options, arrivals, order, console=console),
+            console=console,
+        )
 
 
 def _options(

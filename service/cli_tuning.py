@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -87,17 +88,57 @@ def status_command(
 
 @tune_app.command("watch")
 def watch_command(run: RunArgument, url: Url = DEFAULT_URL) -> None:
-    """Follow a run until it ends. Exits 1 when it failed or was rejected; Ctrl-C leaves the run alone."""
+    """Follow a run until it ends. Exits 1 unless it succeeded or was stopped; Ctrl-C leaves the run alone."""
     with _client(url) as client:
         _follow(client, run)
 
 
 @tune_app.command("stop")
 def stop_command(run: RunArgument, url: Url = DEFAULT_URL) -> None:
-    """Stop a run after its current step. What it had published stays."""
+    """Stop a run after its current step, or give an interrupted one up. What it had published stays."""
     with _client(url) as client:
         stopped = client.stop(run)
         typer.echo(f"{stopped.id} is {stopped.state.value} after {stopped.steps_done} of {stopped.num_steps} steps")
+
+
+@tune_app.command("resume")
+def resume_command(
+    run: RunArgument,
+    watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Follow the run until it ends.")] = True,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Go on with an interrupted run from its last checkpoint."""
+    with _client(url) as client:
+        resumed = client.resume(run)
+        typer.echo(f"{resumed.id} goes on after {resumed.steps_done} of {resumed.num_steps} steps")
+        if watch:
+            _follow(client, run)
+
+
+@tune_app.command("report")
+def report_command(
+    run: RunArgument,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where page and charts go. Default: RUN-report.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the run and its series as JSON.")] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write TensorBoard event files into DIR/RUN.")
+    ] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Draw a run's curves: report.html and PNG files; with --json or --tensorboard alone, only those."""
+    from service.report.page import dump, write_report
+    from service.report.tensorboard import write_events
+
+    with _client(url) as client:
+        view = client.run(run)
+        if as_json:
+            typer.echo(dump(view))
+        if tensorboard is not None:
+            typer.echo(f"events: {write_events(view, tensorboard)}", err=True)
+        if out is not None or not (as_json or tensorboard):
+            typer.echo(f"report: {write_report(view, out or Path(f'{view.id}-report'))}", err=True)
 
 
 @policies_app.command("list")
@@ -131,15 +172,22 @@ def activate_command(
 @contextmanager
 def _client(url: str) -> Iterator[AdminClient]:
     """A client with the admin key; any problem ends the command with its text on stderr and exit code 1."""
+    with told_problems(), AdminClient(url, admin_key()) as client:
+        yield client
+
+
+@contextmanager
+def told_problems() -> Iterator[None]:
+    """Any problem ends the command with its text on stderr and exit code 1."""
     try:
-        with AdminClient(url, _admin_key()) as client:
-            yield client
+        yield
     except ColoqError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
 
 
-def _admin_key() -> str:
+def admin_key() -> str:
+    """The admin key of the environment. Raises NodeRefused when there is none."""
     key = os.environ.get(ADMIN_KEY, "").strip()
     if not key:
         raise NodeRefused(f"{ADMIN_KEY} must hold the node's admin key, got nothing; the node printed it once")
@@ -161,7 +209,9 @@ def _follow(client: AdminClient, run_id: str) -> None:
         typer.echo(f"{run_id} goes on; `coloq tune stop {run_id}` stops it", err=True)
         raise typer.Exit(INTERRUPTED) from None
     typer.echo(_outcome(run))
-    if run.state in (RunState.FAILED, RunState.REJECTED):
+    if run.state is RunState.INTERRUPTED:
+        typer.echo(f"`coloq tune resume {run.id}` goes on with it", err=True)
+    if run.state in (RunState.FAILED, RunState.REJECTED, RunState.INTERRUPTED):
         raise typer.Exit(1)
 
 

@@ -77,6 +77,18 @@ class ServerConfig(Section):
     """Port to listen on; 0 picks a free one."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 262_144
     """Largest request body."""
+    max_header_bytes: Annotated[int, Field(ge=1024)] = 16_384
+    """Largest path and header fields of a request, together."""
+    max_headers: Annotated[int, Field(ge=8)] = 64
+    """Most header fields of a request."""
+    header_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    """How long a caller may take to send the header fields."""
+    body_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    """How long a caller may take to send a body."""
+    admin_host: str | None = None
+    """Address of `/admin` and `/metrics`, which are then nowhere else; unset serves them beside `/v1`."""
+    admin_port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    """Port of `admin_host`; 0 picks a free one."""
     shutdown_grace_s: Annotated[float, Field(ge=0)] = 10.0
     """How long requests in flight may finish after SIGTERM."""
 

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from agent.config import TenantSettings
 from agent.errors import InvalidConfig
 from rewards.config import RewardsConfig
 from service.config import NodeConfig
@@ -63,13 +64,21 @@ def check_languages(config: NodeConfig, labels: Collection[str]) -> None:
         InvalidConfig: one line for each such language.
     """
     problems = [
-        f"tenants[{index}].languages.{code}: must be a language that the detector knows, got {code!r}"
-        f"{_suggestion(code, labels)}"
+        problem
         for index, tenant in enumerate(config.tenants)
-        for code in tenant.languages
-        if code not in labels
+        for problem in unknown_languages(tenant, labels, f"tenants[{index}].")
     ]
     _refuse("configuration", problems)
+
+
+def unknown_languages(tenant: TenantSettings, labels: Collection[str], prefix: str = "") -> Iterator[str]:
+    """A message for each of a tenant's languages that the detector cannot tell; ``prefix`` comes before each path."""
+    for code in tenant.languages:
+        if code not in labels:
+            yield (
+                f"{prefix}languages.{code}: must be a language that the detector knows, got {code!r}"
+                f"{_suggestion(code, labels)}"
+            )
 
 
 def broken_rules(config: NodeConfig) -> Iterator[str]:
@@ -77,7 +86,7 @@ def broken_rules(config: NodeConfig) -> Iterator[str]:
     yield from _engine_rules(config)
     yield from _store_rules(config)
     yield from _tenant_rules(config)
-    yield from _unknown_parts("rewards.weights", config.rewards.weights, _reward_parts(config))
+    yield from _unknown_parts("rewards.weights", config.rewards.weights, reward_parts(config))
     for name in sorted(_built_in_parts() & config.rewards.extra.keys()):
         yield f"rewards.extra.{name}: must not take the name of a built-in part, got {name!r}"
 
@@ -87,7 +96,8 @@ def _built_in_parts() -> frozenset[str]:
     return frozenset(RewardsConfig().weights)
 
 
-def _reward_parts(config: NodeConfig) -> frozenset[str]:
+def reward_parts(config: NodeConfig) -> frozenset[str]:
+    """Names that a reward weight may have."""
     return _built_in_parts() | config.rewards.extra.keys()
 
 
@@ -130,7 +140,7 @@ def _store_rules(config: NodeConfig) -> Iterator[str]:
 
 
 def _tenant_rules(config: NodeConfig) -> Iterator[str]:
-    known = _reward_parts(config)
+    known = reward_parts(config)
     for tenant_id, times in Counter(tenant.id for tenant in config.tenants).items():
         if times > 1:
             yield f"tenants: ids must be unique, got {tenant_id!r} {times} times"
@@ -138,11 +148,22 @@ def _tenant_rules(config: NodeConfig) -> Iterator[str]:
         if times > 1:
             yield f"tenants: a key_hash must stand once in the file, got {key_hash[:15]}... {times} times"
     for index, tenant in enumerate(config.tenants):
-        for code, settings in tenant.languages.items():
-            path = f"tenants[{index}].languages.{code}"
-            if not _LANGUAGE_CODE.fullmatch(code):
-                yield f"{path}: must be an ISO 639 code of two or three lower-case letters, got {code!r}"
-            yield from _unknown_parts(f"{path}.reward_weights", settings.reward_weights, known)
+        yield from tenant_rules(tenant, known, f"tenants[{index}].")
+
+
+def tenant_rules(tenant: TenantSettings, parts: Collection[str], prefix: str = "") -> Iterator[str]:
+    """A message for each rule that one tenant's settings break; ``prefix`` comes before each path."""
+    for code, settings in tenant.languages.items():
+        path = f"{prefix}languages.{code}"
+        if not _LANGUAGE_CODE.fullmatch(code):
+            yield f"{path}: must be an ISO 639 code of two or three lower-case letters, got {code!r}"
+        if (
+            settings.min_words is not None
+            and settings.max_words is not None
+            and settings.min_words > settings.max_words
+        ):
+            yield f"{path}.min_words: must not exceed max_words ({settings.max_words}), got {settings.min_words}"
+        yield from _unknown_parts(f"{path}.reward_weights", settings.reward_weights, parts)
 
 
 def _unknown_parts(path: str, weights: Mapping[str, float], known: Collection[str]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agent.config import TenantSettings
 from service.config import NodeConfig
 from service.config_tree import REQUIRED, Key, keys
 from service.secrets import ADMIN_KEY_HASH, STORE_PASSWORD, Secrets
@@ -25,6 +26,12 @@ def effective_toml(config: NodeConfig, secrets: Secrets) -> str:
     set_by_environment = {STORE_PASSWORD: secrets.store_password, ADMIN_KEY_HASH: secrets.admin_key_hash}
     heading = [f"# {name}: {'unset' if value is None else 'set'}" for name, value in set_by_environment.items()]
     return "\n".join([*heading, *_tables(effective(config), ())]) + "\n"
+
+
+def tenants_toml(tenants: Sequence[TenantSettings]) -> str:
+    """Tenants as `[[tenants]]` tables of a configuration file, without keys."""
+    tables = [tenant.model_dump(mode="json", exclude={"key_hashes"}) for tenant in tenants]
+    return "\n".join(_tables({"tenants": tables}, ())).lstrip("\n") + "\n"
 
 
 def reference() -> str:

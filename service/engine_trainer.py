@@ -91,6 +91,12 @@ class EngineTrainer:
     async def load(self, folder: Path, version: int) -> str:
         return _digest(await self._carry_out(messages.Load(str(folder), version)))
 
+    async def checkpoint(self, folder: Path) -> None:
+        await self._carry_out(messages.Checkpoint(str(folder)))
+
+    async def resume(self, settings: LearnerSettings, folder: Path, version: int) -> None:
+        await self._carry_out(messages.Resume(settings, str(folder), version))
+
     async def load_base(self) -> None:
         await self._carry_out(messages.LoadBase())
 

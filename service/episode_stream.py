@@ -1,12 +1,14 @@
-"""One Redis stream of episodes and its index: stored, found, claimed and settled. Knows nothing of balance or splits.
+"""One Redis stream of episodes and its indexes: stored, found, claimed and settled. Knows nothing of balance or splits.
 
-    t:<tenant>:journal:<language>:<split>         the stream; consumer group `tuning`
-    t:<tenant>:journal:<language>:<split>:index   sorted set: request id, scored by its entry's millisecond
+    t:<tenant>:journal:<language>:<split>           the stream; consumer group `tuning`
+    t:<tenant>:journal:<language>:<split>:index     sorted set: request id, scored by its entry's millisecond
+    t:<tenant>:journal:<language>:<split>:prompts   sorted set: prompt digest, scored by its newest entry's millisecond
 
-The index finds an episode by its request id, or by rank when one is drawn at random. Needs Redis 6.2 or any Valkey.
+The index finds an episode by its request id, the prompts one by its prompt or by rank when one is drawn at random: a
+prompt that was logged a thousand times is there once. Needs Redis 6.2 or any Valkey.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -21,16 +23,25 @@ from service.stored_record import RecordCodec
 log = structlog.get_logger(__name__)
 
 _GROUP = "tuning"
+_FEW_RANKS = 16
+"""Up to so many are asked for one by one; for more, all up to the last are read."""
+_WINDOW = 2000
+"""Digests read at once: more would hold the event loop, which answers live requests, for longer."""
 
 _APPEND = """
 if redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
-local entry = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'id', ARGV[1], 'episode', ARGV[2])
-redis.call('ZADD', KEYS[2], string.match(entry, '^%d+'), ARGV[1])
+local entry = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'id', ARGV[1], 'prompt', ARGV[5],
+                         'episode', ARGV[2])
+local millisecond = string.match(entry, '^%d+')
+redis.call('ZADD', KEYS[2], millisecond, ARGV[1])
 redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -1 - ARGV[3])
+redis.call('ZADD', KEYS[4], millisecond, ARGV[5])
+redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', '(' .. redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2])
 redis.call('SADD', KEYS[3], ARGV[4])
 return 1
 """
-"""Adds an episode once. The index is trimmed exactly, the stream approximately and never below the index."""
+"""Adds an episode once. The index is trimmed exactly, the prompts to what it holds (to the millisecond), the stream
+approximately and never below the index."""
 
 _Items = list[tuple[str, dict[str, str] | None]]
 
@@ -53,6 +64,7 @@ class EpisodeStream:
         self.key = key
         self._redis = redis
         self._index = f"{key}:index"
+        self._prompts = f"{key}:prompts"
         self._consumer = consumer
         self._on_corrupt = on_corrupt
         self._codec = RecordCodec(Episode)
@@ -61,8 +73,8 @@ class EpisodeStream:
         """Add an episode unless its id is there already, and ``member`` to the set ``registry``, in one transaction."""
         script = self._redis.register_script(_APPEND)
         await script(
-            keys=[self.key, self._index, registry],
-            args=[episode.id, self._codec.encode(episode), retention, member],
+            keys=[self.key, self._index, registry, self._prompts],
+            args=[episode.id, self._codec.encode(episode), retention, member, episode.prompt_digest],
         )
 
     async def count(self) -> int:
@@ -72,12 +84,28 @@ class EpisodeStream:
     async def find(self, request_id: str) -> Entry | None:
         """The entry of that request, or None."""
         millisecond = await self._redis.zscore(self._index, request_id)
-        return None if millisecond is None else await self._at(request_id, int(millisecond))
+        return None if millisecond is None else await self._at(int(millisecond), "id", request_id)
 
-    async def at_rank(self, rank: int) -> Entry | None:
-        """The entry at ``rank`` of the index, oldest first, or None when there is none."""
-        found = cast("list[tuple[str, float]]", await self._redis.zrange(self._index, rank, rank, withscores=True))
-        return await self._at(found[0][0], int(found[0][1])) if found else None
+    async def num_prompts(self) -> int:
+        """Number of different prompts that can be drawn."""
+        return await self._redis.zcard(self._prompts)
+
+    async def prompts_at(self, ranks: Sequence[int]) -> list[str]:
+        """Digests of the prompts at these ranks, the one longest unseen being 0; ranks without one are left out."""
+        if len(ranks) <= _FEW_RANKS:
+            pipeline = self._redis.pipeline(transaction=False)
+            for rank in ranks:
+                pipeline.zrange(self._prompts, rank, rank)
+            return [digest for found in cast("list[list[str]]", await pipeline.execute()) for digest in found]
+        digests: list[str] = []
+        for first in range(0, max(ranks) + 1, _WINDOW):
+            digests += cast("list[str]", await self._redis.zrange(self._prompts, first, first + _WINDOW - 1))
+        return [digests[rank] for rank in ranks if rank < len(digests)]
+
+    async def of_prompt(self, digest: str) -> Entry | None:
+        """The newest entry of that prompt, or None."""
+        millisecond = await self._redis.zscore(self._prompts, digest)
+        return None if millisecond is None else await self._at(int(millisecond), "prompt", digest)
 
     async def newest(self, count: int) -> list[Episode]:
         """Up to ``count`` readable episodes, newest first."""
@@ -108,6 +136,14 @@ class EpisodeStream:
         entries = self._entries([(entry_id, fields) for _, fields in items])
         return entries[0] if entries else None
 
+    async def claim_again(self, entry_id: str) -> Episode | None:
+        """An entry that was handed out before, claimed by this consumer if it is not settled; None when it is gone."""
+        entries = self._entries(await self._redis.xrange(self.key, min=entry_id, max=entry_id))
+        if not entries:
+            return None
+        await self._redis.xclaim(self.key, _GROUP, self._consumer, 0, [entry_id])
+        return entries[0].episode
+
     async def read_new(self) -> Entry | None:
         """Claim the oldest entry that nobody has claimed yet; None when there is none."""
         answer = await self._redis.xreadgroup(_GROUP, self._consumer, {self.key: ">"}, count=1)
@@ -120,9 +156,9 @@ class EpisodeStream:
         """Mark claimed entries as done; others are left as they are."""
         await self._redis.xack(self.key, _GROUP, *entry_ids)
 
-    async def _at(self, request_id: str, millisecond: int) -> Entry | None:
+    async def _at(self, millisecond: int, field: str, value: str) -> Entry | None:
         items = cast("_Items", await self._redis.xrange(self.key, min=str(millisecond), max=str(millisecond)))
-        wanted = [item for item in items if item[1] and item[1].get("id") == request_id]
+        wanted = [item for item in items if item[1] and item[1].get(field) == value]
         return self._entries(wanted)[0] if wanted else None
 
     def _entries(self, items: object) -> list[Entry]:

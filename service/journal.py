@@ -1,9 +1,10 @@
 """The journal of episodes on the node's store: what tuning draws its prompts from.
 
-    append ─► train ─► claim: abandoned claims, then unread episodes, then random ones again ─► settle
+    append ─► train ─► claim: abandoned claims, then unread episodes, then random prompts again ─► settle
           └─► held  ─► held_out
 
-A hash of the prompt chooses the split, so one prompt is always on one side.
+A hash of the prompt chooses the split, so one prompt is always on one side. An unread episode that a claim passes over
+(a duplicate, a capped end user) counts as read: its prompt comes again once there is nothing unread.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from typing import TypeVar, cast
 from agent.brief import Brief
 from agent.episode import Episode
 from agent.ports import Claim
+from agent.selection import PassedOver, Selection
 from service.config import StoreConfig
 from service.episode_stream import Entry, EpisodeStream
 from service.store import Store, store_errors
@@ -27,6 +29,9 @@ from service.store import Store, store_errors
 _REGISTRY = "node:journal:streams"
 """Set of `<tenant> <language>`: which streams exist."""
 _MAX_PENDING_READ = 1000
+_MAX_PASSED_OVER = 256
+"""Episodes of one tenant and language that one claim looks past; then it draws from the prompts, where each is once."""
+_FIRST_RANKS = 16
 _REPEATS_READ = 8
 """Held-out episodes read per one that is wanted: repetitions of a prompt are looked past."""
 
@@ -110,23 +115,42 @@ class RedisJournal:
                         return entry.episode
         return None
 
-    async def claim(self, languages: Sequence[str], num_prompts: int, *, seed: int) -> list[Claim]:
-        """Claim up to ``num_prompts`` distinct training episodes, balanced by language, then by tenant.
+    async def claim(
+        self, languages: Sequence[str], num_prompts: int, *, seed: int, selection: Selection | None = None
+    ) -> list[Claim]:
+        """See agent.ports.ClaimingJournal.claim. No languages means all.
 
-        No languages means all. Within a language the unclaimed episodes of every tenant go first, then settled ones
-        at random. ``seed`` also chooses which languages go first when there are more than prompts: vary it by call.
+        Within a language the unclaimed episodes of every tenant go first, then prompts at random: those that the run
+        has not claimed, and then those that it has claimed least. ``seed`` also chooses which languages go first when
+        there are more than prompts: vary it by call.
 
         Raises:
             StoreError: the store could not be reached.
         """
         rng = random.Random(seed)
+        chosen = selection or Selection()
         with store_errors("hand out episodes"):
             by_language: dict[str, list[_TenantDraw]] = {}
             for shelf in await self._shelves(languages):
-                draw = await self._tenant_draw(shelf, num_prompts, rng)
+                draw = await self._tenant_draw(shelf, num_prompts, rng, chosen)
                 by_language.setdefault(shelf.language, []).append(draw)
             draws = [_LanguageDraw(_shuffled(tenants, rng)) for tenants in by_language.values()]
             return await _take_turns(_shuffled(draws, rng), num_prompts)
+
+    async def reclaim(self, handles: Sequence[str]) -> list[Claim]:
+        """See agent.ports.ClaimingJournal.reclaim: claims that another process of this node left are taken over.
+
+        Raises:
+            StoreError: the store could not be reached.
+        """
+        claims = []
+        with store_errors("hand out episodes again"):
+            for handle in handles:
+                key, _, entry_id = handle.partition(" ")
+                episode = await self._stream_at(key).claim_again(entry_id)
+                if episode is not None:
+                    claims.append(Claim(episode, handle))
+        return claims
 
     async def settle(self, claims: Sequence[Claim]) -> None:
         """Mark claims as done; settling twice is harmless.
@@ -180,67 +204,127 @@ class RedisJournal:
     def _stream_at(self, key: str) -> EpisodeStream:
         return EpisodeStream(self._redis, key, consumer=self._consumer, on_corrupt=self._on_corrupt)
 
-    async def _tenant_draw(self, shelf: Shelf, num_prompts: int, rng: random.Random) -> "_TenantDraw":
+    async def _tenant_draw(
+        self, shelf: Shelf, num_prompts: int, rng: random.Random, selection: Selection
+    ) -> "_TenantDraw":
         stream = self._stream(shelf, Split.TRAIN)
         await stream.open_group()
         abandoned = await stream.abandoned(
             idle_ms=self._abandoned_after_ms, sole_user=self._sole_user, count=_MAX_PENDING_READ
         )
-        count = await stream.count()
-        # At most num_prompts are handed out before, so twice as many leave enough others to draw from.
-        ranks = rng.sample(range(count), min(count, 2 * num_prompts))
+        count = await stream.num_prompts()
+        # Among that many there are num_prompts that neither the run has taken nor this claim passes over.
+        ranks = rng.sample(range(count), min(count, selection.num_prompts + 2 * num_prompts + _MAX_PASSED_OVER))
         idle_ms = 0 if self._sole_user else self._abandoned_after_ms
-        return _TenantDraw(stream, deque(abandoned), idle_ms, deque(ranks))
+        return _TenantDraw(shelf.tenant, stream, deque(abandoned), idle_ms, ranks, selection)
 
 
 class _TenantDraw:
     """Draws from one tenant's stream for one call of ``claim``."""
 
-    def __init__(self, stream: EpisodeStream, abandoned: deque[str], idle_ms: int, ranks: deque[int]) -> None:
+    def __init__(
+        self,
+        tenant: str,
+        stream: EpisodeStream,
+        abandoned: deque[str],
+        idle_ms: int,
+        ranks: list[int],
+        selection: Selection,
+    ) -> None:
+        self._tenant = tenant
         self._stream = stream
         self._abandoned = abandoned
         self._idle_ms = idle_ms
         self._ranks = ranks
-        self._handed_out: set[str] = set()
+        self._digests: deque[str] = deque()
+        self._selection = selection
+        self._taken_before: list[str] = []
+        """Prompts that were come across and that the run had taken."""
+        self._fresh_left = self._repeated_left = _MAX_PASSED_OVER
+        """How many more may be looked past."""
+        self._capped = False
 
     async def fresh(self) -> Claim | None:
-        """The next abandoned or unread episode."""
-        while self._abandoned:
-            entry = await self._stream.take_over(self._abandoned.popleft(), idle_ms=self._idle_ms)
-            if entry and (claim := await self._claimed(entry)):
-                return claim
-        while entry := await self._stream.read_new():
-            if claim := await self._claimed(entry):
+        """The next abandoned or unread episode that may be taken."""
+        while self._fresh_left and self._has_room() and (entry := await self._next_unclaimed()):
+            flaw = None if entry.episode is None else self._selection.flaw_of_fresh(entry.episode)
+            if entry.episode is not None and flaw is None:
+                return self._claim(entry, entry.episode, again=False)
+            await self._stream.settle(entry.id)
+            if flaw is not None:
+                self._fresh_left -= 1
+                self._selection.pass_over(flaw)
+        return None
+
+    async def new_to_run(self) -> Claim | None:
+        """A random prompt that the run has not taken."""
+        while self._repeated_left and self._has_room() and (digest := await self._next_digest()):
+            if self._selection.times_taken(digest) > 0:
+                self._taken_before.append(digest)
+            elif claim := await self._repeated(digest):
                 return claim
         return None
 
     async def again(self) -> Claim | None:
-        """A random episode that this call has not handed out."""
-        while self._ranks:
-            entry = await self._stream.at_rank(self._ranks.popleft())
-            if entry and entry.id not in self._handed_out and (claim := await self._claimed(entry)):
+        """The prompt that the run has taken least."""
+        while self._repeated_left and self._has_room() and self._taken_before:
+            digest = min(self._taken_before, key=self._selection.times_taken)
+            self._taken_before.remove(digest)
+            if claim := await self._repeated(digest):
                 return claim
         return None
 
-    async def _claimed(self, entry: Entry) -> Claim | None:
-        if entry.episode is None:
-            await self._stream.settle(entry.id)
+    async def _next_unclaimed(self) -> Entry | None:
+        while self._abandoned:
+            if entry := await self._stream.take_over(self._abandoned.popleft(), idle_ms=self._idle_ms):
+                return entry
+        return await self._stream.read_new()
+
+    async def _next_digest(self) -> str | None:
+        """A few are enough unless the run has taken most prompts; then the rest is read."""
+        while self._ranks and not self._digests:
+            num_ranks = len(self._ranks) if self._taken_before else _FIRST_RANKS
+            self._digests.extend(await self._stream.prompts_at(self._ranks[:num_ranks]))
+            self._ranks = self._ranks[num_ranks:]
+        return self._digests.popleft() if self._digests else None
+
+    async def _repeated(self, digest: str) -> Claim | None:
+        if self._selection.holds(digest):
             return None
-        self._handed_out.add(entry.id)
-        return Claim(entry.episode, handle=f"{self._stream.key} {entry.id}")
+        entry = await self._stream.of_prompt(digest)
+        if entry is None or entry.episode is None:
+            return None
+        if self._selection.flaw_of_repeated(entry.episode) is None:
+            return self._claim(entry, entry.episode, again=True)
+        self._repeated_left -= 1
+        return None
+
+    def _has_room(self) -> bool:
+        room = self._selection.has_room(self._tenant)
+        if not room and not self._capped:
+            self._capped = True
+            self._selection.pass_over(PassedOver.TENANT_CAPPED)
+        return room
+
+    def _claim(self, entry: Entry, episode: Episode, *, again: bool) -> Claim:
+        self._selection.take(episode)
+        return Claim(episode, handle=f"{self._stream.key} {entry.id}", again=again)
 
 
 class _LanguageDraw:
-    """Draws from a language's tenants in turn: what is fresh anywhere, then what is not."""
+    """Draws from a language's tenants in turn: what is fresh anywhere, then what is new to the run, then the rest."""
 
     def __init__(self, tenants: Sequence[_TenantDraw]) -> None:
-        self._with_fresh = deque(tenants)
-        self._with_any = deque(tenants)
+        self._rounds = [
+            (deque(tenants), draw) for draw in (_TenantDraw.fresh, _TenantDraw.new_to_run, _TenantDraw.again)
+        ]
 
     async def next(self) -> Claim | None:
         """The next claim; None when the language has no more."""
-        fresh = await _next_in_turn(self._with_fresh, _TenantDraw.fresh)
-        return fresh or await _next_in_turn(self._with_any, _TenantDraw.again)
+        for tenants, draw in self._rounds:
+            if claim := await _next_in_turn(tenants, draw):
+                return claim
+        return None
 
 
 async def _take_turns(languages: Sequence[_LanguageDraw], num_prompts: int) -> list[Claim]:

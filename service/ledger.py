@@ -24,6 +24,8 @@ _ORDER = "node:runs:order"
 RUNS_KEPT = 500
 """Newest runs whose reports are kept."""
 
+_AFTER_THE_END = {RunState.RUNNING: RunState.INTERRUPTED, RunState.STOPPING: RunState.STOPPED}
+
 _RAISE_LAST = """
 local last = tonumber(redis.call('GET', KEYS[1]) or '0')
 if last < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
@@ -134,9 +136,9 @@ class Ledger:
         return sorted(map(self._run.decode, rows), key=lambda run: run.started_at, reverse=True)
 
     async def close_interrupted(self, now: datetime, reason: str) -> list[RunStatus]:
-        """End the runs that a stopped node left unfinished as failed; what they had published stays."""
+        """Mark the runs that a stopped node left running as interrupted, those that were to stop as stopped."""
         closed = [
-            replace(run, state=RunState.FAILED, ended_at=now, reason=reason)
+            replace(run, state=_AFTER_THE_END[run.state], ended_at=now, reason=reason)
             for run in await self.runs()
             if not run.state.final
         ]

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import structlog
 
+from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
 from agent.completion import Sampling
 from agent.episode import Reply
 from agent.errors import StoreError
 from agent.writer import ContentAgent
+from service.fair_queue import FairQueue
 from service.jobs.records import Job
 from service.journal import RedisJournal
 from service.supervised_engine import SupervisedEngine
@@ -28,10 +30,12 @@ class MeteredContent:
     agent: ContentAgent
     metrics: Metrics
 
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
+    async def write(
+        self, brief: Brief, sampling: Sampling, *, request_id: str, alternatives: Alternatives = ONE
+    ) -> Reply:
         """See ContentPort."""
         try:
-            reply = await self.agent.write(brief, sampling, request_id=request_id)
+            reply = await self.agent.write(brief, sampling, request_id=request_id, alternatives=alternatives)
         except BaseException as error:
             self.metrics.content_failed(brief.tenant, error)
             raise
@@ -56,6 +60,7 @@ class NodeMetrics:
 
     metrics: Metrics
     engine: SupervisedEngine
+    queue: FairQueue
 
     def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
         """See RequestMetrics."""
@@ -65,6 +70,7 @@ class NodeMetrics:
         """See RequestMetrics."""
         self.metrics.set_engine_ready(self.engine.state == "ready")
         self.metrics.set_active_policy(self.engine.active_version)
+        self.metrics.set_queued_requests(self.queue.waiting())
         self.metrics.set_rollouts_in_flight(self.engine.slots.num_rollouts)
         self.metrics.set_rollouts_preempted(self.engine.slots.num_preemptions)
         return self.metrics.render()

@@ -21,16 +21,19 @@ from agent.contract import LanguageContract
 from agent.errors import EngineDead, StoreError, TrainerFailed
 from agent.language import FastTextDetector
 from agent.prompt import PromptLibrary
-from agent.writer import ContentAgent, TenantLanguages
+from agent.writer import ContentAgent
 from rewards.panel import Panel, build_panel
+from rewards.ranker import PanelRanker
 from rewards.second_opinion import LangdetectDetector
 from service.config import NodeConfig
-from service.config_file import check_languages
+from service.config_file import check_languages, reward_parts
 from service.controller import Controller
 from service.data_dir import locked_data_dir
 from service.encoder import ChatEncoder
 from service.engine import WORKER, VllmEngine
 from service.engine_trainer import EngineTrainer
+from service.fair_engine import FairEngine
+from service.fair_queue import FairQueue
 from service.http.content_executor import ContentExecutor
 from service.http.keys import NodeKeys
 from service.http.ports import Health
@@ -46,9 +49,17 @@ from service.secrets import AdminKey, Secrets, admin_key
 from service.store import Store, open_store
 from service.supervised_engine import SupervisedEngine
 from service.telemetry import Metrics
+from service.tenancy.audit import RedisAudit
+from service.tenancy.limits import Limiter
+from service.tenancy.registry import TenantRegistry
+from service.tenancy.rules import TenantRules
+from service.tenancy.store import RedisTenantStore
+from service.tenancy.usage import DailyUsage, RedisUsageStore
 from service.tenants import Tenants
 from service.versions import AdapterVersions, LiveVersions
 from trainer.adapters import AdapterSlots
+from trainer.checkpoint import Checkpoints
+from trainer.claim_log import ClaimLog
 from trainer.evaluation import Evaluator
 from trainer.footprint import num_adapter_slots
 from trainer.live import LiveWeights
@@ -58,8 +69,9 @@ from trainer.plan import RunPlan
 from trainer.policy_folder import newest_version, policy_folder
 from trainer.promotion import promotions
 from trainer.publication import Publisher
-from trainer.records import RunRequest
+from trainer.records import RunRequest, RunState
 from trainer.rollout import RolloutSampler
+from trainer.run_records import RunRecords
 from trainer.runs import TuningRuns
 
 log = structlog.get_logger(__name__)
@@ -83,6 +95,10 @@ class Node:
     metrics: NodeMetrics
     keys: NodeKeys
     admin: AdminKey
+    tenancy: TenantRegistry
+    limits: Limiter
+    usage: DailyUsage
+    audit: RedisAudit
 
     @property
     def gave_up(self) -> "asyncio.Future[str]":
@@ -143,6 +159,8 @@ async def open_node(
         stack.push_async_callback(node.content.agent.drain)
         await stack.enter_async_context(node.jobs.running())
         stack.push_async_callback(node.tuning.close)
+        stack.push_async_callback(_cancelled, asyncio.create_task(node.tenancy.run(), name="tenants"))
+        stack.push_async_callback(_cancelled, asyncio.create_task(node.usage.run(), name="usage"))
         stack.push_async_callback(_cancelled, asyncio.create_task(watch_journal(node.journal, metrics)))
         stack.push_async_callback(_cancelled, asyncio.create_task(node.pacing.run(), name="pacing"))
         yield node
@@ -166,6 +184,7 @@ async def _ready_for_traffic(node: Node, trainer: EngineTrainer, plan: MemoryPla
     except TrainerFailed as error:
         log.error("training_not_prepared", reason=str(error))
     await node.policies.restore()
+    await node.tuning.pick_up()
     for row in compare(plan, await node.engine.call("coloq_memory")):
         log.info(
             "memory_measured",
@@ -206,31 +225,50 @@ class _Parts:
 
     async def assemble(self, admin: AdminKey) -> Node:
         config, metrics = self.config, self.metrics
-        tenants = Tenants(config.tenants)
+        tenants = Tenants()
+        rules = TenantRules(self.contract.labels, reward_parts(config))
+        tenancy = TenantRegistry(RedisTenantStore(self.store), tenants, rules)
+        await tenancy.open(config.tenants, sole_user=self.store.embedded is not None)
+        tenants.follow(self.panel.seat)
+        usage = DailyUsage(RedisUsageStore(self.store))
+        await usage.read(record.id for record in tenancy.list())
+        limits = Limiter(usage)
+        queue = FairQueue(lambda: self.engine.slots.total.num_seqs, tenants.share)
         policies_root = self.data_dir / "policies"
         ledger = Ledger(self.store)
         now = datetime.now(UTC)
-        await ledger.begin(now, last_version=newest_version(policies_root))
+        checkpoints = Checkpoints(self.data_dir / "runs")
+        await ledger.begin(now, last_version=max(newest_version(policies_root), checkpoints.newest_version()))
         await ledger.close_interrupted(now, "the node stopped during the run")
+        checkpoints.keep_only(run.id for run in await ledger.runs() if run.state is RunState.INTERRUPTED)
         journal = RedisJournal(self.store, config.store, on_corrupt=metrics.journal_corrupt)
         encoder = await asyncio.to_thread(ChatEncoder.load, self.model)
         trainer = EngineTrainer(self.engine)
         placement = self._placement(trainer, policies_root)
         probe = ParityProbe(self.engine, trainer, encoder, max_mean=config.tuning.parity_mean)
         publisher = Publisher(trainer, placement, self.engine, ledger, probe, policies_root, config.engine.model)
-        loop = self._loop(journal, ledger, placement, publisher)
+        claims = ClaimLog(journal)
+        loop = self._loop(journal, claims, ledger, placement, publisher)
         agent = ContentAgent(
-            self.engine,
+            FairEngine(self.engine, queue, limits.charge),
             encoder,
             PromptLibrary.load(),
             self.contract,
+            PanelRanker(self.panel),
             journal,
-            TenantLanguages(config.tenants),
+            tenants,
             partial(_journal_failed, metrics),
         )
         tuning = TuningRuns(
-            loop, ledger, config.tuning, tenants.languages, metrics.observe_step, partial(count_run, metrics)
+            loop,
+            ledger,
+            config.tuning,
+            tenants.languages,
+            metrics.observe_step,
+            partial(count_run, metrics),
+            records=RunRecords(checkpoints, claims, config.engine.model),
         )
+        tenants.follow(lambda _: tuning.use_languages(tenants.languages))
         pacing = Pacing(
             self.engine,
             Controller(config.slo),
@@ -238,6 +276,7 @@ class _Parts:
             self.gate,
             metrics,
             is_tuning=lambda: tuning.summary == "running",
+            num_queued=lambda: queue.num_waiting,
         )
         content = MeteredContent(agent, metrics)
         return Node(
@@ -256,9 +295,13 @@ class _Parts:
                 config.jobs,
                 sole_user=self.store.embedded is not None,
             ),
-            metrics=NodeMetrics(metrics, self.engine),
+            metrics=NodeMetrics(metrics, self.engine, queue),
             keys=NodeKeys(tenants, admin),
             admin=admin,
+            tenancy=tenancy,
+            limits=limits,
+            usage=usage,
+            audit=RedisAudit(self.store),
         )
 
     def _placement(self, trainer: EngineTrainer, root: Path) -> AdapterSlots | LiveWeights:
@@ -268,7 +311,12 @@ class _Parts:
         return AdapterSlots(trainer, self.engine, capacity=num_adapter_slots(self.config.tuning), folder_of=folder_of)
 
     def _loop(
-        self, journal: RedisJournal, ledger: Ledger, placement: AdapterSlots | LiveWeights, publisher: Publisher
+        self,
+        journal: RedisJournal,
+        claims: ClaimLog,
+        ledger: Ledger,
+        placement: AdapterSlots | LiveWeights,
+        publisher: Publisher,
     ) -> TuningLoop:
         sampler = RolloutSampler(self.engine)
         evaluator = Evaluator(
@@ -283,7 +331,7 @@ class _Parts:
             min_determined=self.config.tuning.gate.min_determined,
         )
         return TuningLoop(
-            journal=journal,
+            journal=claims,
             sampler=sampler,
             panel=self.panel,
             trainer=publisher.trainer,

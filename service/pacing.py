@@ -107,12 +107,18 @@ class Pacing:
         metrics: Metrics,
         is_tuning: Callable[[], bool],
         *,
+        num_queued: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``is_tuning`` tells whether a run is active; ``clock`` must be the one of the live requests' times."""
+        """``is_tuning`` tells whether a run is active; ``clock`` must be the one of the live requests' times.
+
+        Args:
+            num_queued: live requests that wait in front of the engine, beside those in its own queue.
+        """
         self._engine, self._controller = engine, controller
         self._live, self._gate, self._metrics = live, gate, metrics
         self._sources, self._clock = [is_tuning], clock
+        self._num_queued = num_queued
         self.aside = False
         """True leaves engine, slots and gate alone: somebody else paces."""
         self._activity = _RecentPulses()
@@ -159,7 +165,7 @@ class Pacing:
             now_s=self._clock(),
             finished=finished,
             num_live=slots.num_live,
-            num_waiting=slots.num_queued_live,
+            num_waiting=slots.num_queued_live + self._num_queued(),
             num_rollouts=slots.num_rollouts,
             num_free=slots.num_free,
             tuning=tuning,

@@ -17,22 +17,24 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 import uvicorn
+import uvloop
 
 from agent.errors import EngineDead, InvalidConfig
 from service import engine_environment, models
 from service.config import NodeConfig, ServerConfig
 from service.config_file import load
 from service.gpu import Gpu, engine_gpu
-from service.http.app import create_app
+from service.http.app import Surface, create_app
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
+from service.http.protocol import BoundedConfig
 from service.secrets import AdminKey, Secrets
 from service.telemetry import configure_logging
 
@@ -97,7 +99,7 @@ def serve(config_path: Path, announce: Announce, *, open_model: OpenModel = _ope
     model = models.resolve(config.engine.model, progress=announce)
     engine_environment.prepare(config.engine)
     plan = checked_plan(config, model, announce)
-    asyncio.run(run_until_told(config, partial(open_model, config, model, secrets, plan), announce))
+    uvloop.run(run_until_told(config, partial(open_model, config, model, secrets, plan), announce))
 
 
 def checked_plan(
@@ -164,10 +166,10 @@ async def run_until_told(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    async with _bound(config.server) as sockets:
+    async with _bound(config.server) as sockets, _bound_for_admin(config.server) as admin_sockets:
         announce("Starting the engine …")
         node_is_up = asyncio.Event()
-        serving = asyncio.create_task(_serve(config, open_node, sockets, announce, node_is_up, told))
+        serving = asyncio.create_task(_serve(config, open_node, sockets, admin_sockets, announce, node_is_up, told))
         await _first_of(serving, told.wait())
         if not node_is_up.is_set():
             serving.cancel()
@@ -183,37 +185,54 @@ async def _serve(
     config: NodeConfig,
     open_node: OpenNode,
     sockets: Sequence[socket.socket],
+    admin_sockets: Sequence[socket.socket],
     announce: Announce,
     node_is_up: asyncio.Event,
     told: asyncio.Event,
 ) -> None:
     async with open_node() as node:
         node_is_up.set()
-        server = Server(_uvicorn_config(node, config))
-        listening = asyncio.create_task(server.listen(sockets))
+        server = Server(_uvicorn_config(node, config, Surface.TENANTS if admin_sockets else Surface.ALL))
+        servers = {server: sockets}
+        if admin_sockets:
+            servers[Server(_uvicorn_config(node, config, Surface.OPERATOR))] = admin_sockets
+        listening = asyncio.create_task(_listen(servers))
         gc.collect()
         gc.freeze()  # what is there by now stays, and a full collection need not walk over it while requests wait
         try:
             if node.admin.plain is not None:
                 announce(f"Admin key, shown this once (keep it in COLOQ_ADMIN_KEY):\n\n  {node.admin.plain}\n")
-            await server.is_listening(listening)
+            for each in servers:
+                await each.is_listening(listening)
+            if admin_sockets:
+                announce(f"Admin: {_url(admin_sockets[0])}")
             announce(f"Ready: {_url(sockets[0])}")
             await _first_of(listening, told.wait(), node.gave_up)
             log.info("node_stopping", reason=node.gave_up.result() if node.gave_up.done() else "told to")
             node.jobs.release_held(config.server.shutdown_grace_s * _HELD_SHARE)
         finally:
-            server.should_exit = True
+            for each in servers:
+                each.should_exit = True
             await listening
         if node.gave_up.done():
             raise EngineDead(node.gave_up.result())
 
 
-def _uvicorn_config(node: ServableNode, config: NodeConfig) -> uvicorn.Config:
-    return uvicorn.Config(
-        create_app(node, node.keys, config, node.metrics),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
+async def _listen(servers: Mapping["Server", Sequence[socket.socket]]) -> None:
+    """Serve on all addresses until every server is told to exit; when one fails, the others end with it."""
+    tasks = [asyncio.create_task(server.listen(sockets)) for server, sockets in servers.items()]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _uvicorn_config(node: ServableNode, config: NodeConfig, surface: Surface) -> uvicorn.Config:
+    return BoundedConfig(
+        create_app(node, node.keys, config, node.metrics, surface),
+        config.server,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(config.server.shutdown_grace_s),
     )
@@ -250,13 +269,31 @@ class Server(uvicorn.Server):
 async def listening(app: Any) -> AsyncIterator[str]:
     """Serve an ASGI application on a free port of 127.0.0.1 for the length of the block; yields its URL."""
     server = Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # asyncio turns Nagle's algorithm off only on sockets that name TCP, which `socket.create_server` does not: each
+    # reply would wait 40 ms for the caller's delayed acknowledgement.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
         serving = asyncio.create_task(server.serve([listener]))
         try:
             yield _url(listener)
         finally:
             server.should_exit = True
             await serving
+
+
+@asynccontextmanager
+async def _bound_for_admin(server: ServerConfig) -> AsyncIterator[list[socket.socket]]:
+    """Sockets of the operator's own address; none when it has none. Raises as ``_bound`` does."""
+    if server.admin_host is None:
+        yield []
+        return
+    own = server.model_copy(update={"host": server.admin_host, "port": server.admin_port})
+    async with AsyncExitStack() as stack:
+        try:
+            sockets = await stack.enter_async_context(_bound(own))
+        except InvalidConfig as error:
+            raise InvalidConfig(error.field.replace("server.", "server.admin_"), error.message) from error
+        yield sockets
 
 
 @asynccontextmanager

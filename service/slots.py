@@ -47,6 +47,11 @@ class SlotPool:
         self.num_preemptions = 0
 
     @property
+    def total(self) -> Capacity:
+        """What the engine runs at once."""
+        return self._total
+
+    @property
     def num_live(self) -> int:
         return self._num_live
 

@@ -30,6 +30,8 @@ class TrainingBatch:
     """[B]."""
     temperature: float
     oldest_version: int
+    num_masked: int = 0
+    """Sequences that add nothing to the loss but count in its means over sequences; they are not in the arrays."""
 
     def __post_init__(self) -> None:
         shape = self.token_ids.shape
@@ -49,8 +51,8 @@ class TrainingBatch:
         return int(self.mask.sum())
 
 
-def build_batch(sequences: Sequence[TrainingSequence]) -> TrainingBatch:
-    """Lay sequences out in one batch.
+def build_batch(sequences: Sequence[TrainingSequence], *, num_masked: int = 0) -> TrainingBatch:
+    """Lay sequences out in one batch, from which ``num_masked`` others have been left out.
 
     Raises:
         ValueError: for no sequences, or sequences sampled at different temperatures.
@@ -79,4 +81,5 @@ def build_batch(sequences: Sequence[TrainingSequence]) -> TrainingBatch:
         advantages=np.asarray([s.advantage for s in sequences], np.float32),
         temperature=temperatures.pop(),
         oldest_version=min(s.completion.versions.first for s in sequences),
+        num_masked=num_masked,
     )

@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from agent.config import Section
+from trainer.objective_settings import AdvantageScale, ImportanceCorrection, LossType, ObjectiveSettings
 
 
 class AdapterConfig(Section):
@@ -39,6 +40,19 @@ class FullConfig(Section):
     """Where the last published weights are kept for rollback: pinned host memory, or the GPU (faster, costs a copy)."""
 
 
+class HealthConfig(Section):
+    """Section `[tuning.health]`: a run whose steps cross a threshold ends as failed, and publishes nothing more."""
+
+    patience: Annotated[int, Field(ge=1)] = 3
+    """Steps in a row that must cross the same threshold."""
+    min_effective_sample_size: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Lowest effective sample size of the importance weights, as a share of the tokens or replies; 0 allows all."""
+    max_grad_norm_ratio: Annotated[float, Field(gt=1)] | None = 100.0
+    """Largest gradient norm, as a multiple of the median of the run's earlier steps; unset is no limit."""
+    min_entropy: Annotated[float, Field(gt=0)] | None = None
+    """Lowest mean entropy of the sampled tokens' distributions, in nats; unset is no limit."""
+
+
 class TuningConfig(Section):
     """Section `[tuning]`."""
 
@@ -50,26 +64,50 @@ class TuningConfig(Section):
     """Optimizer steps of a run."""
     prompts_per_step: Annotated[int, Field(ge=1)] = 4
     """Prompts claimed from the journal for one step."""
+    max_share_per_tenant: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Largest share of a step's prompts that one tenant may have, rounded down, but one prompt at the least."""
+    max_share_per_end_user: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """The same for one end user of a tenant; requests that name no `end_user` are not capped."""
+    refill_budget: Annotated[float, Field(ge=0)] = 4.0
+    """Prompts whose replies all score alike teach nothing; they are replaced by at most this many times a step's
+    prompts."""
     group_size: Annotated[int, Field(ge=2)] = 8
     """Sibling replies sampled per prompt (GRPO's G)."""
     max_tokens: Annotated[int, Field(ge=1)] = 128
     """Longest sibling reply, in tokens."""
     temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
-    """Sampling temperature of siblings."""
+    """Sampling temperature of siblings. Replies that were logged at another one are never trained on."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """AdamW's learning rate."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """AdamW's weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are scaled down to this 2-norm."""
+    loss: LossType = "grpo"
+    """Policy loss, by TRL's names. `grpo` and `gspo` (one ratio per reply) average over replies, `dapo` and `bnpo` over
+    tokens, `dr_grpo` over the tokens that replies may have; `cispo` bounds the ratio instead of dropping tokens."""
+    objective: Literal["decoupled", "coupled"] = "decoupled"
+    """Clip each update near the policy that the step began with, and correct for the engine's (`decoupled`); or clip
+    near the engine's recorded policy, and correct nothing (`coupled`)."""
+    updates_per_batch: Annotated[int, Field(ge=1, le=64)] = 1
+    """Optimizer updates on each batch, as TRL's num_iterations; above 1 with method `adapter` only."""
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Lower clip range of the importance ratio (epsilon in GRPO)."""
+    """Lower clip range of the policy ratio (epsilon in GRPO); `cispo` has none."""
     clip_high: Annotated[float, Field(gt=0)] = 0.2
-    """Upper clip range of the importance ratio."""
-    advantage_scale: Literal["none", "group"] = "group"
-    """Divide group-centred rewards by the group's standard deviation (`group`) or not (`none`, Dr. GRPO)."""
+    """Upper clip range of the policy ratio, which is held below 1 + this."""
+    advantage_scale: AdvantageScale = "group"
+    """What group-centred rewards are divided by: nothing (`none`, Dr. GRPO), or the standard deviation of the group's,
+    the batch's or the language's rewards in the batch. Centring takes a judge's offset away, not its scale."""
+    importance_correction: ImportanceCorrection = "token_truncate"
+    """Weigh tokens or whole replies by trainer / engine probability, cut down to `importance_cap` (`truncate`) or zero
+    above it (`mask`), by TRL's names; `none` trusts the engine. No effect with objective `coupled`."""
     importance_cap: Annotated[float, Field(ge=1)] = 2.0
-    """Cap of the token-level importance weight between the engine's and the trainer's log-probabilities."""
+    """Bound of the importance weight between the engine's and the trainer's log-probabilities."""
+    kl_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the KL divergence from the base model (beta in GRPO); above 0 with method `adapter` only, where it
+    costs one more forward pass per step."""
+    mask_truncated: bool = False
+    """Replies that ended at their token limit add nothing to the loss; they still count in means over replies."""
     max_staleness: Annotated[int, Field(ge=0)] = 4
     """Replies sampled more than this many versions ago are dropped and counted."""
     microbatch_tokens: Annotated[int, Field(ge=32)] | None = None
@@ -79,6 +117,12 @@ class TuningConfig(Section):
     """Most tokens whose logits exist at one time."""
     publish_every: Annotated[int, Field(ge=1)] | None = None
     """Publish after every so many steps; unset publishes once, at the end of a run."""
+    checkpoint_every: Annotated[int, Field(ge=0)] | None = None
+    """Write a checkpoint after every so many steps and before each publication; 0 writes none. Unset takes 1 by method
+    `adapter` and 10 by `full`. One holds 12 bytes for each trained parameter, and the last two of a run are kept."""
+    resume: Literal["ask", "auto"] = "ask"
+    """What becomes of a run that the end of the node or its engine interrupted: it waits for `coloq tune resume`, or
+    goes on at the next start."""
     parity_mean: Annotated[float, Field(gt=0)] = 0.1
     """Publication needs a mean |engine logprob - trainer logprob| of at most this, over the parity probe's tokens."""
     keep_adapters: Annotated[int, Field(ge=1)] = 4
@@ -86,6 +130,20 @@ class TuningConfig(Section):
     adapter: AdapterConfig = AdapterConfig()
     full: FullConfig = FullConfig()
     gate: GateConfig = GateConfig()
+    health: HealthConfig = HealthConfig()
+
+    @property
+    def learner_objective(self) -> ObjectiveSettings:
+        """What the learner optimises."""
+        return ObjectiveSettings(
+            loss=self.loss,
+            objective=self.objective,
+            clip_low=self.clip_low,
+            clip_high=self.clip_high,
+            importance_correction=self.importance_correction,
+            importance_cap=self.importance_cap,
+            kl_weight=self.kl_weight,
+        )
 
     @field_validator("optimizer")
     @classmethod
@@ -96,3 +154,21 @@ class TuningConfig(Section):
                 'must be "device" with tuning.method = "adapter", whose moments are small',
             )
         return optimizer
+
+    @field_validator("updates_per_batch")
+    @classmethod
+    def _full_updates_go_live(cls, updates: int, info: ValidationInfo) -> int:
+        if updates > 1 and info.data.get("method") == "full":
+            raise PydanticCustomError(
+                "updates_of_full", 'must be 1 with tuning.method = "full", whose weights change only by publication'
+            )
+        return updates
+
+    @field_validator("kl_weight")
+    @classmethod
+    def _base_is_at_hand(cls, weight: float, info: ValidationInfo) -> float:
+        if weight > 0 and info.data.get("method") == "full":
+            raise PydanticCustomError(
+                "kl_of_full", 'must be 0 with tuning.method = "full", which holds no copy of the base model'
+            )
+        return weight

@@ -12,7 +12,7 @@ masters and moments never travel. On a CPU there is nothing to copy.
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from agent.errors import TrainerFailed
-from trainer.optimizer import check_finite, clip, fp32_copy
+from trainer.optimizer import check_finite, clip, copy_state, fp32_copy, named_state
 
 _PIECE = 2**21
 """Elements of a piece: about 60 MB of host memory are read and written for one, within a millisecond on 16 cores."""
@@ -93,10 +93,38 @@ class CpuAdamW:
         self._staged = False
         torch._foreach_zero_(self._gradients)
 
+    def export(self) -> dict[str, Tensor]:
+        """See Optimizer.export; one entry for each piece."""
+        return named_state([piece.detach() for piece in self._pieces], [self._moments(piece) for piece in self._pieces])
+
+    def restore(self, state: Iterable[tuple[str, Tensor]]) -> None:
+        """See Optimizer.restore."""
+        exported = self.export()
+        copy_state(exported, state)
+        for number, piece in enumerate(self._pieces):
+            self._adamw.state[piece]["step"] = int(exported[f"step.{number}"])
+        self._stage()
+        self._staged = True
+
+    def _moments(self, piece: nn.Parameter) -> dict[str, Tensor]:
+        """A piece's own moments, which DeepSpeed makes in the first step, and a copy of its number of steps."""
+        state = self._adamw.state[piece]
+        if not state:
+            state |= {"step": 0, "exp_avg": torch.zeros_like(piece), "exp_avg_sq": torch.zeros_like(piece)}
+        return {"step": torch.tensor(state["step"]), "exp_avg": state["exp_avg"], "exp_avg_sq": state["exp_avg_sq"]}
+
+    def _stage(self) -> None:
+        """Round the masters into the gradients' memory, on the tensors' device."""
+        if self._carrier is None:
+            torch._foreach_copy_(self._staging, self._masters)
+        else:
+            for piece, staging in zip(self._pieces, _pieces(self._staging), strict=True):
+                self._carrier.send(piece.detach(), staging)
+
     def _step_in_place(self) -> None:
         for piece, gradient in zip(self._pieces, _pieces(self._gradients), strict=True):
             self._update(piece, gradient)
-        torch._foreach_copy_(self._staging, self._masters)
+        self._stage()
 
     def _step_through(self, carrier: "_Carrier") -> None:
         arriving = carrier.fetch(_pieces(self._gradients))

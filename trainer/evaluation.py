@@ -101,7 +101,7 @@ class Evaluator:
 
 def to_sample(episode: Episode, completion: Completion) -> Sample:
     """A completion as the panel judges it."""
-    return Sample(episode.brief, completion.text, completion.finish_reason, len(completion.token_ids))
+    return Sample.of(episode.brief, completion)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ class FakeTrainer:
         """Method ``full``: whose weights the engine serves."""
         self.unpublished: int | None = None
         """Method ``full``: the newest step, while it is not live."""
+        self.num_steps_before = 0
+        """Steps of the run that ``resume`` went on with."""
 
     async def prepare(
         self, settings: LearnerSettings, *, max_length: int, reply_tokens: int, temperature: float
@@ -73,6 +75,9 @@ class FakeTrainer:
             effective_sample_size=1.0,
             mismatch_mean=0.0,
             duration_s=0.001,
+            mismatch_max=0.0,
+            entropy=1.0,
+            behaviour_kl=0.0,
         )
 
     async def logprobs(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -139,6 +144,21 @@ class FakeTrainer:
         self._enter("load", version)
         self.kept.add(version)
         return _digest(folder)
+
+    async def checkpoint(self, folder: Path) -> None:
+        """See TrainerPort.checkpoint. Writes the number of batches that were trained on."""
+        self._enter("checkpoint")
+        (folder / "fake.json").write_text(str(self.num_steps_before + len(self.batches)))
+
+    async def resume(self, settings: LearnerSettings, folder: Path, version: int) -> None:
+        """See TrainerPort.resume."""
+        self._enter("resume", version)
+        self.settings = settings
+        self.num_steps_before = int((folder / "fake.json").read_text())
+        if self._is_full:
+            self.unpublished = version
+        else:
+            self.kept.add(version)
 
     async def load_base(self) -> None:
         """See TrainerPort.load_base."""

@@ -51,18 +51,17 @@ CPU_LOGIT_BYTES = 8
 LARGEST_GRADIENTS = 2
 """`full`: gradients of the largest matrix alive at one time, in the model's precision. Each one is freed as soon as it
 is added to the sums; a tied embedding gets a second one from the head. Derived."""
-ACTIVATION_POOLS = NUM_PARTITIONS + 1
-"""Times that a micro-batch's tensors stay reserved on a GPU: once for each lane. Graphs of every shape use their lane's
-memory in turn, but torch's allocator never hands a block of one stream to another."""
 GRAPH_POOL_OVERHEAD = 1.15
 """Memory that a graph's pool reserves over what its tensors need at one time. Calibrated on one H100 (1.5B shape, rank
-16, 4,096 positions, 3 lanes); `memory_measured` in a node's log says how well it holds elsewhere."""
+16, 4,096 positions); `memory_measured` in a node's log says how well it holds elsewhere."""
 TRANSFER_PIECE = 2**21
 """Elements of a piece that travels between the GPU and the CPU's optimizer (trainer.cpu_adam)."""
 TRANSFER_BUFFERS = 4
 """Pinned buffers of a piece, in each direction."""
 GRAPH_BYTES_PER_LAYER = 512 * 2**10
 """What the driver keeps for one layer's forward and backward kernels in one captured graph. Estimated."""
+FORWARD_GRAPH_SHARE = 1 / 3
+"""Of those bytes, for a forward pass without backward: kernels of a backward pass are two for each forward one."""
 
 _NORMS_SCALE_IN_FP32 = ("Gemma3ForCausalLM",)
 _QUERY_INPUTS = ("q_proj", "k_proj", "v_proj")
@@ -165,6 +164,13 @@ class TrainingFootprint:
     def largest_shape(self) -> tuple[int, int, int]:
         """Of most positions."""
         return max(self.shapes, key=lambda shape: shape[0] * shape[1])
+
+    @property
+    def num_scoring_passes(self) -> int:
+        """Forward passes before a step's first update: of the policy that it begins with, and of the base model. Their
+        activations are freed layer by layer, in the memory that the update has."""
+        repeats = self.tuning.updates_per_batch > 1 and self.tuning.objective == "decoupled"
+        return int(repeats) + int(self.tuning.kl_weight > 0)
 
     @property
     def positions(self) -> int:
@@ -280,12 +286,12 @@ class TrainingFootprint:
         )
 
     def _in_pools(self, size_bytes: int) -> int:
-        """What tensors of this size, alive at one time, reserve: on a GPU in the pool of every lane."""
-        return int(size_bytes * ACTIVATION_POOLS * GRAPH_POOL_OVERHEAD) if self.on_gpu else size_bytes
+        """What tensors of this size, alive at one time, reserve: on a GPU in the arena that all graphs share."""
+        return int(size_bytes * GRAPH_POOL_OVERHEAD) if self.on_gpu else size_bytes
 
     @property
     def _pools_text(self) -> str:
-        return f" × {ACTIVATION_POOLS} pools × {GRAPH_POOL_OVERHEAD}" if self.on_gpu else ""
+        return f" × {GRAPH_POOL_OVERHEAD}" if self.on_gpu else ""
 
     def _logits(self) -> MemoryLine:
         rows = min(self.tuning.logit_chunk_tokens, self.positions)
@@ -298,7 +304,8 @@ class TrainingFootprint:
 
     def _graphs(self) -> MemoryLine:
         """What they compute with is the activations' line."""
-        each = self.shape.num_layers * GRAPH_BYTES_PER_LAYER
+        passes = 1 + FORWARD_GRAPH_SHARE * self.num_scoring_passes
+        each = int(self.shape.num_layers * GRAPH_BYTES_PER_LAYER * passes)
         num_shapes, lanes = len(self.shapes), NUM_PARTITIONS + 1
         return MemoryLine(
             "training_graphs", num_shapes * lanes * each, f"{num_shapes} shapes × {lanes} lanes × {each:,} B"

@@ -2,9 +2,9 @@
 
 A graph is one launch instead of thousands, so the learner's thread leaves Python's lock to the engine. Graphs are
 captured before the engine takes requests: a capture launches every kernel from Python, and what it needs of memory must
-not be looked for beside traffic. A shape without a graph is executed kernel by kernel. All graphs share one memory
-pool, since they run one after another and leave nothing in it. What they read and write outside of it (weights,
-gradient sums, tallies) must stay at its address as long as the graphs live.
+not be looked for beside traffic. A shape without a graph is executed kernel by kernel. All graphs share one arena,
+since they run one after another and leave nothing in it. What they read and write outside of it (weights, gradient
+sums, tallies) must stay at its address as long as the graphs live.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,14 @@ from typing import Any, Protocol
 
 import torch
 
+from trainer.arena import Arena
 from trainer.lanes import Lane
 from trainer.microbatch import Microbatch
 
 Shape = tuple[int, int, int]
 """Rows, padded length, padded number of sampled tokens."""
 Program = Callable[[Microbatch], None]
-"""Forward, loss and backward of a micro-batch; adds gradients and tallies up in place, and waits for nothing."""
+"""What is computed for a micro-batch (trainer.objective): writes in place, and waits for nothing."""
 
 
 class Execution(Protocol):
@@ -52,6 +53,8 @@ class Eager:
 class _Captured:
     graph: torch.cuda.CUDAGraph
     inputs: Microbatch
+    pool: Any
+    """Of the arena; lives as long as the graph."""
 
 
 @dataclass(slots=True)
@@ -59,8 +62,10 @@ class Graphed:
     """As CUDA graphs where there is one. The learner's thread alone may use it."""
 
     program: Program
+    arena: Arena
+    writes_scores: bool = False
+    """True when the micro-batch that is run is to get what the program wrote to the graph's."""
     _graphs: dict[tuple[int, Shape], _Captured] = field(default_factory=dict)
-    _pool: Any = field(default_factory=torch.cuda.graph_pool_handle)
 
     @property
     def shapes(self) -> tuple[Shape, ...]:
@@ -76,6 +81,8 @@ class Graphed:
             else:
                 captured.inputs.fill(microbatch)
                 captured.graph.replay()
+                if self.writes_scores:
+                    microbatch.take_scores(captured.inputs)
 
     def warm_up(self, microbatch: Microbatch, lane: Lane) -> None:
         """Run a shape once, so that kernels are compiled and workspaces made outside of its capture.
@@ -93,11 +100,13 @@ class Graphed:
         """Capture a shape on a lane, where it has been warmed up; the graph keeps ``microbatch`` as its inputs."""
         if (lane.num_sms, microbatch.shape) in self._graphs:
             return
+        pool = self.arena.pool()
         with lane.active():
             graph = torch.cuda.CUDAGraph()
-            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            graph.capture_begin(pool=pool.id, capture_error_mode="thread_local")
             try:
                 self.program(microbatch)
             finally:
                 graph.capture_end()
-        self._graphs[lane.num_sms, microbatch.shape] = _Captured(graph, microbatch)
+        self.arena.settle(pool)
+        self._graphs[lane.num_sms, microbatch.shape] = _Captured(graph, microbatch, pool)

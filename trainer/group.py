@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.brief import Brief
-from agent.completion import Completion
+from agent.completion import Completion, FinishReason
 from rewards.score import Score, Ungradable
-from trainer.advantage import AdvantageScale, group_advantages, has_spread
+from trainer.advantage import advantages, has_spread
+from trainer.objective_settings import AdvantageScale
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,11 @@ class Group:
         if len(self.completions) != len(self.scores):
             raise ValueError(f"a group needs one score per completion, got {len(self.completions)}, {len(self.scores)}")
 
+    @property
+    def rewards(self) -> list[float]:
+        """Values of the scores, without what could not be graded."""
+        return [score.value for score in self.scores if isinstance(score, Score)]
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingSequence:
@@ -32,45 +38,69 @@ class TrainingSequence:
     language: str
 
 
-def trainable_sequences(
-    groups: Sequence[Group], *, current_version: int, max_staleness: int, scale: AdvantageScale
-) -> tuple[list[TrainingSequence], Counter[str]]:
-    """Sequences to train on, and how many completions were dropped for which reason.
+@dataclass(frozen=True, slots=True)
+class Fitness:
+    """What a completion must be to be trained on in one step."""
 
-    Reasons: ``ungradable``, ``stale``, ``truncated_sampling`` (logprobs biased by top-p and the like), ``empty``,
-    ``single`` (fewer than two siblings left), ``no_spread`` (all siblings scored alike).
+    version: int
+    """The policy that the step begins with."""
+    max_staleness: int
+    temperature: float
+    """A batch has one; the trainer divides its logits by it, which is exact (see Completion.logprobs)."""
+
+    def flaw(self, completion: Completion) -> str | None:
+        """Why a completion may not be trained on, or None.
+
+        Reasons: ``unknown_version`` (newer than the step's policy), ``stale``, ``other_temperature``, ``empty``, and
+        each ``Bias`` of its log-probabilities.
+        """
+        staleness = completion.versions.staleness(self.version)
+        if staleness is None:
+            return "unknown_version"
+        if staleness > self.max_staleness:
+            return "stale"
+        if completion.sampling.bias is not None:
+            return completion.sampling.bias.value
+        if completion.sampling.temperature != self.temperature:
+            return "other_temperature"
+        return None if completion.token_ids else "empty"
+
+
+def teaching(group: Group, fitness: Fitness) -> tuple[Group | None, Counter[str]]:
+    """The group without siblings that may not be trained on, and how many completions were dropped for which reason.
+
+    None when nothing is left to compare: reasons are then ``single`` (fewer than two siblings left) or ``no_spread``
+    (all siblings scored alike, so every advantage is zero; DAPO, arXiv 2503.14476, section 3.2). Other reasons are
+    ``ungradable`` and those of Fitness.flaw.
     """
-    sequences: list[TrainingSequence] = []
     dropped: Counter[str] = Counter()
-    for group in groups:
-        kept = _kept(group, current_version, max_staleness, dropped)
-        rewards = [score.value for _, score in kept]
-        if len(kept) < 2:
-            dropped["single"] += len(kept)
-        elif not has_spread(rewards):
-            dropped["no_spread"] += len(kept)
-        else:
-            advantages = group_advantages(rewards, scale)
-            sequences += [
-                TrainingSequence(completion, advantage, group.brief.language)
-                for (completion, _), advantage in zip(kept, advantages, strict=True)
-            ]
-    return sequences, dropped
-
-
-def _kept(
-    group: Group, current_version: int, max_staleness: int, dropped: Counter[str]
-) -> list[tuple[Completion, Score]]:
     kept: list[tuple[Completion, Score]] = []
     for completion, score in zip(group.completions, group.scores, strict=True):
         if isinstance(score, Ungradable):
             dropped["ungradable"] += 1
-        elif current_version - completion.versions.first > max_staleness:
-            dropped["stale"] += 1
-        elif not completion.sampling.trainable:
-            dropped["truncated_sampling"] += 1
-        elif not completion.token_ids:
-            dropped["empty"] += 1
+        elif (flaw := fitness.flaw(completion)) is not None:
+            dropped[flaw] += 1
         else:
             kept.append((completion, score))
-    return kept
+    if len(kept) < 2:
+        dropped["single"] += len(kept)
+        return None, dropped
+    if not has_spread([score.value for _, score in kept]):
+        dropped["no_spread"] += len(kept)
+        return None, dropped
+    return Group(group.brief, tuple(sibling for sibling, _ in kept), tuple(score for _, score in kept)), dropped
+
+
+def training_sequences(groups: Sequence[Group], scale: AdvantageScale) -> list[TrainingSequence]:
+    """Every sibling of groups that ``teaching`` returned, with its advantage."""
+    by_group = advantages([group.rewards for group in groups], [group.brief.language for group in groups], scale)
+    return [
+        TrainingSequence(completion, advantage, group.brief.language)
+        for group, values in zip(groups, by_group, strict=True)
+        for completion, advantage in zip(group.completions, values, strict=True)
+    ]
+
+
+def untruncated(sequences: Sequence[TrainingSequence]) -> list[TrainingSequence]:
+    """Without those that ended at their token limit (DAPO, arXiv 2503.14476, section 3.4: overlong filtering)."""
+    return [one for one in sequences if one.completion.finish_reason is not FinishReason.LENGTH]

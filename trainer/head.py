@@ -1,17 +1,18 @@
-"""Log-probabilities of given tokens under a language model's head, without ever holding all logits.
+"""Log-probabilities of given tokens under a language model's head, and its entropy, without ever holding all logits.
 
     N  tokens        H  hidden size        V  vocabulary
 
 For z = W h / temperature and a target t:
 
     log p(t) = z_t - logsumexp(z)              d log p(t) / d h = (W_t - softmax(z) W) / temperature
+    entropy  = logsumexp(z) - softmax(z) . z   to be watched: without gradient
 
 With a frozen head that derivative is made in the forward pass, chunk by chunk, and kept as [N, H]; the backward pass
 only scales it, whatever the loss is. With a trained head the backward pass recomputes each chunk's logits. At most
 ``chunk_tokens`` rows of logits exist at one time.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,31 +30,47 @@ def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, *, temperature
     Returns:
         [N] in float32.
     """
+    return token_scores(hidden, head, targets, temperature=temperature, chunk_tokens=chunk_tokens).logprobs
+
+
+class TokenScores(NamedTuple):
+    """[N] each, in float32."""
+
+    logprobs: Tensor
+    entropies: Tensor
+    """Of the whole distribution that each target was taken from, in nats; without gradient."""
+
+
+def token_scores(
+    hidden: Tensor, head: Tensor, targets: Tensor, *, temperature: float, chunk_tokens: int
+) -> TokenScores:
+    """As token_logprobs, with the entropy of each token's distribution, which the same pass over the logits gives."""
     function = _TrainedHead if head.requires_grad else _FrozenHead
-    logprobs: Tensor = function.apply(hidden, head, targets, temperature, chunk_tokens)  # type: ignore[no-untyped-call]
-    return logprobs
+    scores = function.apply(hidden, head, targets, temperature, chunk_tokens)  # type: ignore[no-untyped-call]
+    return TokenScores(*scores)
 
 
 class _FrozenHead(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk_tokens: int
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         wanted = ctx.needs_input_grad[0]
-        values = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        values, entropies = (torch.empty(len(hidden), dtype=torch.float32, device=hidden.device) for _ in range(2))
         slopes = torch.empty_like(hidden) if wanted else None
         for start in range(0, len(hidden), chunk_tokens):
             rows = slice(start, start + chunk_tokens)
-            values[rows], residual = residuals(hidden[rows] @ head.T, targets[rows], temperature)
+            values[rows], entropies[rows], residual = residuals(hidden[rows] @ head.T, targets[rows], temperature)
             if slopes is not None:
                 torch.mm(residual, head, out=slopes[rows])
         ctx.temperature = temperature
         ctx.save_for_backward(slopes)
-        return values
+        ctx.mark_non_differentiable(entropies)
+        return values, entropies
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
         to_hidden = slopes * (gradient / ctx.temperature).unsqueeze(1)
         return to_hidden.to(slopes.dtype), None, None, None, None
@@ -63,32 +80,44 @@ class _TrainedHead(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk_tokens: int
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(hidden, head, targets)
         ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
         parts = [
-            residuals(rows @ head.T, wanted, temperature)[0]
+            residuals(rows @ head.T, wanted, temperature)[:2]
             for rows, wanted in zip(hidden.split(chunk_tokens), targets.split(chunk_tokens), strict=True)
         ]
-        return torch.cat(parts)
+        logprobs, entropies = torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         hidden, head, targets = ctx.saved_tensors
         to_hidden, to_head = torch.empty_like(hidden), torch.zeros_like(head)
         scale = (gradient / ctx.temperature).unsqueeze(1)
         for start in range(0, len(hidden), ctx.chunk_tokens):
             rows = slice(start, start + ctx.chunk_tokens)
-            _, residual = residuals(hidden[rows] @ head.T, targets[rows], ctx.temperature)
-            slopes = residual.mul_(scale[rows])
+            slopes = residuals(hidden[rows] @ head.T, targets[rows], ctx.temperature).residual.mul_(scale[rows])
             torch.mm(slopes, head, out=to_hidden[rows])
             to_head.addmm_(slopes.T, hidden[rows])
         return to_hidden, to_head, None, None, None
 
 
-def residuals(logits: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target in float32, [N], and onehot(target) - softmax(logits / temperature), [N, V].
+class Residuals(NamedTuple):
+    """What one pass over a chunk of logits gives."""
+
+    logprobs: Tensor
+    """[N] of the targets, in float32."""
+    entropies: Tensor
+    """[N] in float32."""
+    residual: Tensor
+    """[N, V]: onehot(target) - softmax(logits / temperature)."""
+
+
+def residuals(logits: Tensor, targets: Tensor, temperature: float) -> Residuals:
+    """Log-probability of each target, entropy, and the slope of the first one by the scaled logits.
 
     The residual is formed in float32 and rounded to the logits' type once: 1 - p of a likely token keeps its digits.
     ``logits`` may be overwritten.
@@ -96,10 +125,11 @@ def residuals(logits: Tensor, targets: Tensor, temperature: float) -> tuple[Tens
     if logits.is_cuda:
         from trainer.triton_residuals import residuals_in_place
 
-        return residuals_in_place(logits, targets, temperature)
+        return Residuals(*residuals_in_place(logits, targets, temperature))
     scaled = logits.float() / temperature
     normaliser = scaled.logsumexp(1, keepdim=True)
     logprobs = scaled.gather(1, targets.unsqueeze(1)) - normaliser
     residual = -torch.exp(scaled - normaliser)
+    entropies = normaliser.squeeze(1) + torch.linalg.vecdot(residual, scaled)
     residual.scatter_add_(1, targets.unsqueeze(1), torch.ones_like(logprobs))
-    return logprobs.squeeze(1), residual.to(logits.dtype)
+    return Residuals(logprobs.squeeze(1), entropies, residual.to(logits.dtype))

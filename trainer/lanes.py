@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 PARTITION_SHARES = (0.5, 0.79)
-"""Of the GPU's SMs; on an H100: 64 and 104 of 132. Every lane's graphs hold memory of their own for activations, since
-torch never gives a block of one stream to another, so there are few; between them the pace's duty decides."""
+"""Of the GPU's SMs; on an H100: 64 and 104 of 132. Few, since every graph is captured once for each; between them the
+pace's duty decides."""
 _SM_GRANULE = 8
 """Compute capability 9.0 partitions in groups of eight SMs (CUDA driver API, green contexts)."""
 

@@ -1,39 +1,30 @@
 """A tuning run, as the order of its steps:
 
-    claim prompts → sample siblings → score → advantages → batch → one optimizer step → candidate ready → report
+    draw (claim prompts → sample siblings → score → advantages) → batch → one optimizer step → candidate ready → report
     … and, when due: evaluate → gate → publish
 
-Siblings are sampled from the newest candidate. What a candidate is, who sees it, and how it is published or undone is
-trainer.promotion's, by method.
+Drawing is trainer.draw's; siblings are sampled from the newest candidate. What a candidate is, who sees it, and how it
+is published or undone is trainer.promotion's, by method.
 """
 
 import asyncio
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-import structlog
-
-from agent.completion import Completion
-from agent.episode import Episode
 from agent.errors import GateRejected, TuningError
-from agent.ports import Claim, ClaimingJournal
+from agent.ports import ClaimingJournal
 from rewards.panel import Panel
 from rewards.score import Score
 from trainer.batch import build_batch
-from trainer.evaluation import to_sample
-from trainer.group import Group, TrainingSequence, trainable_sequences
+from trainer.draw import Drawn, GroupSource
+from trainer.health import unhealthy
 from trainer.plan import RunPlan
 from trainer.ports import Admission, PolicyLedger, StepResult, TrainerPort
-from trainer.promotion import Promotion, StartPromotion
+from trainer.promotion import Promotion, Resumption, Standing, StartPromotion
 from trainer.records import Evaluation, StepReport
 from trainer.rollout import RolloutSampler
-
-log = structlog.get_logger(__name__)
-
-_MAX_FRUITLESS_DRAWS = 5
-"""Draws in a row without a trainable group before a run gives up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +35,8 @@ class RunHooks:
     on_evaluation: Callable[[Evaluation], Awaitable[None]]
     on_published: Callable[[int], Awaitable[None]]
     stop: asyncio.Event
+    on_checkpoint: Callable[[Standing], Awaitable[None]] | None = None
+    """Keeps what a run needs to go on from here, where ``RunPlan.checkpoints_after`` says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +52,9 @@ class TuningLoop:
     admission: Admission
     """Asked before each group is scored: the judges hold Python's lock, which live requests need too."""
 
-    async def run(self, run_id: str, plan: RunPlan, hooks: RunHooks) -> bool:
-        """Carry a plan out; False when it was told to stop before the end.
+    async def run(self, run_id: str, plan: RunPlan, hooks: RunHooks, resumption: Resumption | None = None) -> bool:
+        """Carry a plan out, from its beginning or from where it was interrupted; False when it was told to stop before
+        the end.
 
         What was not published is undone when it returns or raises.
 
@@ -70,22 +64,32 @@ class TuningLoop:
             StoreError: journal or ledger could not be reached.
         """
         promotion = self.start_promotion(run_id, plan)
+        source = GroupSource(self.journal, self.sampler, self.panel, self.admission)
+        steps: list[StepReport] = []
+        if resumption is not None:
+            source.tally.update(resumption.claimed)
+            steps += resumption.steps
         try:
-            await promotion.begin()
-            for step in range(1, plan.num_steps + 1):
+            num_done = await _begin(promotion, plan, hooks, resumption)
+            for step in range(num_done + 1, plan.num_steps + 1):
                 if hooks.stop.is_set():
                     return False
-                await self._advance(step, promotion, plan, hooks)
+                steps.append(await self._advance(step, source, promotion, plan, hooks))
+                _check_health(steps, plan)
+                if plan.checkpoints_after(step) and hooks.on_checkpoint is not None:
+                    await hooks.on_checkpoint(promotion.standing)
                 if plan.publishes_after(step) and not hooks.stop.is_set():
                     await _promote(promotion, plan, hooks)
             return promotion.published
         finally:
             await promotion.abandon()
 
-    async def _advance(self, step: int, promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None:
+    async def _advance(
+        self, step: int, source: GroupSource, promotion: Promotion, plan: RunPlan, hooks: RunHooks
+    ) -> StepReport:
         """One optimizer step: the candidate becomes a new version."""
-        drawn = await self._draw(step, promotion.version, plan)
-        batch = build_batch(drawn.sequences)
+        drawn = await source.draw(step, promotion.version, plan)
+        batch = build_batch(drawn.sequences, num_masked=drawn.num_masked)
         version = await self.ledger.next_version()
         promotion.expect(version)
         result = await self.trainer.step(batch, version)
@@ -93,59 +97,20 @@ class TuningLoop:
         await promotion.ready(version)
         install_s = time.perf_counter() - started
         await self.journal.settle(drawn.claims)
-        await hooks.on_step(_report(step, version, drawn, result, install_s))
+        report = _report(step, version, drawn, result, install_s)
+        await hooks.on_step(report)
+        return report
 
-    async def _draw(self, step: int, version: int, plan: RunPlan) -> "_Drawn":
-        """Claim, sample and score until something can be trained on."""
-        dropped: Counter[str] = Counter()
-        claims: list[Claim] = []
-        for attempt in range(_MAX_FRUITLESS_DRAWS):
-            drawn = await self._draw_once(step, attempt, version, plan)
-            dropped.update(drawn.dropped)
-            claims += drawn.claims
-            if drawn.sequences:
-                return _Drawn(claims, drawn.groups, drawn.sequences, dropped, drawn.rollout_s, drawn.score_s)
-            log.info("draw_without_signal", step=step, dropped=dict(+drawn.dropped))
-        raise TuningError(
-            f"nothing to learn from in {_MAX_FRUITLESS_DRAWS} draws of {plan.prompts_per_step} prompts; dropped "
-            f"replies by reason: {dict(+dropped)}"
-        )
 
-    async def _draw_once(self, step: int, attempt: int, version: int, plan: RunPlan) -> "_Drawn":
-        seed = plan.sampling(step * _MAX_FRUITLESS_DRAWS + attempt)
-        claims = await self.journal.claim(plan.languages, plan.prompts_per_step, seed=seed.seed or 0)
-        if not claims:
-            raise TuningError(
-                f"the journal has no training prompts in {', '.join(plan.languages)}: send content requests first"
-            )
-        episodes = [claim.episode for claim in claims]
-        started = time.perf_counter()
-        completions = await self.sampler.siblings(
-            episodes,
-            version=version,
-            group_size=plan.group_size,
-            sampling=seed,
-            label=f"rollout-{step}-{attempt}-v{version}",
-        )
-        sampled = time.perf_counter()
-        groups = [
-            await self._score(episode, siblings)
-            for episode, siblings in zip(episodes, completions, strict=True)
-            if siblings
-        ]
-        sequences, dropped = trainable_sequences(
-            groups,
-            current_version=version,
-            max_staleness=plan.config.max_staleness,
-            scale=plan.config.advantage_scale,
-        )
-        dropped["prompt_too_long"] += len(episodes) - len(groups)
-        return _Drawn(claims, groups, sequences, dropped, sampled - started, time.perf_counter() - sampled)
-
-    async def _score(self, episode: Episode, siblings: tuple[Completion, ...]) -> Group:
-        await self.admission.admitted()
-        scores = await asyncio.to_thread(self.panel.score, [to_sample(episode, sibling) for sibling in siblings])
-        return Group(episode.brief, siblings, tuple(scores))
+async def _begin(promotion: Promotion, plan: RunPlan, hooks: RunHooks, resumption: Resumption | None) -> int:
+    """Get the learner ready; returns the number of steps that are done, publication included."""
+    if resumption is None:
+        await promotion.begin()
+        return 0
+    await promotion.resume(resumption)
+    if plan.publishes_after(resumption.step) and not promotion.published:
+        await _promote(promotion, plan, hooks)
+    return resumption.step
 
 
 async def _promote(promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None:
@@ -164,27 +129,26 @@ async def _promote(promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None
     await hooks.on_published(promotion.version)
 
 
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    claims: list[Claim]
-    groups: list[Group]
-    sequences: list[TrainingSequence]
-    dropped: Counter[str]
-    rollout_s: float
-    score_s: float
+def _check_health(steps: Sequence[StepReport], plan: RunPlan) -> None:
+    """Raises TuningError when a threshold of tuning.health is crossed; what was not published is undone then."""
+    reason = unhealthy(steps, plan.config.health)
+    if reason is not None:
+        raise TuningError(reason)
 
 
-def _report(step: int, version: int, drawn: _Drawn, result: StepResult, install_s: float) -> StepReport:
+def _report(step: int, version: int, drawn: Drawn, result: StepResult, install_s: float) -> StepReport:
     graded = [
         (group.brief.language, score) for group in drawn.groups for score in group.scores if isinstance(score, Score)
     ]
     values = [score.value for _, score in graded]
     by_language: defaultdict[str, list[float]] = defaultdict(list)
     parts: defaultdict[str, list[float]] = defaultdict(list)
+    parts_by_language: defaultdict[str, defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for language, score in graded:
         by_language[language].append(score.value)
         for name, value in score.parts.items():
             parts[name].append(value)
+            parts_by_language[name][language].append(value)
     mean = _mean(values)
     return StepReport(
         step=step,
@@ -195,7 +159,7 @@ def _report(step: int, version: int, drawn: _Drawn, result: StepResult, install_
         reward_std=(_mean([(value - mean) ** 2 for value in values])) ** 0.5,
         reward_by_language={language: _mean(rewards) for language, rewards in sorted(by_language.items())},
         parts={name: _mean(part) for name, part in sorted(parts.items())},
-        dropped=dict(+drawn.dropped),
+        dropped=dict(drawn.dropped),
         loss=result.loss,
         grad_norm=result.grad_norm,
         clip_fraction=result.clip_fraction,
@@ -205,6 +169,19 @@ def _report(step: int, version: int, drawn: _Drawn, result: StepResult, install_
         score_s=drawn.score_s,
         train_s=result.duration_s,
         install_s=install_s,
+        passed_over=drawn.passed_over,
+        num_logged_groups=drawn.num_logged_groups,
+        num_sampled_groups=drawn.num_sampled_groups,
+        staleness_mean=drawn.staleness_mean,
+        staleness_max=drawn.staleness_max,
+        mismatch_max=result.mismatch_max,
+        entropy=result.entropy,
+        behaviour_kl=result.behaviour_kl,
+        base_kl=result.base_kl,
+        parts_by_language={
+            name: {language: _mean(part) for language, part in sorted(languages.items())}
+            for name, languages in sorted(parts_by_language.items())
+        },
     )
 
 

@@ -9,7 +9,8 @@ gradient norm is one kernel. Names and shapes are PEFT's, on disk too. Knows not
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +33,13 @@ class LoraLinear(nn.Module):
         self.base = base
         self.a, self.b = a, b
         self.scale = scale
+        self.switched_on = True
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
+        if not self.switched_on:
+            off: Tensor = self.base(x)
+            return off
         rows = x.reshape(-1, x.shape[-1])
         y: Tensor = _LoraProduct.apply(  # type: ignore[no-untyped-call]
             rows, self.base.weight, self.base.bias, self.a, self.b, self.scale
@@ -99,9 +104,11 @@ class Adapter:
         """[P] in the model's precision."""
         self.parameters = {p.name: nn.Parameter(self.flat[p.start : p.stop].view(p.shape)) for p in self._placed}
         """By PEFT's name; views of ``flat``."""
+        self._layers: list[LoraLinear] = []
         for path, linear in targets.items():
             a, b = (self.parameters[f"{_PREFIX}{path}.{part}.weight"] for part in ("lora_A", "lora_B"))
-            _replace(model, path, LoraLinear(linear, a, b, alpha / rank))
+            self._layers.append(LoraLinear(linear, a, b, alpha / rank))
+            _replace(model, path, self._layers[-1])
 
     @property
     def slices(self) -> dict[str, slice]:
@@ -111,6 +118,17 @@ class Adapter:
     def fits(self, target_modules: Sequence[str], *, rank: int, alpha: float) -> bool:
         """True when an adapter of these settings would be laid out like this one."""
         return (self.rank, self.alpha, sorted(self.target_modules)) == (rank, alpha, sorted(target_modules))
+
+    @contextmanager
+    def switched_off(self) -> Generator[None]:
+        """Within it the model computes as if it had no adapter; a graph captured within it always does."""
+        for layer in self._layers:
+            layer.switched_on = False
+        try:
+            yield
+        finally:
+            for layer in self._layers:
+                layer.switched_on = True
 
     def remove_from(self, model: nn.Module) -> None:
         """Put the frozen layers back."""

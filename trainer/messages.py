@@ -31,6 +31,7 @@ class Step(Struct, tag=True, frozen=True):
     advantages: bytes
     temperature: float
     oldest_version: int
+    num_masked: int
 
     @classmethod
     def of(cls, batch: TrainingBatch, version: int) -> "Step":
@@ -44,6 +45,7 @@ class Step(Struct, tag=True, frozen=True):
             advantages=batch.advantages.tobytes(),
             temperature=batch.temperature,
             oldest_version=batch.oldest_version,
+            num_masked=batch.num_masked,
         )
 
     def batch(self) -> TrainingBatch:
@@ -54,6 +56,7 @@ class Step(Struct, tag=True, frozen=True):
             advantages=np.frombuffer(self.advantages, np.float32).copy(),
             temperature=self.temperature,
             oldest_version=self.oldest_version,
+            num_masked=self.num_masked,
         )
 
 
@@ -76,6 +79,20 @@ class Load(Struct, tag=True, frozen=True):
     version: int
 
 
+class Checkpoint(Struct, tag=True, frozen=True):
+    """Write the run's optimizer state into a folder that is there."""
+
+    folder: str
+
+
+class Resume(Struct, tag=True, frozen=True):
+    """Go on with a run from a folder that ``Checkpoint`` filled; its weights are ``version``'s."""
+
+    settings: LearnerSettings
+    folder: str
+    version: int
+
+
 class LoadBase(Struct, tag=True, frozen=True):
     """Method ``full``: keep the base model's weights as version 0."""
 
@@ -90,7 +107,7 @@ class Forget(Struct, tag=True, frozen=True):
     version: int
 
 
-Command = Prepare | Begin | Step | Logprobs | Save | Verify | Load | LoadBase | Keep | Forget
+Command = Prepare | Begin | Step | Logprobs | Save | Verify | Load | LoadBase | Keep | Forget | Checkpoint | Resume
 
 
 class Done(Struct, tag=True, frozen=True):

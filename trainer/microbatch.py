@@ -7,7 +7,7 @@ to an octave: few shapes occur, and for each one a CUDA graph may be kept.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,12 @@ class Microbatch:
     """[B, R] float32."""
     advantages: Tensor
     """[B] float32."""
-    weights: Tensor
-    """[B] float32: a sequence's share of the whole batch; 0 for padding rows."""
+    token_shares: Tensor
+    """[B] float32: what each of a sequence's tokens weighs in the whole batch's loss; 0 for padding rows."""
+    proximal_logprobs: Tensor | None = None
+    """[B, R] float32; None where the current policy is the proximal one."""
+    reference_logprobs: Tensor | None = None
+    """[B, R] float32; None without a KL term."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -50,10 +54,27 @@ class Microbatch:
         """B * L: what goes through forward and backward, padding included."""
         return self.token_ids.numel()
 
+    def with_room(self, *, proximal: bool, reference: bool) -> "Microbatch":
+        """The same one with log-probabilities that are still to be written."""
+        return replace(
+            self,
+            proximal_logprobs=torch.zeros_like(self.behaviour_logprobs) if proximal else None,
+            reference_logprobs=torch.zeros_like(self.behaviour_logprobs) if reference else None,
+        )
+
     def fill(self, other: "Microbatch") -> None:
-        """Copy another one of the same shape in."""
-        for item in fields(self):
-            getattr(self, item.name).copy_(getattr(other, item.name), non_blocking=True)
+        """Copy another one of the same shape in, which has the same fields."""
+        self._take(other, [item.name for item in fields(self)])
+
+    def take_scores(self, other: "Microbatch") -> None:
+        """Copy in what a scoring program has written to another one."""
+        self._take(other, ["proximal_logprobs", "reference_logprobs"])
+
+    def _take(self, other: "Microbatch", names: Sequence[str]) -> None:
+        for name in names:
+            target = getattr(self, name)
+            if target is not None:
+                target.copy_(getattr(other, name), non_blocking=True)
 
 
 def bucket_length(length: int) -> int:
@@ -81,7 +102,7 @@ def blank_microbatch(shape: tuple[int, int, int], device: torch.device) -> Micro
         mask=zeros(rows, width, dtype=torch.bool),
         behaviour_logprobs=zeros(rows, width),
         advantages=zeros(rows),
-        weights=zeros(rows),
+        token_shares=zeros(rows),
     )
 
 
@@ -100,9 +121,16 @@ def graph_shapes(max_length: int, reply_tokens: int, *, tokens: int) -> list[tup
 
 
 def cut(
-    batch: TrainingBatch, *, tokens: int, shapes: Sequence[tuple[int, int, int]], device: torch.device
+    batch: TrainingBatch,
+    shares: npt.NDArray[np.float32],
+    *,
+    tokens: int,
+    shapes: Sequence[tuple[int, int, int]],
+    device: torch.device,
 ) -> Iterator[Microbatch]:
     """Micro-batches of at most ``tokens`` positions (or one sequence), longest sequences first.
+
+    ``shares`` is [B], what each token of a sequence weighs in the loss.
 
     Each takes the smallest of ``shapes`` that it fits, filled up with padding rows; without one, its own.
     """
@@ -113,7 +141,7 @@ def cut(
         longest, widest = int(sampled[order[start]][-1]) + 1, max(len(sampled[row]) for row in order[start:])
         shape = _shape(longest, widest, len(order) - start, tokens, shapes)
         chosen = order[start : start + shape[0]]
-        yield _lay_out(batch, [(row, sampled[row]) for row in chosen], shape, device)
+        yield _lay_out(batch, shares, [(row, sampled[row]) for row in chosen], shape, device)
         start += len(chosen)
 
 
@@ -130,6 +158,7 @@ def _shape(
 
 def _lay_out(
     batch: TrainingBatch,
+    shares: npt.NDArray[np.float32],
     chosen: Sequence[tuple[int, npt.NDArray[np.int64]]],
     shape: tuple[int, int, int],
     device: torch.device,
@@ -140,7 +169,7 @@ def _lay_out(
     token_ids = np.zeros((num_rows, length), np.int64)
     predictors, targets = np.zeros((num_rows, width), np.int64), np.zeros((num_rows, width), np.int64)
     mask, behaviour = np.zeros((num_rows, width), np.bool_), np.zeros((num_rows, width), np.float32)
-    advantages, weights = np.zeros(num_rows, np.float32), np.zeros(num_rows, np.float32)
+    advantages, token_shares = np.zeros(num_rows, np.float32), np.zeros(num_rows, np.float32)
     for row, (source, positions) in enumerate(chosen):
         kept = slice(len(positions))
         token_ids[row, :copied] = batch.token_ids[source, :copied]
@@ -148,6 +177,6 @@ def _lay_out(
         targets[row, kept] = batch.token_ids[source, positions]
         mask[row, kept] = True
         behaviour[row, kept] = batch.behaviour_logprobs[source, positions]
-        advantages[row], weights[row] = batch.advantages[source], 1 / batch.num_sequences
-    arrays = (token_ids, predictors, targets, mask, behaviour, advantages, weights)
+        advantages[row], token_shares[row] = batch.advantages[source], shares[source]
+    arrays = (token_ids, predictors, targets, mask, behaviour, advantages, token_shares)
     return Microbatch(*(torch.from_numpy(array).to(device) for array in arrays))

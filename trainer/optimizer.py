@@ -7,7 +7,7 @@
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -61,6 +61,20 @@ class Optimizer(Protocol):
         """Set the gradients to zero: before the first micro-batch of every step."""
         ...
 
+    def export(self) -> dict[str, Tensor]:
+        """Masters, moments and numbers of steps by name, not copied; what ``restore`` goes on from."""
+        ...
+
+    def restore(self, state: Iterable[tuple[str, Tensor]]) -> None:
+        """Go on where an optimizer of the same tensors was, in the same memory, with its masters ready for ``write``.
+
+        Learning rate and decay stay as they are. Gradients become undefined.
+
+        Raises:
+            TrainerFailed: names or shapes differ from ``export``'s; masters and moments are then undefined.
+        """
+        ...
+
 
 class MasterAdamW:
     """Everything beside the tensors, on their device."""
@@ -112,10 +126,53 @@ class MasterAdamW:
         """See Optimizer.discard."""
         torch._foreach_zero_(self.gradients)
 
+    def export(self) -> dict[str, Tensor]:
+        """See Optimizer.export."""
+        for master in self._masters:
+            if not self._adamw.state[master]:  # torch makes them in the first step
+                on_device = bool(self._adamw.param_groups[0]["fused"])
+                self._adamw.state[master] = {
+                    "step": torch.zeros((), dtype=torch.float32, device=master.device if on_device else None),
+                    "exp_avg": torch.zeros_like(master),
+                    "exp_avg_sq": torch.zeros_like(master),
+                }
+        moments = [self._adamw.state[master] for master in self._masters]
+        return named_state(self.masters, moments)
+
+    def restore(self, state: Iterable[tuple[str, Tensor]]) -> None:
+        """See Optimizer.restore."""
+        copy_state(self.export(), state)
+
 
 def fp32_copy(tensor: Tensor) -> Tensor:
     """A contiguous copy in fp32, also of a tensor that is fp32 already."""
     return tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+
+
+def named_state(masters: Sequence[Tensor], moments: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """An optimizer's state as a checkpoint names it: ``master.0``, ``exp_avg.0``, ``exp_avg_sq.0``, ``step.0``, …"""
+    named: dict[str, Tensor] = {}
+    for number, (master, moment) in enumerate(zip(masters, moments, strict=True)):
+        named[f"master.{number}"] = master
+        named |= {f"{name}.{number}": value.detach() for name, value in moment.items()}
+    return named
+
+
+def copy_state(ours: Mapping[str, Tensor], theirs: Iterable[tuple[str, Tensor]]) -> None:
+    """Copy tensors into those of the same names.
+
+    Raises:
+        TrainerFailed: names or shapes differ.
+    """
+    missing = set(ours)
+    with torch.no_grad():
+        for name, tensor in theirs:
+            if name not in missing or ours[name].shape != tensor.shape:
+                raise TrainerFailed(f"a checkpoint must fit the run's trained tensors, and {name} does not")
+            ours[name].copy_(tensor)
+            missing.discard(name)
+    if missing:
+        raise TrainerFailed(f"a checkpoint must hold every trained tensor, and lacks {min(missing)}")
 
 
 def clip(gradients: Sequence[Tensor], *, max_grad_norm: float, gradient_norm: float) -> None:

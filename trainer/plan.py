@@ -46,9 +46,9 @@ class RunPlan:
                 learning_rate=request.learning_rate or config.learning_rate,
                 weight_decay=config.weight_decay,
                 max_grad_norm=config.max_grad_norm,
-                clip_low=config.clip_low,
-                clip_high=config.clip_high,
-                importance_cap=config.importance_cap,
+                objective=config.learner_objective,
+                updates_per_batch=config.updates_per_batch,
+                reply_tokens=request.max_tokens or config.max_tokens,
                 microbatch_tokens=config.microbatch_tokens,
                 logit_chunk_tokens=config.logit_chunk_tokens,
                 seed=request.seed,
@@ -58,10 +58,22 @@ class RunPlan:
             ),
         )
 
+    @property
+    def num_refills(self) -> int:
+        """Most groups that one step may draw in the place of others."""
+        return int(self.prompts_per_step * self.config.refill_budget)
+
     def sampling(self, step: int) -> Sampling:
         """Sampling of one step's siblings, with the first seed of a range that no other step uses."""
-        seed = (self.seed * _SEED_STRIDE + step * 4096) % 2**31
+        num_seeds = (self.prompts_per_step + self.num_refills) * self.group_size
+        seed = (self.seed * _SEED_STRIDE + step * max(num_seeds, 4096)) % 2**31
         return Sampling(max_tokens=self.max_tokens, temperature=self.config.temperature, seed=seed)
+
+    def checkpoints_after(self, step: int) -> bool:
+        """True every ``tuning.checkpoint_every`` steps, and where a publication follows."""
+        default = 10 if self.config.method == "full" else 1
+        every = default if self.config.checkpoint_every is None else self.config.checkpoint_every
+        return every > 0 and (step % every == 0 or self.publishes_after(step))
 
     def publishes_after(self, step: int) -> bool:
         """True after the last step, and every ``publish_every`` steps.

@@ -12,26 +12,26 @@ Written to a temporary folder, fsynced, renamed: a folder that exists is whole. 
 weights are written and read shard by shard, so that one shard is in memory at a time.
 """
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from agent.errors import PublicationFailed
+from trainer.files import check_digests, digests_of, move_durably, sha256_of, write_json
 from trainer.ports import Method, PolicyMetadata
+from trainer.shards import read_shards, write_shards
 
 WEIGHTS, ADAPTER_CONFIG, MANIFEST = "adapter_model.safetensors", "adapter_config.json", "manifest.json"
-MODEL, MODEL_INDEX, MODEL_CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
-_SHARD_BYTES = 2 * 2**30
+MODEL_CONFIG = "config.json"
 
 
 def policy_folder(root: Path, version: int) -> Path:
@@ -56,7 +56,7 @@ def write_policy(
 
     def fill(partial: Path) -> None:
         save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, partial / WEIGHTS)
-        _write_json(partial / ADAPTER_CONFIG, dict(adapter_config))
+        write_json(partial / ADAPTER_CONFIG, dict(adapter_config))
 
     return _write_durably(folder, fill, replace(metadata, method="adapter"))
 
@@ -75,8 +75,8 @@ def write_model(
     """
 
     def fill(partial: Path) -> None:
-        _write_shards(partial, tensors)
-        _write_json(partial / MODEL_CONFIG, dict(config))
+        write_shards(partial, tensors)
+        write_json(partial / MODEL_CONFIG, dict(config))
 
     return _write_durably(folder, fill, replace(metadata, method="full"))
 
@@ -92,19 +92,13 @@ def _write_durably(folder: Path, fill: Callable[[Path], None], metadata: PolicyM
         manifest = {
             **asdict(metadata),
             "created_at": datetime.now(UTC).isoformat(),
-            "files": {
-                path.name: {"sha256": _sha256(path), "size_bytes": path.stat().st_size}
-                for path in sorted(partial.iterdir())
-            },
+            "files": digests_of(partial),
         }
-        _write_json(partial / MANIFEST, manifest)
-        for path in (*partial.iterdir(), partial):
-            _fsync(path)
-        partial.rename(folder)
-        _fsync(folder.parent)
+        write_json(partial / MANIFEST, manifest)
+        move_durably(partial, folder)
     except OSError as error:
         raise PublicationFailed(f"policy {folder.name} could not be written: {error}") from error
-    return _sha256(folder / MANIFEST)
+    return sha256_of(folder / MANIFEST)
 
 
 def read_policy(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], str]:
@@ -131,11 +125,8 @@ def verify_policy(folder: Path) -> str:
         files = json.loads((folder / MANIFEST).read_text())["files"]
         if not files:
             raise PublicationFailed(f"policy {folder.name} cannot be read: its manifest names no files")
-        for name, file in files.items():
-            expected, found = file["sha256"], _sha256(folder / name)
-            if found != expected:
-                raise PublicationFailed(f"{folder.name}/{name} must have sha256 {expected[:12]}…, got {found[:12]}…")
-        return _sha256(folder / MANIFEST)
+        check_digests(folder, files)
+        return sha256_of(folder / MANIFEST)
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise PublicationFailed(f"policy {folder.name} cannot be read: {error}") from error
 
@@ -149,10 +140,7 @@ def read_model(folder: Path) -> Iterator[tuple[str, Tensor]]:
         PublicationFailed: a file is missing or is no safetensors file.
     """
     try:
-        for shard in _shards_of(folder):
-            with safe_open(shard, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - no mapping, but with a method of that name
-                    yield name, file.get_tensor(name)
+        yield from read_shards(folder)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise PublicationFailed(f"the weights in {folder.name} cannot be read: {error}") from error
 
@@ -172,61 +160,3 @@ def read_metadata(folder: Path) -> PolicyMetadata:
         return metadata
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise PublicationFailed(f"policy {folder.name} has no readable manifest: {error}") from error
-
-
-def _write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    shards = _split(tensors)
-    names = [MODEL] if len(shards) == 1 else [_shard_name(i, len(shards)) for i in range(1, len(shards) + 1)]
-    for name, shard in zip(names, shards, strict=True):
-        host = {key: tensors[key].detach().to("cpu", copy=True).contiguous() for key in shard}
-        save_file(host, folder / name, metadata={"format": "pt"})
-    if len(shards) > 1:
-        _write_json(
-            folder / MODEL_INDEX,
-            {
-                "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},
-                "weight_map": {key: name for name, shard in zip(names, shards, strict=True) for key in shard},
-            },
-        )
-
-
-def _split(tensors: Mapping[str, Tensor]) -> list[list[str]]:
-    """Names in order, in groups of at most 2 GiB; a larger tensor is a group of its own."""
-    shards: list[list[str]] = [[]]
-    size_bytes = 0
-    for name, tensor in tensors.items():
-        if shards[-1] and size_bytes + tensor.nbytes > _SHARD_BYTES:
-            shards.append([])
-            size_bytes = 0
-        shards[-1].append(name)
-        size_bytes += tensor.nbytes
-    return shards
-
-
-def _shard_name(number: int, num_shards: int) -> str:
-    """transformers' name of one of several shards."""
-    return f"model-{number:05d}-of-{num_shards:05d}.safetensors"
-
-
-def _shards_of(folder: Path) -> Sequence[Path]:
-    index = folder / MODEL_INDEX
-    if not index.exists():
-        return [folder / MODEL]
-    return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from trainer.batch import TrainingBatch
+from trainer.objective_settings import ObjectiveSettings
 from trainer.records import PolicyRecord, RunStatus
 
 Method = Literal["adapter", "full"]
@@ -27,9 +28,10 @@ class LearnerSettings:
     learning_rate: float
     weight_decay: float
     max_grad_norm: float
-    clip_low: float
-    clip_high: float
-    importance_cap: float
+    objective: ObjectiveSettings
+    updates_per_batch: int
+    reply_tokens: int
+    """Longest reply that may be sampled, which dr_grpo divides by."""
     microbatch_tokens: int | None
     logit_chunk_tokens: int
     seed: int
@@ -37,19 +39,42 @@ class LearnerSettings:
     optimizer: Literal["device", "cpu"] = "device"
     last_good: Literal["host", "gpu"] = "host"
 
+    @property
+    def scores_proximal(self) -> bool:
+        """True when the first update moves the policy away from what later ones are held near."""
+        return self.updates_per_batch > 1 and self.objective.objective == "decoupled"
+
+    @property
+    def scores_base(self) -> bool:
+        """True when the KL term needs the base model's log-probabilities."""
+        return self.objective.kl_weight > 0
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """One optimizer step, as the learner measured it. All finite."""
+    """One step over a batch, as the learner measured it: means over its updates where nothing else is said.
+
+    Log-probabilities are in nats, at the sampling temperature. None is what a learner does not measure.
+    """
 
     loss: float
     grad_norm: float
-    """2-norm before clipping."""
+    """2-norm before clipping; the largest of the updates."""
     clip_fraction: float
+    """Share of the tokens whose gradient the clip removed, by cispo whose weight it bounded."""
     effective_sample_size: float
+    """Kish's, of the importance weights between engine and trainer before they are bounded, at the step's start."""
     mismatch_mean: float
-    """Mean |engine logprob - trainer logprob| over the trained tokens, in nats."""
+    """Mean |engine logprob - trainer logprob| over the trained tokens, at the step's start."""
     duration_s: float
+    mismatch_max: float | None = None
+    """The largest of a token."""
+    entropy: float | None = None
+    """Mean over the sampled tokens of the entropy of the whole distribution that each was taken from."""
+    behaviour_kl: float | None = None
+    """Estimate of KL(behaviour || current) per token (k3)."""
+    base_kl: float | None = None
+    """Estimate of KL(current || base model) per token (k3); None without a KL term."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +167,17 @@ class TrainerPort(Protocol):
 
     async def load(self, folder: Path, version: int) -> str:
         """Read a written version, check every digest and keep it; returns the manifest's sha256."""
+        ...
+
+    async def checkpoint(self, folder: Path) -> None:
+        """Write what ``resume`` needs into a folder that is there: masters, moments, number of steps. Not synced."""
+        ...
+
+    async def resume(self, settings: LearnerSettings, folder: Path, version: int) -> None:
+        """Go on with a run of these settings from what ``checkpoint`` wrote, instead of ``begin``.
+
+        Its weights are those of ``version``, kept and ready to install or to be published live, as after its step.
+        """
         ...
 
     async def load_base(self) -> None:

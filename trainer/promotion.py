@@ -6,8 +6,10 @@
 The tuning loop knows the Protocol alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -20,9 +22,37 @@ from trainer.live import LiveWeights
 from trainer.plan import RunPlan
 from trainer.policy_folder import policy_folder
 from trainer.publication import Publisher
-from trainer.records import Evaluation
+from trainer.records import Evaluation, StepReport
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a run's versions stand between two steps."""
+
+    version: int
+    """The newest, which the optimizer's state belongs to."""
+    parent: int
+    """The last one published, or the one that the run began with."""
+    baseline: Judged | None = None
+    """Method ``full``: the grades of the policy that the run began with. Text is not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """What a run goes on from."""
+
+    step: int
+    standing: Standing
+    state: Path
+    """Folder of the optimizer's state."""
+    published: frozenset[int]
+    """Versions of the run that were published and activated; a newer one may have been published only."""
+    steps: tuple[StepReport, ...] = ()
+    """Reports of the steps that were taken."""
+    claimed: Mapping[str, int] = field(default_factory=dict)
+    """How often those steps have claimed each prompt, by its digest."""
 
 
 class Promotion(Protocol):
@@ -40,6 +70,22 @@ class Promotion(Protocol):
 
     async def begin(self) -> None:
         """Start the learner on what serves now."""
+        ...
+
+    async def resume(self, resumption: Resumption) -> None:
+        """Start the learner where a run was interrupted, instead of ``begin``; its version can then be sampled from.
+
+        A publication that was cut short is completed if the ledger has it, and otherwise as if it had not begun.
+
+        Raises:
+            TrainerFailed: the optimizer's state cannot be read.
+            PublicationFailed, StoreError: a publication could not be completed.
+        """
+        ...
+
+    @property
+    def standing(self) -> Standing:
+        """What a run needs of this one to go on."""
         ...
 
     def expect(self, version: int) -> None:
@@ -98,6 +144,22 @@ class AdapterPromotion:
         """See Promotion.begin."""
         folder = None if self.version == BASE_VERSION else policy_folder(self._publisher.root, self.version)
         await self._publisher.trainer.begin(self._plan.learner, folder)
+
+    async def resume(self, resumption: Resumption) -> None:
+        """See Promotion.resume."""
+        version, parent = await _continued(self._publisher, resumption)
+        self._successor = version if version != parent else None
+        await self._publisher.trainer.resume(self._plan.learner, resumption.state, version)
+        if version == parent:
+            await self._slots.ensure(version)
+        else:
+            await self._slots.install(version)
+        self.version, self._parent, self._successor = version, parent, None
+
+    @property
+    def standing(self) -> Standing:
+        """See Promotion.standing."""
+        return Standing(self.version, self._parent)
 
     def expect(self, version: int) -> None:
         """See Promotion.expect."""
@@ -167,6 +229,22 @@ class LivePromotion:
             self._baseline = await self._judge_baseline()
         await self._publisher.trainer.begin(self._plan.learner, None)
 
+    async def resume(self, resumption: Resumption) -> None:
+        """See Promotion.resume. Held-out prompts are drawn anew: the same ones while the journal did not grow."""
+        version, parent = await _continued(self._publisher, resumption)
+        self.version = self._parent = await self._live.begin(self._run_id)
+        if resumption.standing.baseline is not None:
+            self._baseline = await self._exam(), resumption.standing.baseline
+        await self._publisher.trainer.resume(self._plan.learner, resumption.state, version)
+        if self.version != version:
+            await self._live.publish(self._run_id, version)
+        self.version, self._parent = version, parent
+
+    @property
+    def standing(self) -> Standing:
+        """See Promotion.standing."""
+        return Standing(self.version, self._parent, self._baseline[1] if self._baseline else None)
+
     def expect(self, version: int) -> None:
         """See Promotion.expect. The step's result is the learner's own, and nothing is to be freed."""
 
@@ -193,6 +271,20 @@ class LivePromotion:
             log.error("weights_not_rolled_back", version=self.version, to=self._parent, reason=str(error))
 
     async def _judge_baseline(self) -> tuple[Exam, Judged]:
-        plan = self._plan
-        exam = await self._evaluator.exam(plan.languages, max_tokens=plan.max_tokens, seed=plan.seed)
+        exam = await self._exam()
         return exam, await self._evaluator.judge(exam, self.version)
+
+    async def _exam(self) -> Exam:
+        plan = self._plan
+        return await self._evaluator.exam(plan.languages, max_tokens=plan.max_tokens, seed=plan.seed)
+
+
+async def _continued(publisher: Publisher, resumption: Resumption) -> tuple[int, int]:
+    """Newest version and parent of a run that is resumed; its last publication is completed if it was recorded."""
+    version = resumption.standing.version
+    if not await publisher.is_published(version):
+        await publisher.drop_unrecorded(version)
+        return version, resumption.standing.parent
+    if version not in resumption.published:
+        await publisher.activate(version)
+    return version, version

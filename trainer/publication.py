@@ -8,6 +8,8 @@ candidate serves already (trainer.live), and the flip makes it the version to go
 published goes back to the one before.
 """
 
+import asyncio
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Protocol
 import structlog
 
 from agent.completion import BASE_VERSION
-from agent.errors import ColoqError, PublicationFailed
+from agent.errors import ColoqError, NotFound, PublicationFailed
 from trainer.parity import ParityProbe
 from trainer.policy_folder import policy_folder, read_metadata
 from trainer.ports import Method, PolicyLedger, PolicyMetadata, PolicySink, TrainerPort
@@ -96,6 +98,18 @@ class Publisher:
         await self._flip(version)
         log.info("policy_published", version=version, parent=parent, parity_mean=round(parity.mean, 5))
         return record
+
+    async def is_published(self, version: int) -> bool:
+        """True when the ledger has a row of ``version``, the base model's among them. Raises StoreError."""
+        try:
+            await self.ledger.policy(version)
+        except NotFound:
+            return False
+        return True
+
+    async def drop_unrecorded(self, version: int) -> None:
+        """Delete what a publication that was cut short has written of a version that the ledger knows nothing of."""
+        await asyncio.to_thread(shutil.rmtree, policy_folder(self.root, version), ignore_errors=True)
 
     async def activate(self, version: int) -> PolicyRecord:
         """Roll back or forward to a published version, or to the base model (0).

@@ -1,7 +1,7 @@
 """What the outside sees of tuning: a run's request, its reports and status, and the policies it made."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -23,7 +23,7 @@ class RunRequest:
 
 
 class RunState(StrEnum):
-    """Where a run is. The last four are final."""
+    """Where a run is. All but the first two are final, and of these ``INTERRUPTED`` alone can be resumed."""
 
     RUNNING = "running"
     STOPPING = "stopping"
@@ -33,6 +33,8 @@ class RunState(StrEnum):
     REJECTED = "rejected"
     """The gate refused the candidate; nothing was published for it."""
     FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """The node or its engine stopped during the run."""
 
     @property
     def final(self) -> bool:
@@ -60,13 +62,34 @@ class StepReport:
     grad_norm: float
     clip_fraction: float
     effective_sample_size: float
-    """(sum w)^2 / (n sum w^2) of the importance weights, in (0, 1]."""
+    """(sum w)^2 / (n sum w^2) of the importance weights before they are bounded, in (0, 1]."""
     mismatch_mean: float
     """Mean |engine logprob - trainer logprob| over the trained tokens."""
     rollout_s: float
     score_s: float
     train_s: float
     install_s: float
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """Logged prompts that were not claimed, by reason. This and what follows has defaults for runs that were recorded
+    without."""
+    num_logged_groups: int = 0
+    """Groups that were logged as such (requests with several samples) and scored."""
+    num_sampled_groups: int = 0
+    """Groups that were sampled for the step and scored."""
+    staleness_mean: float = 0.0
+    """Versions between the policy that a token was sampled by and the one that the step began with, averaged over the
+    trained tokens. A completion that spans versions counts by its first."""
+    staleness_max: int = 0
+    mismatch_max: float | None = None
+    """The largest |engine logprob - trainer logprob| of a token."""
+    entropy: float | None = None
+    """Mean entropy of the whole distributions that the trained tokens were taken from, in nats."""
+    behaviour_kl: float | None = None
+    """Estimate of KL(engine's policy at sampling || trained policy) per token, in nats."""
+    base_kl: float | None = None
+    """Estimate of KL(trained policy || base model) per token, in nats; None without a KL term."""
+    parts_by_language: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Mean of each reward part over the graded replies of each language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +133,9 @@ class RunStatus:
     """Policy versions that the run published."""
     evaluation: Evaluation | None
     reason: str | None
-    """Why the run failed, was rejected or stopped."""
+    """Why the run failed, was rejected, stopped or interrupted."""
+    resumed_after: tuple[int, ...] = ()
+    """For each time that the run was resumed, the number of steps that it had taken."""
 
 
 @dataclass(frozen=True, slots=True)

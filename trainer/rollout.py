@@ -1,6 +1,5 @@
 """Sibling rollouts: G replies per logged prompt, sampled at low priority from the candidate policy."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -8,6 +7,7 @@ from agent.completion import Completion, Sampling
 from agent.episode import Episode
 from agent.errors import PromptTooLong
 from agent.ports import Engine, GenerateRequest, Priority
+from agent.siblings import siblings, together
 
 
 class RolloutSampler:
@@ -29,37 +29,31 @@ class RolloutSampler:
             EngineError: the first that a request raised; the other requests are then cancelled.
         """
         first_seed = sampling.seed or 0
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                groups = [
-                    [
-                        tasks.create_task(
-                            self._sample(
-                                episode,
-                                version,
-                                replace(sampling, seed=first_seed + row * group_size + column),
-                                f"{label}-{row}-{column}",
-                            )
-                        )
-                        for column in range(group_size)
-                    ]
-                    for row, episode in enumerate(episodes)
-                ]
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        completions = [[task.result() for task in group] for group in groups]
-        return [tuple(sibling for sibling in group if sibling is not None) for group in completions]
+        return await together(
+            [
+                self._group(
+                    episode,
+                    version,
+                    replace(sampling, seed=first_seed + row * group_size),
+                    f"{label}-{row}",
+                    group_size,
+                )
+                for row, episode in enumerate(episodes)
+            ]
+        )
 
-    async def _sample(self, episode: Episode, version: int, sampling: Sampling, request_id: str) -> Completion | None:
+    async def _group(
+        self, episode: Episode, version: int, sampling: Sampling, request_id: str, group_size: int
+    ) -> tuple[Completion, ...]:
         request = GenerateRequest(
             request_id=request_id,
-            prompt_token_ids=episode.completions[episode.served].prompt_token_ids,
+            prompt_token_ids=episode.prompt_token_ids,
             sampling=sampling,
             priority=Priority.ROLLOUT,
             cache_scope=episode.brief.tenant,
             policy_version=version,
         )
         try:
-            return await self._engine.generate(request)
+            return await siblings(self._engine, request, group_size)
         except PromptTooLong:
-            return None
+            return ()

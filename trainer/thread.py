@@ -20,6 +20,10 @@ from trainer import messages
 from trainer.learner import Learner
 from trainer.policy_folder import read_metadata, read_model, read_policy, verify_policy, write_model, write_policy
 from trainer.ports import Method, PolicyMetadata, StepResult
+from trainer.shards import read_shards, write_shards
+
+STATE = "optimizer"
+"""Stem of the files that hold a run's optimizer state."""
 
 
 class LearnerThread:
@@ -111,6 +115,12 @@ class LearnerThread:
                 return messages.Done(digest=verify_policy(Path(command.folder)))
             case messages.Load():
                 return messages.Done(digest=self._load(Path(command.folder), command.version))
+            case messages.Checkpoint():
+                write_shards(Path(command.folder), self._learner.export(), stem=STATE)
+                return messages.Done()
+            case messages.Resume():
+                self._resume(command)
+                return messages.Done()
             case _:
                 self._change(command)
                 return messages.Done()
@@ -150,6 +160,15 @@ class LearnerThread:
         if self._method == "adapter":
             self._keep(command.version, self._learner.snapshot(), self._learner.adapter_config())
         return result
+
+    def _resume(self, command: messages.Resume) -> None:
+        """The version is then ready to be installed or published, as after its step."""
+        self._newest = None
+        self._method, self._last_good = command.settings.method, command.settings.last_good
+        self._learner.resume(command.settings, read_shards(Path(command.folder), stem=STATE))
+        self._newest = command.version
+        if self._method == "adapter":
+            self._keep(command.version, self._learner.snapshot(), self._learner.adapter_config())
 
     def _save(self, folder: Path, metadata: PolicyMetadata) -> str:
         if self._method == "full":

@@ -1,6 +1,7 @@
 """What a run trains: an adapter's weights, or the model's own. Both end in sums of fp32 gradients and fp32 masters."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
@@ -38,6 +39,22 @@ class TrainedWeights(Protocol):
 
         Raises:
             TrainerFailed: ``parent`` is of another shape; nothing is changed.
+        """
+        ...
+
+    def as_base(self) -> AbstractContextManager[None]:
+        """Within it the model computes as the base model does.
+
+        Raises:
+            TrainerFailed: by method ``full``, which holds no copy of the base model's weights.
+        """
+        ...
+
+    def restore(self, state: Iterable[tuple[str, Tensor]]) -> None:
+        """Go on from a checkpoint's optimizer state, with its result where ``after_step`` would bring it.
+
+        Raises:
+            TrainerFailed: the state is of other weights.
         """
         ...
 
@@ -93,9 +110,18 @@ class AdapterWeights:
         """The adapter is seen by the trainer alone until it is published, so it takes the result at once."""
         self.optimizer.write([self._adapter.flat])
 
+    def restore(self, state: Iterable[tuple[str, Tensor]]) -> None:
+        """See TrainedWeights.restore."""
+        self.optimizer.restore(state)
+        self.after_step()
+
     def snapshot(self) -> dict[str, Tensor]:
         """See TrainedWeights.snapshot: PEFT's names."""
         return self._adapter.snapshot()
+
+    def as_base(self) -> AbstractContextManager[None]:
+        """See TrainedWeights.as_base: the adapter is switched off."""
+        return self._adapter.switched_off()
 
     def memory(self) -> dict[str, int]:
         """See TrainedWeights.memory."""
@@ -150,9 +176,17 @@ class FullWeights:
         with torch.no_grad():
             self.optimizer.write([parameter.data for parameter in self._live.values()])
 
+    def restore(self, state: Iterable[tuple[str, Tensor]]) -> None:
+        """See TrainedWeights.restore. The live weights follow when it is published, as after a step."""
+        self.optimizer.restore(state)
+
     def snapshot(self) -> dict[str, Tensor]:
         """See TrainedWeights.snapshot: a copy of the live weights, in host memory."""
         return {name: parameter.detach().cpu().clone() for name, parameter in self._live.items()}
+
+    def as_base(self) -> AbstractContextManager[None]:
+        """See TrainedWeights.as_base."""
+        raise TrainerFailed("method full holds no copy of the base model, so there is no KL to it")
 
     def memory(self) -> dict[str, int]:
         """See TrainedWeights.memory. The weights themselves are the engine's."""

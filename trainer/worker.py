@@ -11,7 +11,8 @@
 Every ``coloq_*`` method is called by ``collective_rpc`` between two engine steps and returns at once. The trained
 model's weights are views of the engine's own tensors; an adapter slot is filled from memory. On a GPU everything the
 engine runs, and every graph that it captures, has a higher stream priority than the learner. The changes made to vLLM
-are here: on a CPU weights stay plain and LoRA is applied per adapter, on a GPU graphs are captured at that priority.
+are here: on a CPU weights stay plain and LoRA is applied per adapter; on a GPU graphs are captured at that priority
+and LoRA's layout is made on the host.
 """
 
 import os
@@ -37,6 +38,7 @@ from trainer.cpu_lora import add_lora_linear
 from trainer.kernels import fuse_kernels
 from trainer.lanes import open_lanes
 from trainer.learner import Learner
+from trainer.lora_layout import lora_layout, token_slots, write_layout
 from trainer.pace import Pace
 from trainer.pacer import Pacer
 from trainer.thread import LearnerThread
@@ -47,6 +49,8 @@ if TYPE_CHECKING or not current_platform.is_cpu():
 else:
     from vllm.v1.worker.cpu_worker import CPUWorker as Worker
 
+_MORE_THAN_LINEAR = ("embed_tokens", "lm_head")
+"""Modules whose adapters vLLM applies by rules of their own."""
 _PARENT_POLL_S = 1.0
 _SWITCH_INTERVAL_S = 0.0005
 """How long the learner's thread may keep Python's lock from the engine's; CPython's default is ten times that."""
@@ -88,6 +92,7 @@ class ColoqWorker(Worker):
             group_lora_by_adapter()
         else:
             capture_at_engine_priority()
+            lay_lora_out_on_the_host()
         super().init_device()
         if self.device.type == "cuda":
             torch.cuda.set_stream(torch.cuda.Stream(self.device, priority=_ENGINE_PRIORITY))
@@ -299,6 +304,29 @@ def capture_at_engine_priority() -> None:
 
     cudagraph_utils.graph_capture = at_engine_priority
     gpu_model_runner.graph_capture = at_engine_priority
+
+
+def lay_lora_out_on_the_host() -> None:
+    """Give vLLM's GPU build trainer.lora_layout: its own waits for the device at every change of the batch.
+
+    vLLM keeps its own layout where an adapter may change the embedding or the head, which read more of it.
+    """
+    from vllm.lora.punica_wrapper.punica_gpu import PunicaWrapperGPU
+
+    original = PunicaWrapperGPU.update_metadata
+
+    def on_the_host(
+        wrapper: Any, mapping: Any, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **kwargs: Any
+    ) -> None:
+        if not set(wrapper.lora_config.target_modules or _MORE_THAN_LINEAR).isdisjoint(_MORE_THAN_LINEAR):
+            original(wrapper, mapping, lora_index_to_id, max_loras, vocab_size, **kwargs)
+            return
+        wrapper.is_prefill = mapping.is_prefill
+        slot_of = {adapter: slot for slot, adapter in enumerate(lora_index_to_id) if adapter is not None}
+        slots = token_slots(mapping.index_mapping, slot_of)
+        write_layout(lora_layout(slots, num_slots=wrapper.max_loras), wrapper.token_mapping_meta)
+
+    PunicaWrapperGPU.update_metadata = on_the_host
 
 
 def _live_as_child() -> None:

@@ -108,6 +108,12 @@ class CoserveBench:
                 self.rows.append(await self._at_rate(rate, node, control, prompt, alone))
                 self.report.add("rates", self.rows[-1])
 
+    def present(self, console: Console) -> None:
+        """Show and chart what was measured."""
+        _show(self.rows, console)
+        self.report.chart("ratios", _ratio_chart(self.rows))
+        self.report.chart("training", _training_chart(self.rows))
+
     async def _alone(self, control: ControlClient) -> AloneRow:
         await control.start_training(self.order)
         began_s = (await control.training()).steps[-1].ended_s
@@ -226,11 +232,9 @@ def bench_coserve(
     Raises:
         ColoqError: the node did not start, training failed, or nothing could be measured.
     """
-    configuration = {"options": options, "rates": list(rates), "batch": batch.model_dump(), "alone_s": alone_s}
-    configuration["pace"] = pace.model_dump() if pace is not None else None
-    report = Report("coserve", options.out, console, configuration)
+    bench = coserve_of(options, rates, batch, alone_s=alone_s, pace=pace, console=console)
+    report = bench.report
     with sigterm_as_ctrl_c(), written(report):
-        bench = CoserveBench(options, rates, TrainOrder(batch=batch), alone_s, pace, report)
         settings = options.node(options.model_path())
         report.say("starting the node")
         with (
@@ -238,10 +242,24 @@ def bench_coserve(
             bench_node(Path(folder), settings, hosted=True, log_path=report.log_path) as node,
         ):
             asyncio.run(bench.play(node))
-        _show(bench.rows, console)
-        report.chart("ratios", _ratio_chart(bench.rows))
-        report.chart("training", _training_chart(bench.rows))
+        bench.present(console)
     return report
+
+
+def coserve_of(
+    options: BenchOptions,
+    rates: Sequence[float],
+    batch: BatchShape,
+    *,
+    alone_s: float,
+    pace: PaceOrder | None,
+    console: Console,
+) -> CoserveBench:
+    """The bench with an empty report."""
+    configuration = {"options": options, "rates": list(rates), "batch": batch.model_dump(), "alone_s": alone_s}
+    configuration["pace"] = pace.model_dump() if pace is not None else None
+    report = Report("coserve", options.out, console, configuration)
+    return CoserveBench(options, rates, TrainOrder(batch=batch), alone_s, pace, report)
 
 
 def line_of(row: CoserveRow) -> str:

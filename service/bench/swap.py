@@ -96,6 +96,16 @@ class SwapBench:
                 result = await load
         return self._row(result)
 
+    def present(self, row: SwapRow, console: Console) -> None:
+        """Keep, show and chart what was measured."""
+        for publication in self.publications:
+            self.report.add("publications", publication.model_dump())
+        for sample in self.memory:
+            self.report.add("memory", sample)
+        self.report.add("series", row)
+        _show(row, console)
+        self.report.chart("gaps", _chart(self.publications))
+
     async def _publish_all(self, node: BenchNode) -> None:
         async with ControlClient(node.control_url or "", node.admin_key) as control:
             pids = (await control.engine()).pids
@@ -164,10 +174,9 @@ def bench_swap(options: BenchOptions, arrivals: Arrivals, order: PublishOrder, *
     Raises:
         ColoqError: the node did not start, a publication failed, or nothing could be measured.
     """
-    configuration = {"options": options, "load": arrivals, "publish": order.model_dump()}
-    report = Report("swap", options.out, console, configuration)
+    bench = swap_of(options, arrivals, order, console=console)
+    report = bench.report
     with sigterm_as_ctrl_c(), written(report):
-        bench = SwapBench(options, arrivals, order, report)
         settings = options.node(options.model_path())
         report.say("starting the node")
         with (
@@ -175,14 +184,14 @@ def bench_swap(options: BenchOptions, arrivals: Arrivals, order: PublishOrder, *
             bench_node(Path(folder), settings, hosted=True, log_path=report.log_path) as node,
         ):
             row = asyncio.run(bench.play(node))
-        for publication in bench.publications:
-            report.add("publications", publication.model_dump())
-        for sample in bench.memory:
-            report.add("memory", sample)
-        report.add("series", row)
-        _show(row, console)
-        report.chart("gaps", _chart(bench.publications))
+        bench.present(row, console)
     return report
+
+
+def swap_of(options: BenchOptions, arrivals: Arrivals, order: PublishOrder, *, console: Console) -> SwapBench:
+    """The bench with an empty report."""
+    configuration = {"options": options, "load": arrivals, "publish": order.model_dump()}
+    return SwapBench(options, arrivals, order, Report("swap", options.out, console, configuration))
 
 
 def _chart(publications: Sequence[Publication]) -> Figure:

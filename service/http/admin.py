@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Path, Response, Security
 
 from service.http.guard import ADMIN_KEY, AdminRoute
 from service.http.openapi import problems
-from service.http.state import AppParts, parts_of
+from service.http.state import AppParts, get_parts
 from service.http.tuning_schema import PolicyList, PolicyView, RunBody, RunList, RunSummary, RunView
 
 router = APIRouter(
@@ -17,7 +17,7 @@ router = APIRouter(
     responses=problems(401, 403, 503),
 )
 
-Parts = Annotated[AppParts, Depends(parts_of)]
+Parts = Annotated[AppParts, Depends(get_parts)]
 RunId = Annotated[str, Path(min_length=1, max_length=128, description="A run's id.")]
 Version = Annotated[int, Path(ge=0, description="A published policy's version; 0 is the untuned model.")]
 
@@ -52,8 +52,18 @@ async def get_run(run_id: RunId, parts: Parts) -> RunView:
 
 @router.post("/tuning/runs/{run_id}/stop", summary="Stop a tuning run", responses=problems(404, 422))
 async def stop_run(run_id: RunId, parts: Parts) -> RunView:
-    """The run ends after its current step. What it had published stays; a run that has ended is returned as it is."""
+    """The run ends after its current step. What it had published stays; an interrupted run is given up, another one
+    that has ended is returned as it is."""
     return RunView.of(await parts.node.tuning.stop(run_id))
+
+
+@router.post(
+    "/tuning/runs/{run_id}/resume", summary="Resume an interrupted tuning run", responses=problems(404, 409, 422)
+)
+async def resume_run(run_id: RunId, parts: Parts) -> RunView:
+    """The run goes on from its last checkpoint. 409 when it is not interrupted, when one is running (its id is in
+    `running_id`), or when it was begun with another base model or other settings."""
+    return RunView.of(await parts.node.tuning.resume(run_id))
 
 
 @router.get("/policies", summary="List published policies, newest first")

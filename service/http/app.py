@@ -1,10 +1,12 @@
 """Builds the HTTP app of a node. Everything it needs is passed in; nothing is kept at module level."""
 
+from enum import Enum
+
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from service.config import NodeConfig
-from service.http import admin, content, handlers, health, jobs
+from service.http import admin, admin_tenants, content, handlers, health, jobs, tenant_keys
 from service.http.middleware import AccessLog, BodyLimit, Boundary, RequestContext
 from service.http.openapi import DocumentedApp, operation_id, problem_codes
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
@@ -13,7 +15,32 @@ from service.http.state import AppParts
 API_VERSION = "1"
 
 
-def create_app(node: NodePorts, auth: Authenticator, config: NodeConfig, metrics: RequestMetrics) -> FastAPI:
+class Surface(Enum):
+    """Which of the routes an app has; probes are on each."""
+
+    ALL = "all"
+    TENANTS = "tenants"
+    """Everything but `/admin` and `/metrics`."""
+    OPERATOR = "operator"
+    """`/admin` and `/metrics`."""
+
+    def has(self, path: str) -> bool:
+        """Whether a route of this path belongs to it."""
+        if self is Surface.ALL or path in _EVERYWHERE:
+            return True
+        return (path == "/metrics" or path.startswith("/admin/")) == (self is Surface.OPERATOR)
+
+
+_EVERYWHERE = frozenset({"/healthz", "/readyz", "/openapi.json"})
+
+
+def create_app(
+    node: NodePorts,
+    auth: Authenticator,
+    config: NodeConfig,
+    metrics: RequestMetrics,
+    surface: Surface = Surface.ALL,
+) -> FastAPI:
     """The app that serves one node. It starts and stops nothing: the node's life is its owner's."""
     app = DocumentedApp(
         title="Coloq",
@@ -28,11 +55,12 @@ def create_app(node: NodePorts, auth: Authenticator, config: NodeConfig, metrics
             Middleware(RequestContext),
             Middleware(AccessLog, metrics=metrics),
             Middleware(Boundary),
-            Middleware(BodyLimit, max_body_bytes=config.server.max_body_bytes),
+            Middleware(BodyLimit, max_body_bytes=config.server.max_body_bytes, timeout_s=config.server.body_timeout_s),
         ],
     )
     app.state.parts = AppParts(node=node, auth=auth, config=config, metrics=metrics)
     handlers.install(app)
-    for router in (content.router, jobs.router, admin.router, health.router):
+    for router in (content.router, jobs.router, tenant_keys.router, admin.router, admin_tenants.router, health.router):
         app.include_router(router)
+    app.router.routes = [route for route in app.router.routes if surface.has(getattr(route, "path", ""))]
     return app

@@ -50,11 +50,15 @@ class AdminClient:
 
     def run(self, run_id: str) -> RunView:
         """One run with its steps."""
-        return self._call("GET", f"/admin/tuning/runs/{_segment(run_id)}", RunView)
+        return self._call("GET", f"/admin/tuning/runs/{segment(run_id)}", RunView)
 
     def stop(self, run_id: str) -> RunView:
         """Ask a run to stop after its current step."""
-        return self._call("POST", f"/admin/tuning/runs/{_segment(run_id)}/stop", RunView)
+        return self._call("POST", f"/admin/tuning/runs/{segment(run_id)}/stop", RunView)
+
+    def resume(self, run_id: str) -> RunView:
+        """Go on with an interrupted run."""
+        return self._call("POST", f"/admin/tuning/runs/{segment(run_id)}/resume", RunView)
 
     def policies(self) -> PolicyList:
         """Policies, newest first."""
@@ -65,6 +69,13 @@ class AdminClient:
         return self._call("POST", f"/admin/policies/{version}/activate", PolicyView)
 
     def _call(self, method: str, path: str, view: type[View], content: str | None = None) -> View:
+        response = self._send(method, path, content)
+        try:
+            return view.model_validate_json(response.content)
+        except ValidationError as error:
+            raise NodeRefused(f"{self._url} does not answer like a node of this version") from error
+
+    def _send(self, method: str, path: str, content: str | None = None) -> httpx.Response:
         headers = {"Content-Type": "application/json"} if content is not None else {}
         try:
             response = self._http.request(method, path, content=content, headers=headers)
@@ -72,13 +83,11 @@ class AdminClient:
             raise NodeRefused(f"no node answers at {self._url} ({type(error).__name__}); is it running?") from error
         if not response.is_success:
             raise NodeRefused(_refusal(response))
-        try:
-            return view.model_validate_json(response.content)
-        except ValidationError as error:
-            raise NodeRefused(f"{self._url} does not answer like a node of this version") from error
+        return response
 
 
-def _segment(value: str) -> str:
+def segment(value: str) -> str:
+    """A value as one segment of a path, whatever it holds."""
     return quote(value, safe="")
 
 

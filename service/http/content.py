@@ -7,17 +7,20 @@ from fastapi import APIRouter, Depends, Response, Security
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
+from agent.alternatives import MAX_SAMPLES, Alternatives
 from agent.brief import Brief, Kind
 from agent.completion import Sampling
-from agent.config import AgentConfig, TenantSettings
+from agent.config import AgentConfig, LimitSettings, TenantSettings
 from agent.episode import Reply
 from agent.errors import InvalidBrief
 from agent.verdict import LanguageVerdict, Verdict
-from service.http.guard import TENANT_KEY, TenantRoute
+from service.http.guard import TENANT_KEY, TenantRoute, needs
 from service.http.hold import CALL_HEADERS, HELD_RESPONSES, answer, call_of
 from service.http.openapi import problems
-from service.http.state import AppParts, parts_of, request_id_of, tenant_of
+from service.http.state import AppParts, get_caller, get_parts, get_tenant, request_id_of
 from service.jobs.records import Order
+from service.tenancy.caller import Caller
+from service.tenancy.record import Scope
 
 CONTENT_ROUTE = "/v1/content"
 MAX_INSTRUCTIONS_CHARS = 20_000
@@ -105,6 +108,20 @@ class ContentRequest(BaseModel):
     seed: int | None = Field(
         default=None, ge=0, le=2**32 - 1, description="Repeats a reply of the same policy.", examples=[7]
     )
+    n: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_SAMPLES,
+        description="Number of texts: the reply's `text` and `n` - 1 `alternatives`. At most `best_of`.",
+        examples=[1],
+    )
+    best_of: int | None = Field(
+        default=None,
+        ge=2,
+        le=MAX_SAMPLES,
+        description="Samples so many replies, ranks them by the tenant's rewards, and serves the best.",
+        examples=[4],
+    )
 
     def brief(self, tenant: TenantSettings) -> Brief:
         """The brief of this request.
@@ -148,6 +165,16 @@ class ContentRequest(BaseModel):
             seed=self.seed,
         )
 
+    def alternatives(self, sampling: Sampling) -> Alternatives:
+        """How many replies are sampled and served.
+
+        Raises:
+            InvalidBrief: `n` exceeds `best_of`, or several replies are wanted at temperature 0.
+        """
+        alternatives = Alternatives(self.n if self.n is not None else 1, self.best_of)
+        alternatives.check(sampling)
+        return alternatives
+
 
 class SentenceView(BaseModel):
     """The language verdict on one sentence, `text[start:end]` in Unicode code points."""
@@ -176,7 +203,7 @@ class Usage(BaseModel):
     """Tokens of the request."""
 
     prompt_tokens: int
-    completion_tokens: int
+    completion_tokens: int = Field(description="Of all that was sampled: also of replies that `best_of` left out.")
     total_tokens: int
 
 
@@ -206,6 +233,12 @@ class ContentReply(BaseModel):
 
     request_id: str = Field(examples=["req_0u2Cq4lJm3Tn9bX7aVd5Ew"])
     text: str = Field(examples=["Unsere neue Fahrradklingel ist da."])
+    alternatives: list[str] | None = Field(
+        default=None,
+        exclude_if=lambda texts: texts is None,
+        description="Further texts, where `n` is more than 1; the better ones first with `best_of`.",
+        examples=[["Sie ist da: unsere neue Fahrradklingel."]],
+    )
     language: str = Field(description="The language that was asked for.", examples=["de"])
     language_verdict: LanguageVerdictView
     policy_version: int = Field(description="The policy that wrote it; 0 is the untuned model.", examples=[3])
@@ -218,6 +251,7 @@ class ContentReply(BaseModel):
         return cls(
             request_id=reply.request_id,
             text=reply.text,
+            alternatives=list(reply.alternatives) or None,
             language=reply.language,
             language_verdict=LanguageVerdictView.of(reply.verdict),
             policy_version=reply.policy_version,
@@ -248,7 +282,10 @@ class Me(BaseModel):
 
     tenant: str = Field(examples=["acme"])
     languages: list[str] = Field(description="ISO 639-1 codes that may be asked for.", examples=[["de", "en"]])
+    scopes: list[Scope] = Field(description="What this key may do.", examples=[["generate", "read"]])
     limits: Limits
+    rates: LimitSettings = Field(description="Limits of the tenant; what is null is not limited.")
+    key_rates: LimitSettings = Field(description="Limits of this key, beside the tenant's.")
 
 
 REPLY_HEADERS = {
@@ -268,27 +305,33 @@ REPLY_HEADERS = {
     responses={200: {"headers": REPLY_HEADERS}, **HELD_RESPONSES, **problems(400, 409, 413, 415, 422, 500, 503, 504)},
     openapi_extra={"parameters": CALL_HEADERS},
 )
-async def create_content(body: ContentRequest, request: Request) -> Response:
+async def create_content(
+    body: ContentRequest,
+    request: Request,
+    tenant: Annotated[TenantSettings, Depends(get_tenant)],
+    parts: Annotated[AppParts, Depends(get_parts)],
+) -> Response:
     """One brief in, one reply out. The call is held until the reply is ready, at most `hold_s` seconds; then it becomes
     a job and the answer is 202. Hanging up cancels the generation, unless the call has an `Idempotency-Key`."""
-    # Not as dependencies: FastAPI runs each that is no coroutine in a thread, which costs more than all the rest.
-    tenant, config = tenant_of(request), parts_of(request).config
     body.brief(tenant)
-    body.sampling(config.agent)
+    body.alternatives(body.sampling(parts.config.agent))
     canonical = body.model_dump(mode="json", exclude_none=True)
     order = Order(tenant.id, CONTENT_ROUTE, json.dumps(canonical), request_id_of(request))
-    return await answer(request, call_of(request, tenant, order, canonical, config))
+    return await answer(request, call_of(request, tenant, order, canonical, parts.config))
 
 
-@router.get("/me", summary="Who holds this key, and what it may ask for")
+@router.get("/me", summary="Who holds this key, and what it may ask for", openapi_extra=needs(None))
 async def get_me(
-    tenant: Annotated[TenantSettings, Depends(tenant_of)],
-    parts: Annotated[AppParts, Depends(parts_of)],
+    caller: Annotated[Caller, Depends(get_caller)],
+    parts: Annotated[AppParts, Depends(get_parts)],
 ) -> Me:
     """Cheap: no store, no engine. Use it as a connection test."""
     return Me(
-        tenant=tenant.id,
-        languages=sorted(tenant.languages),
+        tenant=caller.tenant.id,
+        languages=sorted(caller.tenant.languages),
+        scopes=[scope for scope in Scope if scope in caller.scopes],
+        rates=caller.tenant.limits,
+        key_rates=caller.limits,
         limits=Limits(
             max_tokens=parts.config.agent.max_tokens,
             max_body_bytes=parts.config.server.max_body_bytes,

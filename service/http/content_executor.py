@@ -42,8 +42,12 @@ class ContentExecutor:
         if tenant is None:
             raise NotAllowed(f"the tenant {order.tenant} is not served by this node any more")
         request = ContentRequest.model_validate_json(order.body)
+        sampling = request.sampling(self._defaults)
         reply = await self._content.write(
-            request.brief(tenant), request.sampling(self._defaults), request_id=order.request_id
+            request.brief(tenant),
+            sampling,
+            request_id=order.request_id,
+            alternatives=request.alternatives(sampling),
         )
         headers = {
             "X-Policy-Version": str(reply.policy_version),

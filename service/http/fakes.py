@@ -16,18 +16,29 @@ from datetime import UTC, datetime
 import uvicorn
 from starlette.types import ASGIApp
 
+from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
 from agent.completion import BASE_VERSION, GenerationTiming, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.episode import Reply
 from agent.errors import Conflict, NotFound
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
+from rewards.config import RewardsConfig
 from service.config import NodeConfig
 from service.http.content_executor import ContentExecutor, TenantLookup
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents
 from service.jobs.ports import JobEvents, JobStore
+from service.secrets import hash_key
+from service.tenancy.audit import MemoryAudit
+from service.tenancy.caller import Caller
+from service.tenancy.fakes import MemoryTenantStore
+from service.tenancy.limits import Limiter
+from service.tenancy.record import ALL_SCOPES, Scope, seeded_key_id
+from service.tenancy.registry import TenantRegistry
+from service.tenancy.rules import TenantRules
+from service.tenants import Tenants, seeded
 from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus, StepReport
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -44,11 +55,15 @@ class FakeContent:
     policy_version: int = 3
     timing: GenerationTiming | None = None
     calls: list[tuple[Brief, Sampling, str]] = field(default_factory=list)
+    alternatives: list[Alternatives] = field(default_factory=list)
     started: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
+    async def write(
+        self, brief: Brief, sampling: Sampling, *, request_id: str, alternatives: Alternatives = ONE
+    ) -> Reply:
         self.calls.append((brief, sampling, request_id))
+        self.alternatives.append(alternatives)
         self.started.set()
         try:
             await asyncio.sleep(self.delay_s)
@@ -57,9 +72,9 @@ class FakeContent:
             raise
         if self.error is not None:
             raise self.error
-        return self._reply(brief, request_id)
+        return self._reply(brief, request_id, alternatives.n)
 
-    def _reply(self, brief: Brief, request_id: str) -> Reply:
+    def _reply(self, brief: Brief, request_id: str, num_texts: int) -> Reply:
         sentence = SentenceVerdict(0, len(self.text), Verdict.PASS, brief.language, 0.98)
         return Reply(
             request_id=request_id,
@@ -72,6 +87,7 @@ class FakeContent:
             completion_tokens=5,
             duration_ms=12.5,
             timing=self.timing,
+            alternatives=tuple(f"{self.text} {number}" for number in range(2, num_texts + 1)),
         )
 
 
@@ -151,6 +167,19 @@ class FakeTuning:
         self.runs[run_id] = replace(run, state=RunState.STOPPED, ended_at=EPOCH, reason="stopped by an operator")
         return self.runs[run_id]
 
+    async def resume(self, run_id: str) -> RunStatus:
+        run = self._run(run_id)
+        if run.state is not RunState.INTERRUPTED:
+            raise Conflict(f"only an interrupted run can be resumed, and {run_id} is {run.state.value}")
+        self.runs[run_id] = replace(
+            run,
+            state=RunState.RUNNING,
+            ended_at=None,
+            reason=None,
+            resumed_after=(*run.resumed_after, len(run.steps)),
+        )
+        return self.runs[run_id]
+
     def _run(self, run_id: str) -> RunStatus:
         if run_id not in self.runs:
             raise NotFound(f"there is no tuning run {run_id}")
@@ -202,6 +231,13 @@ class AnyTenant:
         return FAKE_TENANT.model_copy(update={"id": tenant})
 
 
+def registry_of(settings: Sequence[TenantSettings]) -> TenantRegistry:
+    """The real registry, with these tenants in a store in memory; every language of the detector's is known."""
+    records = [seeded(tenant, EPOCH) for tenant in settings]
+    rules = TenantRules(labels={"de", "en", "fr", "pl"}, parts=set(RewardsConfig().weights))
+    return TenantRegistry(MemoryTenantStore(records), Tenants(records), rules)
+
+
 @dataclass
 class FakeNode:
     """A node of fakes; its jobs are real ones, in memory unless `job_store` says otherwise."""
@@ -210,6 +246,9 @@ class FakeNode:
     tuning: FakeTuning = field(default_factory=FakeTuning)
     policies: FakePolicies = field(default_factory=FakePolicies)
     state: Health = READY
+    tenancy: TenantRegistry = field(default_factory=lambda: registry_of(()))
+    limits: Limiter = field(default_factory=Limiter)
+    audit: MemoryAudit = field(default_factory=MemoryAudit)
     tenants: TenantLookup = field(default_factory=AnyTenant)
     config: NodeConfig = field(default_factory=NodeConfig)
     job_store: JobStore = field(default_factory=MemoryJobStore)
@@ -230,9 +269,14 @@ class FakeAuthenticator:
 
     tenants: Mapping[str, TenantSettings]
     admin_key: str = "admin-key"
+    scopes: Mapping[str, Sequence[Scope]] = field(default_factory=dict)
+    """By key; every scope where none are named."""
 
-    def tenant(self, key: str) -> TenantSettings | None:
-        return self.tenants.get(key)
+    def caller(self, key: str) -> Caller | None:
+        tenant = self.tenants.get(key)
+        if tenant is None:
+            return None
+        return Caller(tenant, seeded_key_id(hash_key(key)), frozenset(self.scopes.get(key, ALL_SCOPES)))
 
     def is_admin(self, key: str) -> bool:
         return key == self.admin_key

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse
 
 from service.http.ports import Health
-from service.http.state import AppParts, parts_of
+from service.http.state import AppParts, get_parts
 
 METRICS_MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 NOT_READY_RETRY_S = 5
@@ -47,7 +47,7 @@ async def get_liveness() -> Liveness:
     summary="Readiness: content can be served",
     responses={503: {"model": Readiness, "description": "Not ready; the parts say why."}},
 )
-async def get_readiness(response: Response, parts: Annotated[AppParts, Depends(parts_of)]) -> Readiness:
+async def get_readiness(response: Response, parts: Annotated[AppParts, Depends(get_parts)]) -> Readiness:
     """Use it to route traffic. A failed tuning run does not make a node unready."""
     health = await parts.node.health()
     if not health.ready:
@@ -57,6 +57,6 @@ async def get_readiness(response: Response, parts: Annotated[AppParts, Depends(p
 
 
 @router.get("/metrics", summary="Metrics in Prometheus' text format", response_class=PlainTextResponse)
-async def get_metrics(parts: Annotated[AppParts, Depends(parts_of)]) -> PlainTextResponse:
+async def get_metrics(parts: Annotated[AppParts, Depends(get_parts)]) -> PlainTextResponse:
     """Counts and times by route, tenant and policy version; no content."""
     return PlainTextResponse(parts.metrics.render(), media_type=METRICS_MEDIA_TYPE)

@@ -10,7 +10,7 @@ from agent.errors import InvalidInput
 from service.http.guard import TENANT_KEY, TenantRoute
 from service.http.jobs_schema import EXAMPLE_ID, POLL_AFTER_S, JobList, JobView
 from service.http.openapi import problems
-from service.http.state import AppParts, parts_of, tenant_of
+from service.http.state import AppParts, get_parts, get_tenant
 from service.http.validation import shown
 from service.jobs.records import ID_PATTERN, JobState
 
@@ -24,8 +24,8 @@ router = APIRouter(
     responses=problems(401, 403, 503),
 )
 
-Tenant = Annotated[TenantSettings, Depends(tenant_of)]
-Parts = Annotated[AppParts, Depends(parts_of)]
+Tenant = Annotated[TenantSettings, Depends(get_tenant)]
+Parts = Annotated[AppParts, Depends(get_parts)]
 JobId = Annotated[str, Path(max_length=64, description="The job's id.", examples=[EXAMPLE_ID])]
 Cursor = Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most jobs on the page.")]

@@ -1,7 +1,7 @@
 """The node's keys as the HTTP layer's `Authenticator`."""
 
-from agent.config import TenantSettings
 from service.secrets import AdminKey
+from service.tenancy.caller import Caller
 from service.tenants import Tenants
 
 
@@ -12,8 +12,8 @@ class NodeKeys:
         self._tenants = tenants
         self._admin = admin
 
-    def tenant(self, key: str) -> TenantSettings | None:
-        """The tenant that holds `key`, or None."""
+    def caller(self, key: str) -> Caller | None:
+        """Who holds `key`, or None."""
         return self._tenants.authenticate(key)
 
     def is_admin(self, key: str) -> bool:

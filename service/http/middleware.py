@@ -3,10 +3,11 @@
 RequestContext   gives the request its id, in the log's context and on the response
   AccessLog      counts and logs the request under its route's template
     Boundary     turns what nobody expected into a 500 problem, logged once
-      BodyLimit  refuses to read more than `server.max_body_bytes`
+      BodyLimit  refuses to read more than `server.max_body_bytes`, or for longer than `server.body_timeout_s`
         routes
 """
 
+import asyncio
 import secrets
 import time
 import traceback
@@ -60,7 +61,7 @@ class RequestContext:
             try:
                 await self._app(scope, receive, send_with_id)
             finally:
-                structlog.contextvars.unbind_contextvars("tenant")
+                structlog.contextvars.unbind_contextvars("tenant", "key")
 
 
 class AccessLog:
@@ -138,15 +139,16 @@ def _where(error: BaseException) -> list[str]:
 
 
 class BodyLimit:
-    """Stops reading a body that is, or declares to be, larger than the limit.
+    """Stops reading a body that is, or declares to be, larger than the limit, or that takes too long to come.
 
     The refusal is raised where a route reads the body, so that keys are checked first and a route without a body does
     not care.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, timeout_s: float) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -154,16 +156,27 @@ class BodyLimit:
             return
         declared = Headers(scope=scope).get("content-length", "")
         num_bytes = 0
+        deadline_s: float | None = asyncio.get_running_loop().time() + self._timeout_s
 
         async def receive_within_limit() -> Message:
-            nonlocal num_bytes
+            nonlocal num_bytes, deadline_s
             self._check(int(declared) if declared.isdecimal() else 0)
-            message = await receive()
+            message = await self._in_time(receive, deadline_s)
+            if not message.get("more_body", False):
+                deadline_s = None
             num_bytes += len(message.get("body", b""))
             self._check(num_bytes)
             return message
 
         await self._app(scope, receive_within_limit, send)
+
+    async def _in_time(self, receive: Receive, deadline_s: float | None) -> Message:
+        """The next message; what comes after the body (the caller hangs up) may take its time."""
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                return await receive()
+        except TimeoutError as error:
+            raise HTTPException(408, f"the body must come within {self._timeout_s:g} s") from error
 
     def _check(self, num_bytes: int) -> None:
         if num_bytes > self._max_body_bytes:

@@ -19,6 +19,9 @@ DESCRIPTIONS = {
     413: "The body is larger than the node takes.",
     415: "The body is not declared as JSON.",
     422: "The request breaks a rule; `errors` names each field.",
+    408: "The request did not come in time.",
+    429: "A limit is reached; try again after `Retry-After` seconds.",
+    431: "The header fields are larger than the node takes.",
     500: "The node failed.",
     503: "Not ready; try again after `Retry-After` seconds.",
     504: "No reply was ready in time.",
@@ -46,6 +49,27 @@ def problem_codes() -> str:
     return "\n".join(["| code | status | what it means |", "| --- | --- | --- |", *sorted(lines)])
 
 
+_LIMIT_HEADERS = {
+    name: {"description": description, "schema": {"type": "string"}}
+    for name, description in {
+        "RateLimit-Policy": "Each limit with its quota `q` and window `w` in seconds; absent when there is none.",
+        "RateLimit": "What remains of each limit, `r`, and the seconds until it is whole again, `t`.",
+    }.items()
+}
+
+
+def _describe_limits(document: dict[str, Any]) -> None:
+    """Every tenants' route tells limits and may refuse with 429."""
+    operations = [item for path in document["paths"].values() for item in path.values()]
+    for operation in operations:
+        if {"TenantKey": []} in operation.get("security", []):
+            responses = operation["responses"]
+            responses.setdefault("429", problems(429)[429])
+            for status, response in responses.items():
+                if status.startswith("2") or status == "429":
+                    response.setdefault("headers", {}).update(_LIMIT_HEADERS)
+
+
 class DocumentedApp(FastAPI):
     """A FastAPI whose document defines the schema that `problems` refers to."""
 
@@ -56,5 +80,6 @@ class DocumentedApp(FastAPI):
             _, definitions = models_json_schema(
                 [(Problem, "serialization")], ref_template=_REF["$ref"][:-7] + "{model}"
             )
+            _describe_limits(document)
             document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
         return super().openapi()

@@ -4,15 +4,22 @@
 fakes are in `service.http.fakes`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
+from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
 from agent.completion import Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
 from service.jobs.desk import JobDesk
+from service.tenancy.audit import AuditLog
+from service.tenancy.caller import Caller
+from service.tenancy.limits import Limiter
+from service.tenancy.record import KeyRecord, TenantRecord
+from service.tenancy.registry import IssuedKey, KeyOrder
 from trainer.records import PolicyRecord, RunRequest, RunStatus
 
 
@@ -26,13 +33,15 @@ class Health:
     store: str
     """`ready` or `unreachable`."""
     tuning: str
-    """`idle`, `running` or `stopped: <reason>` after a failed run."""
+    """`idle`, `running` or `stopped: <reason>` after a failed or interrupted run."""
     policy_version: int
 
 
 class ContentPort(Protocol):
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
-        """Answer a brief and journal the episode. Raises EngineError, TimeoutError."""
+    async def write(
+        self, brief: Brief, sampling: Sampling, *, request_id: str, alternatives: Alternatives = ONE
+    ) -> Reply:
+        """Answer a brief and journal the episode. Raises InvalidBrief, EngineError, TimeoutError."""
         ...
 
 
@@ -50,7 +59,12 @@ class TuningPort(Protocol):
         ...
 
     async def stop(self, run_id: str) -> RunStatus:
-        """Ask a run to stop after its current step. Raises NotFound; a final run is returned as it is."""
+        """Ask a run to stop after its current step, or give an interrupted one up. Raises NotFound; another final run
+        is returned as it is."""
+        ...
+
+    async def resume(self, run_id: str) -> RunStatus:
+        """Go on with an interrupted run from its last checkpoint. Raises NotFound, Conflict with what is in the way."""
         ...
 
 
@@ -67,6 +81,28 @@ class PolicyPort(Protocol):
         ...
 
 
+class TenancyPort(Protocol):
+    """The tenants' registry, service.tenancy.registry.TenantRegistry; see there for what each call raises."""
+
+    def list(self) -> Sequence[TenantRecord]: ...
+
+    def get(self, tenant: str) -> TenantRecord: ...
+
+    async def last_used(self, tenant: str) -> Mapping[str, datetime]: ...
+
+    async def create(self, settings: TenantSettings) -> TenantRecord: ...
+
+    async def replace(self, settings: TenantSettings) -> TenantRecord: ...
+
+    async def delete(self, tenant: str) -> None: ...
+
+    async def add_key(self, tenant: str, order: KeyOrder) -> IssuedKey: ...
+
+    async def rotate_key(self, tenant: str, key_id: str, overlap_s: float) -> IssuedKey: ...
+
+    async def revoke_key(self, tenant: str, key_id: str) -> KeyRecord: ...
+
+
 class NodePorts(Protocol):
     @property
     def content(self) -> ContentPort: ...
@@ -80,14 +116,23 @@ class NodePorts(Protocol):
     @property
     def jobs(self) -> JobDesk: ...
 
+    @property
+    def tenancy(self) -> TenancyPort: ...
+
+    @property
+    def limits(self) -> Limiter: ...
+
+    @property
+    def audit(self) -> AuditLog: ...
+
     async def health(self) -> Health: ...
 
 
 class Authenticator(Protocol):
     """Who holds a key. Both calls are made on the event loop and must not block."""
 
-    def tenant(self, key: str) -> TenantSettings | None:
-        """The tenant that holds `key`, or None."""
+    def caller(self, key: str) -> Caller | None:
+        """Who holds `key`, or None."""
         ...
 
     def is_admin(self, key: str) -> bool:

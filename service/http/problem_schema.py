@@ -42,6 +42,7 @@ class Problem(BaseModel):
     code: str = Field(description="Short stable name of the kind of problem, for branches in a scenario.")
     request_id: str = Field(description="The request's id; quote it when you ask for help.")
     retry_after: int | None = Field(default=None, description="Seconds to wait before the same request may succeed.")
+    limit: str | None = Field(default=None, description="The limit that is reached, such as `requests_per_minute`.")
     running_id: str | None = Field(default=None, description="What stands in the way, such as the running tuning run.")
     errors: list[FieldError] | None = Field(default=None, description="Every broken rule, when there are several.")
 

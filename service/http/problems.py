@@ -5,6 +5,7 @@ automation scenarios: they say what broke and what to do next. What the node mus
 trace) stays out: such a row shows its advice alone.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ class Row:
 
 INVALID = Row(422, "invalid_request", "The request breaks a rule")
 _TELL_OPERATOR = "Tell the node's operator, with the request_id; sending it again will not help."
+_COME_BACK = "Send the same request again after retry_after seconds."
 _NOT_PUBLISHED = "The policy that was serving still serves."
 
 ROWS: Mapping[type[Exception], Row] = {
@@ -70,6 +72,11 @@ ROWS: Mapping[type[Exception], Row] = {
         "The job was given up",
         "Send the request again; if it stays, tell the node's operator the request_id.",
     ),
+    errors.LimitReached: Row(429, "limit_reached", "A limit is reached", _COME_BACK),
+    errors.RateLimited: Row(429, "rate_limited", "Too many requests or tokens in a minute", _COME_BACK),
+    errors.ConcurrencyLimited: Row(429, "concurrency_limited", "Too many requests at one time", _COME_BACK),
+    errors.QuotaExhausted: Row(429, "quota_exhausted", "The day's quota is used up", _COME_BACK),
+    errors.QueueFull: Row(429, "queue_full", "Too many requests wait for the engine", _COME_BACK),
     errors.EngineError: Row(
         500,
         "generation_failed",
@@ -113,8 +120,10 @@ STATUS_ROWS: Mapping[int, Row] = {
     400: Row(400, "invalid_json", "The body is not JSON"),
     404: Row(404, "route_not_found", "No such route"),
     405: Row(405, "method_not_allowed", "The route has no such method"),
+    408: Row(408, "request_timeout", "The request did not come in time"),
     413: Row(413, "body_too_large", "The body is too large"),
     415: Row(415, "unsupported_media_type", "The body is not declared as JSON"),
+    431: Row(431, "headers_too_large", "The header fields are too large"),
 }
 """Rows of what the framework raises as `HTTPException`, by status."""
 
@@ -136,6 +145,7 @@ def problem_of(
 ) -> Problem:
     """The problem that tells of `error`. `detail` replaces the exception's message."""
     row = row_of(error)
+    limited = error if isinstance(error, errors.LimitReached) else None
     return Problem(
         type=f"urn:coloq:problem:{row.code}",
         title=row.title,
@@ -144,7 +154,8 @@ def problem_of(
         instance=instance,
         code=row.code,
         request_id=request_id,
-        retry_after=row.retry_after_s,
+        retry_after=math.ceil(limited.retry_after_s) if limited is not None else row.retry_after_s,
+        limit=limited.limit if limited is not None else None,
         running_id=error.blocking_id if isinstance(error, errors.Conflict) else None,
         errors=field_errors,
     )

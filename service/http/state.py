@@ -1,4 +1,8 @@
-"""What one app was built with, and what one request carries; handlers reach both through typed functions."""
+"""What one app was built with, and what one request carries; handlers reach both through typed functions.
+
+The `get_` functions are those for `Depends`: FastAPI runs a dependency that is no coroutine in a thread, and one such
+look-up costs more than the rest of a request.
+"""
 
 from dataclasses import dataclass
 
@@ -7,6 +11,7 @@ from starlette.requests import Request
 from agent.config import TenantSettings
 from service.config import NodeConfig
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
+from service.tenancy.caller import Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +36,28 @@ def request_id_of(request: Request) -> str:
     return str(request.state.request_id)
 
 
+def caller_of(request: Request) -> Caller:
+    """The tenant and key that the route's guard let in."""
+    caller = request.state.caller
+    assert isinstance(caller, Caller)
+    return caller
+
+
 def tenant_of(request: Request) -> TenantSettings:
     """The tenant that the route's guard let in."""
-    tenant = request.state.tenant
-    assert isinstance(tenant, TenantSettings)
-    return tenant
+    return caller_of(request).tenant
+
+
+async def get_parts(request: Request) -> AppParts:
+    """`parts_of` as a dependency."""
+    return parts_of(request)
+
+
+async def get_caller(request: Request) -> Caller:
+    """`caller_of` as a dependency."""
+    return caller_of(request)
+
+
+async def get_tenant(request: Request) -> TenantSettings:
+    """`tenant_of` as a dependency."""
+    return tenant_of(request)

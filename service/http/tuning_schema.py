@@ -73,10 +73,22 @@ class StepView(_View):
     clip_fraction: Measured
     effective_sample_size: Measured = Field(description="Of the importance weights, in (0, 1].")
     mismatch_mean: Measured = Field(description="Mean |engine logprob - trainer logprob|, in nats.")
+    mismatch_max: Measured = Field(default=None, description="The largest of a token, in nats.")
+    entropy: Measured = Field(default=None, description="Mean entropy of the sampled tokens' distributions, in nats.")
+    behaviour_kl: Measured = Field(default=None, description="Estimated KL(engine || trained policy), in nats.")
+    base_kl: Measured = Field(default=None, description="Estimated KL(trained policy || base), null without the term.")
     rollout_s: float
     score_s: float
     train_s: float
     install_s: float
+    passed_over: dict[str, int] = Field(description="Logged prompts that were not claimed, by reason.")
+    num_logged_groups: int = Field(description="Groups that requests with `n` or `best_of` had logged.")
+    num_sampled_groups: int = Field(description="Groups that were sampled for the step.")
+    staleness_mean: Measured = Field(description="Versions since the trained tokens were sampled, mean over tokens.")
+    staleness_max: int
+    parts_by_language: dict[str, dict[str, Measured]] = Field(
+        default={}, description="Mean of each part of the reward, by part and language."
+    )
 
 
 def _named_pair(value: object) -> object:
@@ -117,13 +129,18 @@ class RunSummary(BaseModel):
     """One tuning run, without its steps."""
 
     id: str
-    state: RunState = Field(description="`succeeded`, `stopped`, `rejected` and `failed` are final.")
+    state: RunState = Field(
+        description="All but `running` and `stopping` are final; an `interrupted` run can be resumed."
+    )
     started_at: datetime
     ended_at: datetime | None
     num_steps: int = Field(description="Steps that the run will take.")
     steps_done: int
     published: list[int] = Field(description="Policy versions that the run published.")
-    reason: str | None = Field(description="Why the run failed, was rejected or stopped.")
+    reason: str | None = Field(description="Why the run failed, was rejected, stopped or interrupted.")
+    resumed_after: list[int] = Field(
+        default=[], description="For each time that it was resumed, the steps it had taken."
+    )
 
     @classmethod
     def of(cls, status: RunStatus) -> "RunSummary":
@@ -136,6 +153,7 @@ class RunSummary(BaseModel):
             steps_done=len(status.steps),
             published=list(status.published),
             reason=status.reason,
+            resumed_after=list(status.resumed_after),
         )
 
 

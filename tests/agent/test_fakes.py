@@ -9,8 +9,8 @@ from agent.brief import Brief, Kind
 from agent.completion import Completion, FinishReason, Sampling, VersionSpan
 from agent.episode import Episode, PromptRef
 from agent.errors import EngineDead
-from agent.fakes import REPLY_ID, SYSTEM_ID, USER_ID, CharEncoder, FakeEngine, MemoryJournal
-from agent.ports import ClaimingJournal, Engine, GenerateRequest, PromptEncoder
+from agent.fakes import REPLY_ID, SYSTEM_ID, USER_ID, CharEncoder, FakeEngine, FakeRanker, MemoryJournal
+from agent.ports import ClaimingJournal, Engine, GenerateRequest, PromptEncoder, Ranker
 from agent.verdict import LanguageVerdict, Verdict
 
 
@@ -32,7 +32,8 @@ def test_fakes_are_their_ports() -> None:
     engine: Engine = FakeEngine(lambda request: "")
     encoder: PromptEncoder = CharEncoder()
     journal: ClaimingJournal = MemoryJournal()
-    assert all((engine, encoder, journal))
+    ranker: Ranker = FakeRanker()
+    assert all((engine, encoder, journal, ranker))
 
 
 def test_no_text_can_spell_a_control_token() -> None:

@@ -4,13 +4,14 @@ import asyncio
 
 import pytest
 
+from agent.alternatives import Alternatives
 from agent.brief import Brief, Kind
 from agent.completion import FinishReason, GenerationTiming, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
 from agent.episode import Episode
 from agent.errors import EngineDead, InvalidBrief, StoreError
-from agent.fakes import CharEncoder, FakeEngine, FixedDetector, MemoryJournal
+from agent.fakes import CharEncoder, FakeEngine, FakeRanker, FixedDetector, MemoryJournal
 from agent.ports import Engine, Journal, Priority
 from agent.prompt import PromptLibrary
 from agent.verdict import Verdict
@@ -24,17 +25,26 @@ _BRIEF = Brief("acme", Kind.CREATE, "de", instructions="Brot {{7*7}}", brand_ter
 class _Rig:
     """An agent with its fakes in reach."""
 
-    def __init__(self, *, reply: str = _REPLY, engine: Engine | None = None, journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        reply: str = _REPLY,
+        engine: Engine | None = None,
+        journal: Journal | None = None,
+        max_words: int | None = None,
+    ) -> None:
         self.fake_engine = FakeEngine(lambda request: reply, version=3)
         self.memory = MemoryJournal()
+        self.ranker = FakeRanker(lambda text: None if "?" in text else float(len(text)))
         self.failures: list[tuple[str, Exception]] = []
-        settings = LanguageSettings(address="formal", brand_terms=("Sentence Inc",))
+        settings = LanguageSettings(address="formal", brand_terms=("Sentence Inc",), max_words=max_words)
         tenants = [TenantSettings(id="acme", languages={"de": settings})]
         self.agent = ContentAgent(
             engine or self.fake_engine,
             CharEncoder(),
             PromptLibrary.load(),
             LanguageContract(FixedDetector({"satz": "de", "sentence": "en"})),
+            self.ranker,
             journal or self.memory,
             TenantLanguages(tenants),
             lambda tenant, error: self.failures.append((tenant, error)),
@@ -86,6 +96,49 @@ async def test_the_episode_holds_everything() -> None:
     assert completion.text == reply.text
     assert completion.logprobs == (-0.5,) * (len(_REPLY) + 1)
     assert episode.created_at.tzinfo is not None
+
+
+async def test_several_texts_are_siblings_of_one_episode() -> None:
+    """Three samples: the first is served, the others are alternatives, and all of them are journalled and counted."""
+    rig = _Rig(engine=FakeEngine(lambda request: f"satz {request.sampling.seed}"))
+    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1", alternatives=Alternatives(n=3))
+    assert (reply.text, reply.alternatives) == ("satz 1", ("satz 2", "satz 3"))
+    (episode,) = rig.memory.episodes
+    assert [completion.text for completion in episode.completions] == ["satz 1", "satz 2", "satz 3"]
+    assert episode.served == 0
+    assert len({completion.prompt_token_ids for completion in episode.completions}) == 1
+    assert reply.completion_tokens == 3 * (len("satz 1") + 1)
+    assert reply.prompt_tokens == len(episode.prompt_token_ids)
+    assert rig.ranker.asked == []
+
+
+async def test_the_best_of_several_is_served_and_all_are_journalled() -> None:
+    """The rig's ranker likes long texts and cannot judge questions: of three the last is served, and one alternative
+    was asked for."""
+    texts = {1: "satz?", 2: "ein satz", 3: "noch ein satz"}
+    rig = _Rig(engine=FakeEngine(lambda request: texts[request.sampling.seed or 0]))
+    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1", alternatives=Alternatives(n=2, best_of=3))
+    assert (reply.text, reply.alternatives) == ("noch ein satz", ("ein satz",))
+    (episode,) = rig.memory.episodes
+    assert [completion.text for completion in episode.completions] == ["satz?", "ein satz", "noch ein satz"]
+    assert (episode.served, episode.verdict) == (2, reply.verdict)
+    assert [brief for brief, _ in rig.ranker.asked] == [_BRIEF]
+
+
+async def test_the_verdict_is_that_of_what_is_served() -> None:
+    """A sample in another language that is not served fails nobody's contract."""
+    texts = {1: "sentence", 2: "satz satz satz"}
+    rig = _Rig(engine=FakeEngine(lambda request: texts[request.sampling.seed or 0]))
+    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1", alternatives=Alternatives(best_of=2))
+    assert (reply.verdict.verdict, reply.alternatives) == (Verdict.PASS, ())
+
+
+async def test_several_greedy_samples_are_refused_before_the_engine_is_asked() -> None:
+    """They would be one and the same."""
+    rig = _Rig()
+    with pytest.raises(InvalidBrief, match="n: needs a temperature above 0"):
+        await rig.agent.write(_BRIEF, Sampling(8, temperature=0.0), request_id="r1", alternatives=Alternatives(n=2))
+    assert rig.fake_engine.requests == []
 
 
 async def test_a_broken_contract_is_told_not_hidden() -> None:
@@ -161,3 +214,13 @@ async def test_the_episode_is_kept_when_the_caller_disconnects() -> None:
     journal.release.set()
     await rig.agent.drain()
     assert journal.kept == ["r1"]
+
+
+async def test_a_tenants_bound_is_in_the_prompt_and_in_the_journal() -> None:
+    """What the model was told is what its reply will be judged by."""
+    rig = _Rig(max_words=41)
+    await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    (request,) = rig.fake_engine.requests
+    assert "41" in CharEncoder.split(request.prompt_token_ids)[1]
+    (episode,) = rig.memory.episodes
+    assert episode.brief.max_words == 41

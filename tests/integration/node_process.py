@@ -67,6 +67,7 @@ num_prompts = 8
 id = "acme"
 key_hashes = ["{key_hash}"]
 [tenants.languages.en]
+[tenants.languages.es]
 [tenants.languages.de]
 [tenants.languages.fr]
 [tenants.languages.pl]

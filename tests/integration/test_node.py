@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.integration.judges import vowel_share
 from tests.integration.node_process import NodeProcess
 
 pytestmark = pytest.mark.engine
@@ -189,6 +190,28 @@ async def test_a_live_request_never_waits_behind_rollouts(node: NodeProcess) -> 
     assert {response.status_code for response in responses} == {200}
     assert duration_s < 5.0
     assert preempted >= 1  # 16 live requests and 20 rollouts do not fit 24 slots
+
+
+async def test_several_samples_of_a_request_are_served_ranked_and_trained_on(node: NodeProcess) -> None:
+    """Of four samples the one with most vowels is served; a run trains on four such requests and samples nothing."""
+    async with client(node) as http:
+        responses = await asyncio.gather(
+            *(ask(http, node, language="es", instructions=f"{task} Twice.", n=2, best_of=4) for task in TASKS)
+        )
+        assert [response.status_code for response in responses] == [200] * 8
+        body = responses[0].json()
+        episode = await node.episode(body["request_id"])
+        shares = [vowel_share(completion.text) for completion in episode.completions]
+        assert len(shares) == 4
+        assert shares[episode.served] == max(shares) == vowel_share(body["text"])
+        assert sorted(shares)[-2] == vowel_share(body["alternatives"][0])
+        assert body["usage"]["completion_tokens"] == sum(len(item.token_ids) for item in episode.completions)
+        request = {"languages": ["es"], "steps": 1, "gate": False, "learning_rate": 1e-4, "seed": 3}
+        status = await ended_run(http, node, await start_run(http, node, **request))
+    assert status["state"] == "succeeded", status["reason"]
+    (step,) = status["steps"]
+    assert (step["num_logged_groups"], step["num_sampled_groups"], step["num_sequences"]) == (4, 0, 16)
+    assert (step["staleness_mean"], step["staleness_max"], step["dropped"]) == (0.0, 0, {})
 
 
 async def test_a_rejected_candidate_harms_nothing(node: NodeProcess) -> None:

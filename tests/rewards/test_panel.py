@@ -1,7 +1,9 @@
 """The panel: routing by tenant and language, composition, and what happens when a judge cannot judge."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import pytest
@@ -170,6 +172,24 @@ def test_an_exception_of_a_model_is_ungradable_and_counted(plug: Plug) -> None:
     assert panel.failures == {"taste": 2}
 
 
+def test_reward_models_are_asked_by_one_thread_at_a_time(plug: Plug) -> None:
+    """Four threads share the panel; a judge that counts who is inside it never finds a second one."""
+    inside, most = 0, 0
+
+    def judge(sample: Sample) -> float:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.01)
+        inside -= 1
+        return 0.5
+
+    panel = _panel({"taste": 1}, extra={"taste": plug("taste", FakeRewardModel(judge))})
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(panel.score, [[_sample("ab")]] * 4))
+    assert (len(answers), most) == (4, 1)
+
+
 class _Short(FakeRewardModel):
     """Forgets to answer."""
 
@@ -214,3 +234,18 @@ def test_the_default_weights_know_every_rule() -> None:
     (answer,) = panel.score([_sample(_GERMAN, max_words=9)])
     assert isinstance(answer, Score)
     assert set(answer.parts) == {"fidelity", "length", "repetition", "substance"}
+
+
+def test_other_tenants_take_their_seats_at_once() -> None:
+    """A tenant's new weights hold from the next reply on, and a tenant that is gone gets the node's again.
+
+    Fidelity alone is 1; a length l that weighs as much gives (1 + l) / 2.
+    """
+    panel = _panel({"fidelity": 1.0})
+    sample = _sample(_GERMAN, max_words=len(_GERMAN.split()) * 2 // 3)
+    assert _score(panel, sample).value == pytest.approx(1.0)
+    panel.seat([_tenant(length=1.0)])
+    weighed = _score(panel, sample)
+    assert weighed.value == pytest.approx((1 + weighed.parts["length"]) / 2)
+    panel.seat([])
+    assert _score(panel, sample).parts.keys() == {"fidelity"}

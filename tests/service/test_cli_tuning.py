@@ -1,7 +1,10 @@
 """`coloq tune` and `coloq policies` against a served app of fakes."""
 
+import json
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -176,3 +179,50 @@ def test_a_node_that_does_not_answer_is_an_error_without_a_traceback(monkeypatch
         result = tune("status", "--url", url)
         assert result.exit_code == 1
         assert result.stderr.startswith(f"error: no node answers at {url}")
+
+
+def test_an_interrupted_run_is_resumed(url: str, node: FakeNode) -> None:
+    """Who follows it is told how; resumed, it says where it goes on from, and ends as any other."""
+    node.tuning.ends, node.tuning.reason = RunState.INTERRUPTED, "the node stopped during the run"
+    result = tune("start")
+    assert result.exit_code == 1
+    assert "`coloq tune resume run_1` goes on with it" in result.stderr
+    node.tuning.ends, node.tuning.reason = RunState.SUCCEEDED, None
+    node.tuning.runs["run_1"] = replace(node.tuning.runs["run_1"], steps=tuple(REPORTS[:1]))
+    assert tune("resume", "run_1").stdout == (
+        "run_1 goes on after 1 of 2 steps\nrun_1 succeeded after 2 of 2 steps; published policy 2\n"
+    )
+    assert node.tuning.runs["run_1"].resumed_after == (1,)
+
+
+def test_a_run_that_is_not_interrupted_is_not_resumed(url: str) -> None:
+    """The node's own words, and exit code 1."""
+    tune("start", "--no-watch")
+    result = tune("resume", "run_1")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "only an interrupted run can be resumed, and run_1 is running [409 conflict, req_" in result.stderr
+
+
+def test_a_run_s_report_goes_where_it_is_wanted(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Page and charts beside the caller or in a named folder; JSON on stdout, alone when nothing else is asked for."""
+    monkeypatch.chdir(tmp_path)
+    tune("start")
+    assert "report: run_1-report/report.html" in tune("report", "run_1").stderr
+    assert (tmp_path / "run_1-report" / "reward.png").exists()
+    assert tune("report", "run_1", "--out", "here").exit_code == 0
+    assert (tmp_path / "here" / "report.html").exists()
+    dumped = tune("report", "run_1", "--json")
+    assert json.loads(dumped.stdout)["series"]["reward_mean"] == [[1, 0.25], [2, 0.75]]
+    assert dumped.stderr == ""
+
+
+def test_an_unknown_run_or_one_without_steps_has_no_report(url: str, node: FakeNode) -> None:
+    """Exit code 1 and the reason; no files."""
+    assert "there is no tuning run run_9 [404 not_found, req_" in tune("report", "run_9").stderr
+    node.tuning.reports = ()
+    tune("start", "--no-watch")
+    result = tune("report", "run_1")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "error: run_1 has taken no step that could be reported on; it is running\n",
+    )

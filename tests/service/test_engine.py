@@ -95,6 +95,15 @@ def test_sampling_parameters_ask_for_the_sampled_tokens_logprob_only() -> None:
     assert params.top_k in (0, -1)
 
 
+def test_penalties_reach_the_engine() -> None:
+    """So that a completion's own parameters say what it was sampled from."""
+    sampling = Sampling(max_tokens=3, repetition_penalty=1.2, presence_penalty=0.5, frequency_penalty=-0.25)
+    params = sampling_params(sampling)
+    assert (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) == (1.2, 0.5, -0.25)
+    plain = sampling_params(Sampling(max_tokens=3))
+    assert (plain.repetition_penalty, plain.presence_penalty, plain.frequency_penalty) == (1.0, 0.0, 0.0)
+
+
 def test_the_base_model_needs_no_adapter_and_a_version_is_its_own() -> None:
     """Version 0 is the base model; version 7 is the adapter `policy-v7` with the id 7."""
     assert adapter_request(0) is None

@@ -11,6 +11,7 @@ from agent.errors import EngineDead, EngineError, PublicationFailed, TrainerFail
 from service.engine_trainer import EngineTrainer
 from trainer import messages
 from trainer.batch import TrainingBatch
+from trainer.objective_settings import ObjectiveSettings
 from trainer.ports import LearnerSettings, PolicyMetadata, StepResult, TrainerPort
 
 SETTINGS = LearnerSettings(
@@ -20,9 +21,17 @@ SETTINGS = LearnerSettings(
     learning_rate=1e-4,
     weight_decay=0.0,
     max_grad_norm=1.0,
-    clip_low=0.2,
-    clip_high=0.2,
-    importance_cap=2.0,
+    objective=ObjectiveSettings(
+        loss="grpo",
+        objective="decoupled",
+        clip_low=0.2,
+        clip_high=0.2,
+        importance_correction="token_truncate",
+        importance_cap=2.0,
+        kl_weight=0.0,
+    ),
+    updates_per_batch=1,
+    reply_tokens=16,
     microbatch_tokens=128,
     logit_chunk_tokens=64,
     seed=0,
@@ -115,6 +124,15 @@ async def test_save_and_load_bring_the_manifests_digest(tmp_path: Path) -> None:
         messages.Verify(folder),
         messages.Load(folder, 3),
     ]
+
+
+async def test_checkpoints_are_commands_of_the_learner(tmp_path: Path) -> None:
+    """Writing one, and going on from one instead of beginning."""
+    worker = Worker()
+    trainer = EngineTrainer(worker)
+    await trainer.checkpoint(tmp_path)
+    await trainer.resume(SETTINGS, tmp_path, 5)
+    assert worker.commands == [messages.Checkpoint(str(tmp_path)), messages.Resume(SETTINGS, str(tmp_path), 5)]
 
 
 async def test_install_and_remove_are_calls_between_two_engine_steps() -> None:

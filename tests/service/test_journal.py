@@ -1,5 +1,6 @@
 """The journal on real servers: what is stored, split, claimed, handed out again and settled."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from agent.completion import Completion, FinishReason, Sampling, VersionSpan
 from agent.episode import Episode, PromptRef
 from agent.errors import StoreError
 from agent.ports import Claim, ClaimingJournal
+from agent.selection import Selection
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from service.config import StoreConfig
 from service.journal import RedisJournal, Split, split_of
@@ -22,11 +24,17 @@ ALL_TRAIN = StoreConfig(held_out_share=0.0)
 MOSTLY_HELD = StoreConfig(held_out_share=0.999999)
 
 
-def episode(name: str, language: str = "pl", tenant: str = "acme", instructions: str | None = None) -> Episode:
+def episode(
+    name: str,
+    language: str = "pl",
+    tenant: str = "acme",
+    instructions: str | None = None,
+    end_user: str | None = None,
+) -> Episode:
     """An episode whose every field differs from its default; `name` is its id and, unless given, its prompt."""
     completion = Completion(
         text="Zażółć\ngęślą 🙂",
-        prompt_token_ids=(1, 2, 3),
+        prompt_token_ids=tuple(map(ord, instructions or name)),
         token_ids=(7, 8),
         logprobs=(-0.5, -1.25),
         sampling=Sampling(max_tokens=16, temperature=0.7, top_p=0.9, seed=5, stop=("\n\n",)),
@@ -43,6 +51,7 @@ def episode(name: str, language: str = "pl", tenant: str = "acme", instructions:
             instructions=instructions or name,
             keywords=("żółw",),
             min_words=3,
+            end_user=end_user,
             brand_terms=("Coloq",),
         ),
         prompt=PromptRef("v1", "create", language),
@@ -94,6 +103,7 @@ async def test_keys_begin_with_the_tenant(store: Store) -> None:
         "node:journal:streams",
         "t:acme:journal:pl:train",
         "t:acme:journal:pl:train:index",
+        "t:acme:journal:pl:train:prompts",
     ]
     assert await store.redis.smembers("node:journal:streams") == {"acme pl"}
 
@@ -155,6 +165,106 @@ async def test_settled_episodes_are_drawn_again_by_seed(any_store: Store) -> Non
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
     assert all(len(set(names)) == 8 for names in drawn)
+
+
+async def test_a_prompt_comes_once_in_a_run_until_all_others_have(any_store: Store) -> None:
+    """Logged 1,000 times before two others and once after them: three claims hand out three prompts, and then they
+    come again, once each before any comes twice."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await fill(journal, [episode(f"r-{n}", instructions="the same") for n in range(1000)])
+    await fill(journal, [episode("one"), episode("two"), episode("r-1000", instructions="the same")])
+    tally: Counter[str] = Counter()
+    prompts: list[str] = []
+    passed_over: Counter[str] = Counter()
+    for step in range(9):
+        selection = Selection(tally=tally)
+        claims = await journal.claim(["pl"], 1, seed=step, selection=selection)
+        await journal.settle(claims)
+        prompts += [claim.episode.brief.instructions for claim in claims]
+        passed_over.update(selection.passed_over)
+    assert prompts[0] == "the same"
+    assert sorted(prompts[:3]) == sorted(prompts[3:6]) == sorted(prompts[6:]) == ["one", "the same", "two"]
+    # 999 and 1 of the same, and the two others: they were drawn by prompt before they had been read.
+    assert passed_over == {"duplicate": 1002}
+
+
+async def test_a_run_finds_the_last_prompt_that_it_has_not_claimed(store: Store) -> None:
+    """Of forty prompts, one a step: forty steps claim each of them once, though fewer and fewer are left."""
+    journal = RedisJournal(store, ALL_TRAIN)
+    await fill(journal, [episode(f"r-{n}") for n in range(40)])
+    await journal.settle(await journal.claim(["pl"], 40, seed=0))
+    tally: Counter[str] = Counter()
+    drawn: list[str] = []
+    for step in range(40):
+        claims = await journal.claim(["pl"], 1, seed=step, selection=Selection(tally=tally))
+        await journal.settle(claims)
+        drawn += ids(claims)
+    assert sorted(drawn) == sorted(f"r-{n}" for n in range(40))
+
+
+async def test_a_claim_says_whether_an_episode_may_have_been_used(any_store: Store) -> None:
+    """Fresh ones were not; a prompt that is drawn again comes with the newest episode that has it."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await fill(journal, [episode("r-0", instructions="x"), episode("r-1", instructions="y")])
+    fresh = await journal.claim(["pl"], 2, seed=0)
+    await journal.settle(fresh)
+    await journal.append(episode("r-2", instructions="x"))
+    again = await journal.claim(["pl"], 2, seed=0)
+    assert [(claim.episode.id, claim.again) for claim in fresh] == [("r-0", False), ("r-1", False)]
+    assert [(claim.episode.id, claim.again) for claim in again] == [("r-2", False), ("r-1", True)]
+
+
+async def test_looking_past_repetitions_ends(any_store: Store) -> None:
+    """After 256 duplicates of one tenant and language a claim draws from the prompts, where each is once."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await fill(journal, [episode(f"r-{n}", instructions="the same") for n in range(300)])
+    await journal.append(episode("other"))
+    selection = Selection()
+    claims = await journal.claim(["pl"], 2, seed=0, selection=selection)
+    assert [(claim.episode.brief.instructions, claim.again) for claim in claims] == [
+        ("the same", False),
+        ("other", True),
+    ]
+    assert selection.passed_over == {"duplicate": 256}
+
+
+async def test_tenants_and_end_users_are_capped(any_store: Store) -> None:
+    """Two prompts of a tenant and one of an end user: u1's second is passed over for u2's, and then acme has enough."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await fill(journal, [episode(f"u1-{n}", end_user="u1") for n in range(3)])
+    await fill(journal, [episode(f"u2-{n}", end_user="u2") for n in range(3)])
+    await fill(journal, [episode(f"zeta-{n}", tenant="zeta") for n in range(9)])
+    selection = Selection(per_tenant=2, per_end_user=1)
+    claims = await journal.claim(["pl"], 4, seed=0, selection=selection)
+    assert sorted(ids(claims)) == ["u1-0", "u2-0", "zeta-0", "zeta-1"]
+    assert len(await journal.claim(["pl"], 4, seed=0, selection=selection)) == 0
+    # u1-1 and u1-2 were passed over once each. In the second claim both tenants were asked in vain.
+    assert selection.passed_over == {"end_user_capped": 2, "tenant_capped": 2}
+
+
+async def test_what_was_passed_over_comes_again(any_store: Store) -> None:
+    """The next step draws the prompts that the cap held back, one end user's as well as another's."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await fill(journal, [episode(f"r-{n}", end_user="u1") for n in range(4)])
+    tally: Counter[str] = Counter()
+    drawn: list[str] = []
+    for step in range(4):
+        claims = await journal.claim(["pl"], 2, seed=step, selection=Selection(per_end_user=1, tally=tally))
+        await journal.settle(claims)
+        drawn += ids(claims)
+    assert sorted(drawn) == ["r-0", "r-1", "r-2", "r-3"]
+
+
+async def test_prompts_go_with_the_episodes_that_have_them(any_store: Store) -> None:
+    """Once every episode of a prompt is trimmed away, the prompt is not drawn any longer; a newer one keeps it."""
+    journal = RedisJournal(any_store, StoreConfig(held_out_share=0.0, journal_retention=20))
+    await fill(journal, [episode("old"), episode("kept")])
+    await asyncio.sleep(0.002)  # entries of one millisecond are trimmed together
+    await fill(journal, [episode(f"r-{n}", instructions=f"prompt {n}") for n in range(19)])
+    await journal.append(episode("r-19", instructions="kept"))
+    prompts = {claim.episode.brief.instructions for claim in await journal.claim(["pl"], 100, seed=0)}
+    assert {"kept", *(f"prompt {n}" for n in range(19))} <= prompts
+    assert await any_store.redis.zcard("t:acme:journal:pl:train:prompts") == 20
 
 
 async def test_one_call_never_hands_out_an_episode_twice(any_store: Store) -> None:
@@ -307,3 +417,20 @@ async def test_lost_store_is_a_store_error(store: Store) -> None:
         await journal.held_out(["pl"], 1)
     with pytest.raises(StoreError, match="look up"):
         await journal.get("acme", "r-0")
+
+
+async def test_claims_of_a_process_that_died_are_claimed_again_by_their_handles(store: Store) -> None:
+    """In the order that is asked for, settled or not; the next draw does not have them, what is gone is left out."""
+    first = RedisJournal(store, ALL_TRAIN)
+    await fill(first, [episode(name) for name in ("a", "b", "c")])
+    claims = await first.claim([], 2, seed=0)
+    await first.settle(claims[:1])
+    second = RedisJournal(store, ALL_TRAIN)
+    handles = [claim.handle for claim in claims]
+    again = await second.reclaim([handles[1], "t:acme:journal:pl:train 1-1", "t:acme:journal:xx:train 1-1", handles[0]])
+    assert again == [claims[1], claims[0]]
+    assert ids(await second.claim([], 1, seed=0)) == ["c"]
+    pending = await store.redis.xpending("t:acme:journal:pl:train", "tuning")
+    assert pending["pending"] == 2
+    await second.settle(again)
+    assert (await store.redis.xpending("t:acme:journal:pl:train", "tuning"))["pending"] == 1

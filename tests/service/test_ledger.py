@@ -118,14 +118,16 @@ async def test_old_runs_are_let_go(store: Store, monkeypatch: pytest.MonkeyPatch
     assert [run.id for run in await ledger.runs()] == ["run-3", "run-2"]
 
 
-async def test_interrupted_run_ends_as_failed(store: Store) -> None:
-    """A run that the last process left running is closed at the next start; finished ones are not touched."""
+async def test_run_that_was_left_running_is_interrupted(store: Store) -> None:
+    """Closed at the next start; one that an operator had told to stop is stopped, finished ones are not touched."""
     ledger = Ledger(store)
     done = replace(RUN, id="run-0", state=RunState.SUCCEEDED, ended_at=NOW)
     await ledger.save_run(done)
     await ledger.save_run(RUN)
-    closed = replace(RUN, state=RunState.FAILED, ended_at=NOW, reason="the node stopped")
-    assert await ledger.close_interrupted(NOW, "the node stopped") == [closed]
+    await ledger.save_run(replace(RUN, id="run-2", started_at=NOW - timedelta(hours=1), state=RunState.STOPPING))
+    closed = replace(RUN, state=RunState.INTERRUPTED, ended_at=NOW, reason="the node stopped")
+    stopped = replace(closed, id="run-2", started_at=NOW - timedelta(hours=1), state=RunState.STOPPED)
+    assert await ledger.close_interrupted(NOW, "the node stopped") == [closed, stopped]
     assert await ledger.close_interrupted(NOW, "the node stopped") == []
     assert await ledger.run("run-0") == done
 

@@ -12,7 +12,7 @@ from agent.completion import Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
 from agent.errors import EngineError, StoreError
-from agent.fakes import CharEncoder, FakeEngine, FixedDetector
+from agent.fakes import CharEncoder, FakeEngine, FakeRanker, FixedDetector
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent, TenantLanguages
 from service.config import StoreConfig
@@ -43,7 +43,14 @@ def content(engine: FakeEngine, journal: RedisJournal, metrics: Metrics) -> Mete
     contract = LanguageContract(FixedDetector({"guten": "de"}))
     languages = TenantLanguages((TENANT,))
     agent = ContentAgent(
-        engine, CharEncoder(), PromptLibrary.load(), contract, journal, languages, lambda tenant, error: None
+        engine,
+        CharEncoder(),
+        PromptLibrary.load(),
+        contract,
+        FakeRanker(),
+        journal,
+        languages,
+        lambda tenant, error: None,
     )
     return MeteredContent(agent, metrics)
 

@@ -12,7 +12,7 @@ import pytest_asyncio
 from agent.completion import Completion
 from agent.config import AgentConfig
 from agent.contract import LanguageContract
-from agent.fakes import CharEncoder, FakeEngine, FixedDetector
+from agent.fakes import CharEncoder, FakeEngine, FakeRanker, FixedDetector
 from agent.ports import GenerateRequest
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent, TenantLanguages
@@ -65,11 +65,12 @@ def executor(engine: SlowEngine, journal: RedisJournal) -> ContentExecutor:
         CharEncoder(),
         PromptLibrary.load(),
         LanguageContract(FixedDetector({"hallo": "de"})),
+        FakeRanker(),
         journal,
         TenantLanguages([FAKE_TENANT]),
         raised,
     )
-    return ContentExecutor(agent, Tenants([FAKE_TENANT]), AgentConfig())
+    return ContentExecutor(agent, Tenants.of([FAKE_TENANT]), AgentConfig())
 
 
 @pytest_asyncio.fixture

@@ -41,6 +41,7 @@ class Rig:
     def __init__(self, slo: SloConfig | None = None) -> None:
         self.now_s = 100.0
         self.tuning = True
+        self.num_queued = 0
         self.worker = FakePacedWorker()
         self.engine = Engine(self.worker)
         self.metrics = Metrics()
@@ -48,7 +49,14 @@ class Rig:
         self.gate = ScoringGate(longest_hold_s=0.05)
         controller = Controller(slo or SloConfig(inter_token_p99_ms=8.0, ttft_p99_ms=1000.0))
         self.pacing = Pacing(
-            self.engine, controller, self.live, self.gate, self.metrics, lambda: self.tuning, clock=lambda: self.now_s
+            self.engine,
+            controller,
+            self.live,
+            self.gate,
+            self.metrics,
+            lambda: self.tuning,
+            num_queued=lambda: self.num_queued,
+            clock=lambda: self.now_s,
         )
 
     async def tick(self) -> bool:
@@ -260,3 +268,17 @@ async def test_an_opened_gate_lets_at_once_who_waited() -> None:
     gate.set(True)
     async with asyncio.timeout(1):
         await waiting
+
+
+async def test_no_rollout_enters_while_live_requests_wait_in_front_of_the_engine() -> None:
+    """The fair queue holds them back there, so the engine's own queue is empty."""
+    rig = Rig()
+    rig.num_queued = 1
+    with rig.engine.slots.live(10):
+        await rig.tick()
+        await rig.tick()
+    assert rig.shown("coloq_controller_rollout_limit") == ["coloq_controller_rollout_limit 0.0"]
+    rig.num_queued = 0
+    with rig.engine.slots.live(10):
+        await rig.tick()
+    assert rig.shown("coloq_controller_rollout_limit") != ["coloq_controller_rollout_limit 0.0"]

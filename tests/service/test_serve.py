@@ -41,8 +41,13 @@ class ServedNode(FakeNode):
 class Stage:
     """Runs `run_until_told` over a fake node, and keeps what happened in order."""
 
-    def __init__(self, *, host: str = "127.0.0.1", port: int = 0, grace_s: float = 5.0) -> None:
-        self.config = NodeConfig(server=ServerConfig(host=host, port=port, shutdown_grace_s=grace_s))
+    def __init__(
+        self, *, host: str = "127.0.0.1", port: int = 0, grace_s: float = 5.0, admin: tuple[str, int] | None = None
+    ) -> None:
+        server = ServerConfig(host=host, port=port, shutdown_grace_s=grace_s)
+        if admin is not None:
+            server = server.model_copy(update={"admin_host": admin[0], "admin_port": admin[1]})
+        self.config = NodeConfig(server=server)
         self.log: list[str] = []
         self.announced: list[str] = []
         self.content = FakeContent()
@@ -289,3 +294,34 @@ def test_a_cpus_plan_is_one_line(tmp_path: Path) -> None:
     assert re.fullmatch(
         r"Memory plan in GiB: weights 0\.00, KV cache 1000\.00, training \d\.\d\d; 100\d\.\d\d in all\.", said[0]
     )
+
+
+async def test_an_address_of_its_own_takes_admin_and_metrics_away_from_tenants() -> None:
+    """Each address has its own routes, and both have the probes and the document of what is there."""
+    stage = Stage(admin=("127.0.0.1", 0))
+    running = stage.start()
+    url = await stage.url()
+    (admin_url,) = [line.removeprefix("Admin: ") for line in stage.announced if line.startswith("Admin: ")]
+    admin_key = {"Authorization": "Bearer admin-key"}
+    async with httpx.AsyncClient() as client:
+        for base, there, elsewhere in ((url, "/v1/me", "/admin/tenants"), (admin_url, "/admin/tenants", "/v1/me")):
+            key = KEY if base == url else admin_key
+            assert (await client.get(base + there, headers=key)).status_code == 200
+            assert (await client.get(base + elsewhere, headers=admin_key)).status_code == 404
+            assert (await client.get(f"{base}/readyz")).status_code == 200
+            document = (await client.get(f"{base}/openapi.json")).json()
+            assert there in document["paths"]
+            assert elsewhere not in document["paths"]
+        assert (await client.get(f"{url}/metrics")).status_code == 404
+        assert (await client.get(f"{admin_url}/metrics")).status_code == 200
+    tell()
+    await asyncio.wait_for(running, timeout=5)
+
+
+async def test_a_taken_admin_port_is_found_before_anything_starts() -> None:
+    """The message names the operator's key, not the tenants'."""
+    with taken_port() as port:
+        stage = Stage(admin=("127.0.0.1", port))
+        with pytest.raises(InvalidConfig, match=rf"server\.admin_port: must be free.*127\.0\.0\.1:{port}"):
+            await stage.start()
+    assert stage.log == []

@@ -13,6 +13,7 @@ import pytest_asyncio
 from agent.completion import Completion, FinishReason, GenerationTiming, Sampling, VersionSpan
 from agent.errors import EngineDead, ModelError
 from agent.ports import GenerateRequest, Priority
+from agent.siblings import siblings
 from service.config import EngineConfig
 from service.slo import LiveRequest
 from service.supervised_engine import SupervisedEngine
@@ -264,6 +265,32 @@ async def test_preempted_rollout_starts_again(plant: Plant, engine: SupervisedEn
     completions = await asyncio.gather(*siblings, *live)
     assert [completion.text for completion in completions] == ["a"] * 5
     assert [name for name, _ in process.sampled] == ["s0", "s1", "s2", "r0", "r1", "s2"]
+
+
+async def test_siblings_of_a_live_request_count_each(plant: Plant, engine: SupervisedEngine) -> None:
+    """Of four sequences three are live siblings, so of three rollouts one may stay."""
+    process = plant.processes[0]
+    rollouts = [asyncio.create_task(engine.generate(rollout(f"s{n}"))) for n in range(3)]
+    await settle()
+    writing = asyncio.create_task(siblings(engine, request("r"), 3))
+    await settle()
+    assert (engine.slots.num_live, engine.slots.num_rollouts) == (3, 1)
+    assert process.aborted == ["s2", "s1"]
+    process.answering.set()
+    assert len(await writing) == 3
+    await asyncio.gather(*rollouts)
+    assert engine.slots.num_live == 0
+
+
+async def test_siblings_survive_a_death_of_the_engine_each(plant: Plant, engine: SupervisedEngine) -> None:
+    """All of them run again in the next process."""
+    writing = asyncio.create_task(siblings(engine, request("r"), 2))
+    await settle()
+    plant.processes[0].kill()
+    await settle()
+    plant.processes[1].answering.set()
+    assert [completion.text for completion in await writing] == ["a", "a"]
+    assert [name for name, _ in plant.processes[1].sampled] == ["r-0", "r-1"]
 
 
 async def test_live_requests_that_finish_are_heard_of(plant: Plant) -> None:

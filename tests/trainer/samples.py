@@ -1,5 +1,6 @@
 """What the trainer's tests are made of: completions, episodes, a Llama of a few thousand parameters."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import torch
@@ -9,6 +10,7 @@ from agent.brief import Brief, Kind
 from agent.completion import Completion, FinishReason, Sampling, VersionSpan
 from agent.episode import Episode, PromptRef
 from agent.verdict import LanguageVerdict, Verdict
+from trainer.objective_settings import ObjectiveSettings
 from trainer.ports import LearnerSettings
 
 VOCAB_SIZE = 48
@@ -19,9 +21,17 @@ SETTINGS = LearnerSettings(
     learning_rate=1e-2,
     weight_decay=0.0,
     max_grad_norm=1.0,
-    clip_low=0.2,
-    clip_high=0.2,
-    importance_cap=2.0,
+    objective=ObjectiveSettings(
+        loss="grpo",
+        objective="decoupled",
+        clip_low=0.2,
+        clip_high=0.2,
+        importance_correction="token_truncate",
+        importance_cap=2.0,
+        kl_weight=0.0,
+    ),
+    updates_per_batch=1,
+    reply_tokens=16,
     microbatch_tokens=256,
     logit_chunk_tokens=5,
     seed=0,
@@ -54,14 +64,18 @@ def brief(language: str = "de") -> Brief:
     return Brief("acme", Kind.CREATE, language, instructions="x")
 
 
-def episode(number: int, language: str = "de") -> Episode:
-    """An episode whose prompt is its number."""
+def episode(number: int, language: str = "de", *, siblings: tuple[Completion, ...] = ()) -> Episode:
+    """An episode whose prompt is its number, in German, and the language too in others.
+
+    ``siblings`` are its completions in the place of a single one; their prompts are replaced.
+    """
+    prompt = (number,) if language == "de" else (number, *(ord(letter) % VOCAB_SIZE for letter in language))
     return Episode(
         id=f"{language}-{number}",
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
         brief=brief(language),
         prompt=PromptRef("v1", "create", language),
-        completions=(completion(prompt=(number,)),),
+        completions=tuple(replace(item, prompt_token_ids=prompt) for item in siblings or (completion(),)),
         served=0,
         verdict=LanguageVerdict(language, Verdict.UNDETERMINED, None, ()),
     )

@@ -54,7 +54,7 @@ def _engine(candidate_texts: dict[int, str] | None = None) -> FakeEngine:
     """
 
     def reply(request: GenerateRequest) -> str:
-        (number,) = request.prompt_token_ids
+        number, *_ = request.prompt_token_ids
         text = TEXTS["de"]
         if request.policy_version == CANDIDATE and candidate_texts:
             text = candidate_texts.get(number, text)
@@ -189,7 +189,7 @@ class _NarrowEngine(FakeEngine):
     """Has no room for prompt 2."""
 
     async def generate(self, request: GenerateRequest) -> Completion:
-        if request.prompt_token_ids == (2,):
+        if request.prompt_token_ids[0] == 2:
             raise PromptTooLong("no room")
         return await super().generate(request)
 

@@ -73,3 +73,16 @@ async def test_the_ledger_begins_with_the_base_model() -> None:
         await ledger.policy(1)
     with pytest.raises(NotFound):
         await ledger.run("run_a")
+
+
+async def test_a_checkpoint_is_what_a_run_goes_on_from(tmp_path: Path) -> None:
+    """Its version is kept, ready to install; the steps before count on. By method full it is ready to go live."""
+    trainer = FakeTrainer()
+    await trainer.begin(SETTINGS, None)
+    await trainer.step(build_batch([TrainingSequence(completion(), 0.5, "de")]), 1)
+    await trainer.checkpoint(tmp_path)
+    other, full = FakeTrainer(), FakeTrainer()
+    await other.resume(SETTINGS, tmp_path, 1)
+    assert (other.num_steps_before, other.kept) == (1, {1})
+    await full.resume(replace(SETTINGS, method="full"), tmp_path, 1)
+    assert (full.unpublished, full.kept) == (1, set())

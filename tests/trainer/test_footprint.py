@@ -89,11 +89,11 @@ def test_saved_bytes_of_the_1_5b_shape() -> None:
     assert footprint(FULL).saved_bytes_per_position() == 73_496 - 7 * 16 * 2
 
 
-def test_activations_are_those_of_the_largest_micro_batch_on_every_lane() -> None:
+def test_activations_are_those_of_the_largest_micro_batch() -> None:
     """4 sequences of 1024 positions through 28 layers; beside them one layer's backward and the head."""
     hidden = (BACKWARD_HIDDEN_TENSORS + HEAD_HIDDEN_TENSORS) * 1536
     beside = (BACKWARD_INNER_TENSORS * 8960 + hidden) * 2
-    assert lines(ADAPTER)["activations"].size_bytes == int(1.15 * 3 * 4 * 1024 * (28 * 73_496 + beside))
+    assert lines(ADAPTER)["activations"].size_bytes == int(1.15 * 4 * 1024 * (28 * 73_496 + beside))
     assert lines(ADAPTER, on_gpu=False)["activations"].size_bytes == 4 * 1024 * (28 * 97_560 + beside)
 
 
@@ -107,8 +107,8 @@ def test_a_micro_batch_holds_so_many_positions_and_never_less_than_a_sequence() 
 
 
 def test_logits_exist_a_chunk_at_a_time() -> None:
-    """256 rows of 151936 logits: two tensors of 2 B in the pools of three lanes; on a CPU two of fp32 beside them."""
-    assert lines(ADAPTER)["logits"].size_bytes == int(1.15 * 3 * 256 * 151936 * 4)
+    """256 rows of 151936 logits: two tensors of 2 B; on a CPU two of fp32 beside them."""
+    assert lines(ADAPTER)["logits"].size_bytes == int(1.15 * 256 * 151936 * 4)
     assert lines(ADAPTER, on_gpu=False)["logits"].size_bytes == 256 * 151936 * 12
 
 
@@ -117,6 +117,15 @@ def test_a_cpu_keeps_no_graphs() -> None:
     tokens and sequences of 1024 there are six lengths: 192, 256, 384, 512, 768, 1024."""
     assert lines(ADAPTER)["training_graphs"].basis.startswith("6 shapes × 3 lanes")
     assert "training_graphs" not in lines(ADAPTER, on_gpu=False)
+
+
+def test_scoring_has_graphs_of_its_own() -> None:
+    """A forward pass is a third of a captured step: one for the KL term, one for several decoupled updates."""
+    plain = lines(ADAPTER)["training_graphs"].size_bytes
+    scored = ADAPTER.model_copy(update={"kl_weight": 0.1, "updates_per_batch": 2})
+    assert lines(scored)["training_graphs"].size_bytes == pytest.approx(plain * 5 / 3, rel=1e-6)
+    coupled = ADAPTER.model_copy(update={"updates_per_batch": 2, "objective": "coupled"})
+    assert lines(coupled)["training_graphs"].size_bytes == plain
 
 
 def test_the_optimizer_is_placed_last() -> None:

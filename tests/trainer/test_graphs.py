@@ -3,29 +3,35 @@ program run kernel by kernel: ``pytest tests/trainer/test_graphs.py`` on a machi
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.trainer.samples import SETTINGS, completion, tiny_llama
+from trainer.arena import Arena
 from trainer.batch import TrainingBatch, build_batch
 from trainer.graphs import Eager, Execution, Graphed, Program
 from trainer.group import TrainingSequence
 from trainer.lanes import Lane, Lanes, open_lanes
 from trainer.learner import Learner
+from trainer.loss import token_shares
 from trainer.microbatch import Microbatch, blank_microbatch, cut
+from trainer.objective_settings import ImportanceCorrection, LossType
 from trainer.ports import LearnerSettings, Method
 from trainer.weights import copy_into
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 SHAPE = (3, 64, 32)
+LOSSES: tuple[LossType, ...] = ("grpo", "dr_grpo", "bnpo", "dapo", "cispo", "gspo")
 BOTH = pytest.mark.parametrize("method", ["adapter", "full"])
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device")
 
 
-def _settings(method: Method) -> LearnerSettings:
-    return replace(SETTINGS, method=method)
+def _settings(method: Method, **objective: Any) -> LearnerSettings:
+    """``objective``: fields of ObjectiveSettings that are to differ."""
+    return replace(SETTINGS, method=method, objective=replace(SETTINGS.objective, **objective))
 
 
 def _batch() -> TrainingBatch:
@@ -64,9 +70,9 @@ def _learner(method: Method, lanes: Lanes | None = None, dtype: torch.dtype = to
     return learner
 
 
-def _program(learner: Learner, method: Method) -> Program:
+def _program(learner: Learner, method: Method, **objective: Any) -> Program:
     """What the learner runs for each micro-batch."""
-    execution = learner._execution(_settings(method), 1.0)
+    execution = learner._programs_for(_settings(method, **objective), 1.0).update
     assert isinstance(execution, Eager | Graphed)
     return execution.program
 
@@ -76,18 +82,33 @@ def _sums(
 ) -> tuple[list[Tensor], Tensor]:
     """Gradients and tally, from zero, of micro-batches run one after another."""
     learner.weights.optimizer.discard()
-    learner._tally.zero_()
+    learner._tally.clear()
     if lane.stream is not None:
         torch.cuda.synchronize()
     for microbatch in microbatches:
         execution.run(microbatch, lane)
     if lane.stream is not None:
-        torch.cuda.synchronize()
-    return [gradient.clone() for gradient in learner.weights.optimizer.gradients], learner._tally.clone()
+        lane.stream.synchronize()  # a device's synchronize knows nothing of other contexts, and a green one is one
+    return [gradient.clone() for gradient in learner.weights.optimizer.gradients], learner._tally.values.clone()
 
 
-def _cut(tokens: int, shapes: Sequence[tuple[int, int, int]] = (), device: torch.device = CPU) -> list[Microbatch]:
-    return list(cut(_batch(), tokens=tokens, shapes=shapes, device=device))
+def _cut(
+    tokens: int, shapes: Sequence[tuple[int, int, int]] = (), device: torch.device = CPU, loss: LossType = "grpo"
+) -> list[Microbatch]:
+    batch = _batch()
+    shares = token_shares(loss, batch.mask.sum(1).tolist(), num_sequences=7, reply_tokens=20)
+    return list(cut(batch, shares, tokens=tokens, shapes=shapes, device=device))
+
+
+def _scored(microbatches: Sequence[Microbatch]) -> list[Microbatch]:
+    """With proximal log-probabilities around -4 and the base's around -3.5, by token."""
+    scored = [one.with_room(proximal=True, reference=True) for one in microbatches]
+    for one in scored:
+        assert one.proximal_logprobs is not None
+        assert one.reference_logprobs is not None
+        one.proximal_logprobs.copy_(-4 + 0.3 * (one.targets % 5 - 2))
+        one.reference_logprobs.copy_(-3.5 + 0.2 * (one.targets % 3 - 1))
+    return scored
 
 
 def test_eager_runs_the_program_at_once() -> None:
@@ -126,6 +147,22 @@ def test_the_cut_does_not_matter(method: Method, tokens: int, shapes: list[tuple
     assert [part.shape for part in parts] != [whole.shape]
     torch.testing.assert_close(_sums(learner, execution, lane, parts), (gradients, tally), rtol=1e-5, atol=1e-6)
     assert all(gradient.any() for gradient in gradients)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("correction", ["token_mask", "sequence_truncate"])
+def test_accumulated_micro_batches_are_one_big_batch(loss: LossType, correction: ImportanceCorrection) -> None:
+    """For every loss type: one sequence at a time, or padded ones, with proximal and base log-probabilities of their
+    own."""
+    learner, lane = _learner("adapter"), Lane(0, None)
+    execution = Eager(_program(learner, "adapter", loss=loss, importance_correction=correction, kl_weight=0.1))
+    whole = _sums(learner, execution, lane, _scored(_cut(4096, loss=loss)))
+    plans: list[tuple[int, list[tuple[int, int, int]]]] = [(32, []), (256, [SHAPE])]
+    for tokens, shapes in plans:
+        parts = _scored(_cut(tokens, shapes, loss=loss))
+        assert len(parts) > 1
+        torch.testing.assert_close(_sums(learner, execution, lane, parts), whole, rtol=1e-5, atol=1e-6)
+    assert whole[1].all()  # nothing of the tally is left out, and the clip is in force
 
 
 @BOTH
@@ -173,7 +210,7 @@ def lanes() -> Lanes:
 
 def _graphed(learner: Learner, method: Method, lanes: Lanes) -> Graphed:
     """With a graph of SHAPE on every lane."""
-    execution = Graphed(_program(learner, method))
+    execution = Graphed(_program(learner, method), Arena())
     for lane in lanes.lanes:
         execution.warm_up(blank_microbatch(SHAPE, learner.model.device), lane)
         execution.capture(blank_microbatch(SHAPE, learner.model.device), lane)
@@ -192,15 +229,64 @@ def test_graphs_compute_what_the_kernels_do(lanes: Lanes, method: Method, dtype:
     """On every lane, replayed graphs leave the gradients and tallies of the eager program; capturing left none."""
     learner = _learner(method, lanes, dtype)
     learner.weights.optimizer.discard()
-    learner._tally.zero_()
+    learner._tally.clear()
     graphed, eager = _graphed(learner, method, lanes), Eager(_program(learner, method))
     assert graphed.shapes == (SHAPE,)
     assert not any(gradient.any() for gradient in learner.weights.optimizer.gradients)
-    assert not learner._tally.any()
+    assert not learner._tally.values.any()
     for lane in lanes.lanes:
         expected = _sums(learner, eager, lane, _on_gpu())
         for _ in range(2):
             torch.testing.assert_close(_sums(learner, graphed, lane, _on_gpu()), expected, rtol=1e-5, atol=1e-6)
+
+
+@on_cuda
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("correction", ["token_mask", "sequence_truncate"])
+def test_graphs_of_every_loss_compute_what_the_kernels_do(
+    lanes: Lanes, loss: LossType, correction: ImportanceCorrection
+) -> None:
+    """With proximal and base log-probabilities, which the graph takes in with the micro-batch."""
+    learner = _learner("adapter", lanes)
+    eager = Eager(_program(learner, "adapter", loss=loss, importance_correction=correction, kl_weight=0.1))
+    graphed = Graphed(eager.program, Arena())
+    blank = blank_microbatch(SHAPE, CUDA).with_room(proximal=True, reference=True)
+    graphed.warm_up(blank, lanes.whole)
+    graphed.capture(blank, lanes.whole)
+    microbatches = _scored(_cut(256, [SHAPE], CUDA, loss))
+    expected = _sums(learner, eager, lanes.whole, microbatches)
+    torch.testing.assert_close(_sums(learner, graphed, lanes.whole, microbatches), expected, rtol=1e-5, atol=1e-6)
+    on_cpu = Learner(tiny_llama(), base_model="tiny")
+    on_cpu.begin(_settings("adapter"), {name: tensor.cpu() for name, tensor in learner.snapshot().items()})
+    program = _program(on_cpu, "adapter", loss=loss, importance_correction=correction, kl_weight=0.1)
+    gradients, tally = _sums(on_cpu, Eager(program), Lane(0, None), _scored(_cut(256, [SHAPE], loss=loss)))
+    torch.testing.assert_close(expected[0][0].cpu(), gradients[0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(expected[1].cpu(), tally, rtol=1e-3, atol=1e-3)
+
+
+@on_cuda
+def test_graphs_score_what_the_kernels_do(lanes: Lanes) -> None:
+    """The proximal policy's and the base model's log-probabilities come back into the micro-batch, on every lane."""
+    learner = _learner("adapter", lanes)
+    settings = replace(_settings("adapter", kl_weight=0.1), updates_per_batch=2)
+    scoring = learner._programs_for(settings, 1.0).scoring
+    assert isinstance(scoring, Graphed)
+    blank = blank_microbatch(SHAPE, CUDA).with_room(proximal=True, reference=True)
+    for lane in lanes.lanes:
+        expected, found = ([one.with_room(proximal=True, reference=True) for one in _on_gpu()] for _ in range(2))
+        for one in expected:
+            Eager(scoring.program).run(one, lane)
+        scoring.warm_up(blank, lane)
+        scoring.capture(blank, lane)
+        for one in found:
+            scoring.run(one, lane)
+        torch.cuda.synchronize()
+        for ours, theirs in zip(found, expected, strict=True):
+            for name in ("proximal_logprobs", "reference_logprobs"):
+                torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-5, atol=1e-5)
+            assert ours.proximal_logprobs is not None
+            assert ours.reference_logprobs is not None
+            assert not torch.equal(ours.proximal_logprobs, ours.reference_logprobs)
 
 
 @on_cuda
@@ -250,11 +336,19 @@ def test_a_shape_without_a_graph_is_run_all_the_same(lanes: Lanes) -> None:
     assert graphed._graphs == kept
 
 
+PREPARED = [
+    replace(_settings("adapter"), learning_rate=1e-3),
+    replace(_settings("full"), learning_rate=1e-3),
+    replace(_settings("adapter", loss="gspo", kl_weight=0.1), learning_rate=1e-3, updates_per_batch=3),
+]
+
+
 @on_cuda
-@BOTH
-def test_a_prepared_learner_steps_as_one_without_graphs(lanes: Lanes, method: Method) -> None:
-    """Two whole steps, loss to published weights: with every lane's graphs captured ahead, and without any."""
-    settings = replace(_settings(method), learning_rate=1e-3)
+@pytest.mark.parametrize("settings", PREPARED, ids=["adapter", "full", "scored"])
+def test_a_prepared_learner_steps_as_one_without_graphs(lanes: Lanes, settings: LearnerSettings) -> None:
+    """Two whole steps, loss to published weights: with every lane's graphs captured ahead, and without any. The last
+    settings score before three updates."""
+    method = settings.method
     prepared, plain = (_learner(method, lanes) for _ in range(2))
     prepared.prepare(settings, max_length=64, reply_tokens=20, temperature=1.0)
     for learner in (prepared, plain):

@@ -1,6 +1,7 @@
 """One adapter on one model: where it starts, which way it moves, and what cannot change it."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ from tests.trainer.samples import SETTINGS, completion, tiny_llama
 from trainer.batch import TrainingBatch, build_batch
 from trainer.group import TrainingSequence
 from trainer.learner import Learner
-from trainer.ports import LearnerSettings
+from trainer.ports import LearnerSettings, StepResult
 from trainer.weights import FullWeights
 
 PROMPTS = [(3, 4, 5), (6, 7), (8, 9, 10, 11), (12,)]
 REPLIES = [(20, 21, 22), (30, 31), (40,), (20, 31, 40, 41, 42)]
 ADVANTAGES = [1.0, -0.5, 0.75, -1.25]
+FULL = replace(SETTINGS, method="full", learning_rate=1e-3, weight_decay=0.1)
 
 
 def _learner(settings: LearnerSettings = SETTINGS) -> Learner:
@@ -122,6 +124,142 @@ def test_padding_changes_nothing() -> None:
     )
     assert padded.step(wide).grad_norm == pytest.approx(plain.step(batch).grad_norm, rel=1e-5)
     _assert_close(padded.snapshot(), plain.snapshot(), atol=1e-5)
+
+
+def _with(settings: LearnerSettings = SETTINGS, *, updates: int = 1, **objective: Any) -> LearnerSettings:
+    """``objective``: fields of ObjectiveSettings that are to differ."""
+    return replace(settings, updates_per_batch=updates, objective=replace(settings.objective, **objective))
+
+
+def _off_policy(batch: TrainingBatch) -> TrainingBatch:
+    """The engine recorded something else: half a nat less on even tokens, half a nat more on odd ones."""
+    shift = np.where(batch.token_ids % 2 == 0, -0.5, 0.5)
+    return replace(
+        batch, behaviour_logprobs=np.where(batch.mask, batch.behaviour_logprobs + shift, 0).astype(np.float32)
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "scores"),
+    [
+        (SETTINGS, False),
+        (_with(updates=3, objective="coupled"), False),
+        (_with(updates=3), True),
+        (_with(kl_weight=0.1), True),
+    ],
+    ids=["default", "coupled", "updates", "kl"],
+)
+def test_nothing_is_scored_ahead_that_is_not_needed(settings: LearnerSettings, scores: bool) -> None:
+    """One update without a KL term is one forward pass, and so is each coupled one."""
+    programs = _learner(settings)._programs_for(settings, 1.0)
+    assert (programs.scoring is not None) == scores
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_coupled_updates_are_as_many_steps_on_the_same_batch(rows: int) -> None:
+    """What the clip is measured from does not move, so three updates of a step are three steps of one update."""
+    one, other = (
+        _learner(replace(_with(updates=updates, objective="coupled"), microbatch_tokens=32 * rows))
+        for updates in (3, 1)
+    )
+    batch = _off_policy(_batch(one))
+    result, results = one.step(batch), [other.step(batch) for _ in range(3)]
+    _assert_close(one.snapshot(), other.snapshot(), atol=0)
+    assert result.loss == pytest.approx(sum(each.loss for each in results) / 3)
+    assert result.clip_fraction == pytest.approx(sum(each.clip_fraction for each in results) / 3)
+    assert result.grad_norm == max(each.grad_norm for each in results)
+    assert result.mismatch_mean == results[0].mismatch_mean
+
+
+def test_decoupled_updates_are_clipped_near_where_their_step_began() -> None:
+    """With a batch that the trained policy sampled itself, proximal and behaviour are one: both objectives take the
+    same three updates, and the later ones meet the clip. Two steps of one update never do."""
+    decoupled, coupled, steps = (
+        _learner(_with(updates=3)),
+        _learner(_with(updates=3, objective="coupled")),
+        _learner(),
+    )
+    batch = _batch(decoupled)
+    results = [learner.step(batch) for learner in (decoupled, coupled)]
+    assert results[0].clip_fraction == results[1].clip_fraction > 0
+    assert results[0].grad_norm == pytest.approx(results[1].grad_norm, rel=1e-4)
+    for ours, theirs in zip(*(learner.logprobs(PROMPTS, REPLIES) for learner in (decoupled, coupled)), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-3)
+    assert [steps.step(batch).clip_fraction for _ in range(2)] == [0, 0]
+
+
+def test_a_second_update_that_fails_leaves_the_first() -> None:
+    """The learning rate makes the first update so large that nothing finite comes after it."""
+    one, other = (
+        _learner(replace(_with(updates=2), learning_rate=1e15)),
+        _learner(replace(SETTINGS, learning_rate=1e15)),
+    )
+    batch = _batch(one)
+    with pytest.raises(TrainerFailed, match="must be finite"):
+        one.step(batch)
+    other.step(batch)
+    _assert_close(one.snapshot(), other.snapshot(), atol=0)
+
+
+def test_a_kl_term_holds_the_policy_near_the_base_model() -> None:
+    """A fresh adapter is the base model, at distance 0. Later the term is smaller than without it, and what is reported
+    is k3 of each token's log-probabilities with the adapter on and off."""
+    free, held = _learner(_with(kl_weight=1e-9)), _learner(_with(kl_weight=5.0))
+    base = Learner(tiny_llama(), base_model="tiny").logprobs(PROMPTS, REPLIES)
+    batch = _batch(free)
+    assert [learner.step(batch).base_kl for learner in (free, held)] == [pytest.approx(0, abs=1e-9)] * 2
+    for _ in range(4):
+        free.step(batch)
+        held.step(batch)
+    current = held.logprobs(PROMPTS, REPLIES)
+    gaps = np.concatenate([np.subtract(theirs, ours) for ours, theirs in zip(current, base, strict=True)])
+    distance = held.step(batch).base_kl
+    assert distance == pytest.approx(float(np.mean(np.exp(gaps) - gaps - 1)), rel=1e-3)
+    free_distance = free.step(batch).base_kl
+    assert free_distance is not None
+    assert distance is not None
+    assert 0 < distance < free_distance
+
+
+def test_the_base_model_is_that_of_the_run_s_start_whatever_the_parent() -> None:
+    """A run that goes on from a policy is still held near the untuned model: its first distance is not 0."""
+    learner = _learner(_with(kl_weight=0.1))
+    batch = _batch(learner)
+    learner.step(batch)
+    learner.begin(_with(kl_weight=0.1), learner.snapshot())
+    distance = learner.step(batch).base_kl
+    assert distance is not None
+    assert distance > 1e-4
+
+
+def test_live_weights_have_no_base_to_be_held_near() -> None:
+    """The configuration refuses it; so does the learner."""
+    learner = _learner(_with(FULL, kl_weight=0.1))
+    with pytest.raises(TrainerFailed, match="holds no copy of the base model"):
+        learner.step(_batch(_learner()))
+
+
+def test_entropy_is_the_mean_over_the_sampled_tokens() -> None:
+    """Of the whole distribution at the batch's temperature, from the model's logits."""
+    learner = _learner()
+    batch = replace(_batch(learner), temperature=0.7)
+    entropies = []
+    with torch.no_grad():
+        for prompt, reply in zip(PROMPTS, REPLIES, strict=True):
+            logits = tiny_llama()(input_ids=torch.tensor([[*prompt, *reply]])).logits[0, len(prompt) - 1 : -1]
+            entropies.append(torch.distributions.Categorical(logits=logits / 0.7).entropy())
+    assert learner.step(batch).entropy == pytest.approx(float(torch.cat(entropies).mean()), abs=1e-5)
+
+
+@pytest.mark.parametrize(("loss", "times"), [("grpo", 0.5), ("gspo", 0.5), ("dr_grpo", 0.5), ("dapo", 1), ("cispo", 1)])
+def test_masked_replies_count_in_means_over_replies(loss: str, times: float) -> None:
+    """Four truncated replies beside four others halve what each of those weighs; means over tokens do not see them."""
+    plain, masked = (_learner(_with(loss=loss)) for _ in range(2))
+    batch = _off_policy(_batch(plain))
+    one, other = plain.step(batch), masked.step(replace(batch, num_masked=4))
+    assert other.loss == pytest.approx(times * one.loss, rel=1e-5)
+    assert other.grad_norm == pytest.approx(times * one.grad_norm, rel=1e-5)
+    assert other.effective_sample_size == one.effective_sample_size
 
 
 def test_logit_chunks_change_nothing() -> None:
@@ -274,9 +412,6 @@ def test_nothing_steps_before_a_run_begins() -> None:
         Learner(tiny_llama(), base_model="tiny").step(_batch(_learner()))
 
 
-FULL = replace(SETTINGS, method="full", learning_rate=1e-3, weight_decay=0.1)
-
-
 def _state(learner: Learner) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in learner.live_weights().items()}
 
@@ -288,7 +423,7 @@ def _plain_loss(model: LlamaForCausalLM, batch: TrainingBatch) -> Tensor:
     logits = model(input_ids=ids).logits[:, :-1] / batch.temperature
     logprobs = torch.log_softmax(logits, dim=-1).gather(2, ids[:, 1:, None]).squeeze(2)
     behaviour = torch.from_numpy(batch.behaviour_logprobs)[:, 1:]
-    importance = torch.exp(logprobs.detach() - behaviour).clamp(max=SETTINGS.importance_cap)
+    importance = torch.exp(logprobs.detach() - behaviour).clamp(max=SETTINGS.objective.importance_cap)
     ratio = torch.exp(logprobs - logprobs.detach())
     surrogate = ratio * torch.from_numpy(batch.advantages)[:, None] * importance
     return -((surrogate * mask).sum(1) / mask.sum(1)).mean()
@@ -383,7 +518,8 @@ def test_a_second_run_starts_fresh(settings: LearnerSettings) -> None:
         _published_step(used, batch)
     if settings.method == "full":
         used.restore_live(start)
-    second = replace(settings, learning_rate=3e-3, max_grad_norm=0.5, clip_high=0.3, seed=3)
+    objective = replace(settings.objective, clip_high=0.3, loss="dr_grpo")
+    second = replace(settings, learning_rate=3e-3, max_grad_norm=0.5, objective=objective, seed=3)
     for learner in (used, new):
         learner.begin(second, None)
         _published_step(learner, batch)
@@ -417,3 +553,37 @@ def test_memory_is_what_training_holds() -> None:
     for _ in range(2):
         learner.begin(SETTINGS, None)
         assert learner.memory() == {"trained_weights": 5_888, "masters_and_moments": 17_664, "gradients": 5_888}
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, FULL], ids=["adapter", "full"])
+def test_a_resumed_run_takes_the_steps_of_one_that_went_on(settings: LearnerSettings) -> None:
+    """Two steps, a copy of the state, a third: another learner that resumes from the copy takes the same third step."""
+    ours = _learner(settings)
+    batches = [_batch(ours, *rows) for rows in ((0, 1, 2, 3), (0, 1), (2, 3))]
+
+    def take(learner: Learner, batch: TrainingBatch) -> StepResult:
+        result = learner.step(batch)
+        if settings.method == "full":
+            learner.publish_live()
+        return replace(result, duration_s=0.0)
+
+    take(ours, batches[0])
+    take(ours, batches[1])
+    state = {name: tensor.clone() for name, tensor in ours.export().items()}
+    other = Learner(tiny_llama(), base_model="tiny")
+    other.resume(settings, state.items())
+    if settings.method == "full":
+        other.publish_live()
+    _assert_close(other.snapshot(), ours.snapshot(), atol=0)
+    assert take(other, batches[2]) == take(ours, batches[2])
+    _assert_close(other.snapshot(), ours.snapshot(), atol=0)
+
+
+def test_a_state_of_another_run_begins_none() -> None:
+    """An adapter of another rank: the message says what does not fit, and the learner waits for a run."""
+    state = _learner(replace(SETTINGS, rank=8)).export()
+    learner = Learner(tiny_llama(), base_model="tiny")
+    with pytest.raises(TrainerFailed, match=r"a checkpoint must fit the run's trained tensors, and master\.0 does not"):
+        learner.resume(SETTINGS, state.items())
+    with pytest.raises(TrainerFailed, match="a run must begin"):
+        learner.export()

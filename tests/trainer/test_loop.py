@@ -1,23 +1,27 @@
 """A tuning run over fakes: the order of its steps, and what it leaves behind however it ends."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent.completion import Completion
+from agent.completion import Completion, FinishReason
 from agent.errors import EngineDead, GateRejected, ParityFailed, PromptTooLong, TrainerFailed, TuningError
+from agent.fakes import FakeEngine
 from agent.ports import GenerateRequest
 from rewards.score import Ungradable
-from tests.trainer.samples import episode
-from tests.trainer.tuning import CONFIG, Node
+from tests.trainer.samples import completion, episode
+from tests.trainer.tuning import CONFIG, Node, by_seed
 from trainer.batch import TrainingBatch
-from trainer.config import GateConfig
+from trainer.config import GateConfig, HealthConfig
 from trainer.fakes import FakeTrainer
 from trainer.loop import RunHooks
 from trainer.plan import RunPlan
 from trainer.ports import StepResult
 from trainer.records import Evaluation, RunRequest, StepReport
+from trainer.rollout import RolloutSampler
 
 EPISODES = [episode(number, language) for language in ("de", "pl") for number in range(1, 7)]
 
@@ -100,7 +104,104 @@ async def test_a_step_trains_on_what_was_sampled(tmp_path: Path) -> None:
     assert (report.reward_mean, report.reward_std, report.dropped) == (0.5, 0.5, {})
     assert report.reward_by_language == {"de": 0.5, "pl": 0.5}
     assert report.parts == {"fake": 0.5}
+    assert report.parts_by_language == {"fake": {"de": 0.5, "pl": 0.5}}
     assert report.num_tokens == batch.num_tokens
+
+
+async def test_a_step_reports_where_its_groups_came_from(tmp_path: Path) -> None:
+    """Step 1 has a logged group of version 0 and a sampled one; step 2 two sampled ones: nothing was logged twice, and
+    all of it is of the step's own version."""
+    logged = episode(1, siblings=tuple(completion(text=f"a{number}") for number in range(2)))
+    node, hooks = Node(tmp_path, [logged, *(episode(number) for number in range(2, 5))]), _Hooks()
+    await _run(node, hooks, RunRequest(steps=2))
+    assert [(report.num_logged_groups, report.num_sampled_groups) for report in hooks.steps] == [(1, 1), (0, 2)]
+    assert [(report.staleness_mean, report.staleness_max) for report in hooks.steps] == [(0.0, 0)] * 2
+    assert [report.num_sequences for report in hooks.steps] == [4, 4]
+
+
+async def test_logged_groups_age_with_the_run(tmp_path: Path) -> None:
+    """Both prompts of each step are logged groups of version 0: the third step begins with version 2, two later."""
+    siblings = tuple(completion(text=f"a{number}") for number in range(2))
+    node = Node(tmp_path, [episode(number, siblings=siblings) for number in range(1, 7)])
+    hooks = _Hooks()
+    await _run(node, hooks)
+    assert [(report.staleness_mean, report.staleness_max) for report in hooks.steps] == [(0.0, 0), (1.0, 1), (2.0, 2)]
+    assert [batch.oldest_version for batch in node.trainer.batches] == [0, 0, 0]
+
+
+async def _run_with(node: Node, hooks: _Hooks, **tuning: Any) -> bool:
+    """``tuning``: keys of the section that are to differ."""
+    plan = RunPlan.of(RunRequest(steps=2), CONFIG.model_copy(update=tuning), ("de", "pl"))
+    return await node.loop.run("run_a", plan, hooks.port)
+
+
+class _CutShort(FakeEngine):
+    """Replies of odd seeds end at their token limit."""
+
+    async def generate(self, request: GenerateRequest) -> Completion:
+        completion = await super().generate(request)
+        odd = (request.sampling.seed or 0) % 2 == 1
+        return replace(completion, finish_reason=FinishReason.LENGTH) if odd else completion
+
+
+async def test_truncated_replies_add_nothing_when_they_are_masked(tmp_path: Path) -> None:
+    """One of each group of two: it counts in the group's mean and in means over replies, and is reported."""
+    node, hooks = Node(tmp_path, EPISODES), _Hooks()
+    node.loop = replace(node.loop, sampler=RolloutSampler(_CutShort(by_seed)))
+    await _run_with(node, hooks, mask_truncated=True)
+    advantage = 0.5 / (0.5**0.5 + 1e-4)
+    for batch in node.trainer.batches:
+        assert batch.advantages.tolist() == pytest.approx([advantage] * 2)
+        assert batch.num_masked == 2
+    assert [(report.num_sequences, report.dropped) for report in hooks.steps] == [(2, {"truncated": 2})] * 2
+
+
+async def test_truncated_replies_are_trained_on_when_they_are_not_masked(tmp_path: Path) -> None:
+    """As others are."""
+    node, hooks = Node(tmp_path, EPISODES), _Hooks()
+    node.loop = replace(node.loop, sampler=RolloutSampler(_CutShort(by_seed)))
+    await _run_with(node, hooks)
+    assert [(batch.num_sequences, batch.num_masked) for batch in node.trainer.batches] == [(4, 0)] * 2
+
+
+async def test_a_draw_of_truncated_replies_alone_teaches_nothing(tmp_path: Path) -> None:
+    """All are masked, so the run gives up with the reason."""
+    node = Node(tmp_path, EPISODES)
+    node.loop = replace(node.loop, sampler=RolloutSampler(_AllCutShort(by_seed)))
+    with pytest.raises(TuningError, match=r"nothing to learn from in 10 prompts.* \{'truncated': 20\}"):
+        await _run_with(node, _Hooks(), mask_truncated=True)
+
+
+class _AllCutShort(FakeEngine):
+    """Every reply ends at its token limit."""
+
+    async def generate(self, request: GenerateRequest) -> Completion:
+        return replace(await super().generate(request), finish_reason=FinishReason.LENGTH)
+
+
+class _SkewedTrainer(FakeTrainer):
+    """Its second step finds almost all of the weight on a few tokens."""
+
+    async def step(self, batch: TrainingBatch, version: int) -> StepResult:
+        result = await super().step(batch, version)
+        return replace(result, effective_sample_size=0.01) if version == 2 else result
+
+
+async def test_an_unhealthy_run_ends_with_the_reason_and_publishes_nothing(tmp_path: Path) -> None:
+    """The step is reported, and then undone: no version is active, kept or installed."""
+    node, hooks = Node(tmp_path, EPISODES, trainer=_SkewedTrainer()), _Hooks()
+    with pytest.raises(TuningError, match=r"tuning\.health\.min_effective_sample_size is 0\.1, got 0\.01"):
+        await _run_with(node, hooks, health=HealthConfig(patience=1))
+    assert [report.step for report in hooks.steps] == [1, 2]
+    assert (hooks.published, node.sink.active_version) == ([], 0)
+    assert (node.trainer.kept, node.trainer.installed) == (set(), [])
+
+
+async def test_one_accident_does_not_end_a_run(tmp_path: Path) -> None:
+    """Patience is three steps unless it is set."""
+    node, hooks = Node(tmp_path, EPISODES, trainer=_SkewedTrainer()), _Hooks()
+    assert await _run_with(node, hooks)
+    assert hooks.published == [2]
 
 
 async def test_each_group_is_scored_after_asking(tmp_path: Path) -> None:
@@ -303,9 +404,9 @@ async def test_an_empty_journal_ends_the_run_with_advice(tmp_path: Path) -> None
 
 
 async def test_siblings_that_all_score_alike_end_the_run_with_counts(tmp_path: Path) -> None:
-    """Five draws of two prompts with two siblings are twenty replies. The prompts of a fruitless draw are not lost."""
+    """Two prompts and four times as many in their place, with two siblings each, are twenty replies."""
     node = Node(tmp_path, EPISODES, judge=lambda sample: 0.5)
-    with pytest.raises(TuningError, match=r"nothing to learn from in 5 draws of 2 prompts.*\{'no_spread': 20\}"):
+    with pytest.raises(TuningError, match=r"nothing to learn from in 10 prompts.*\{'no_spread': 20\}"):
         await _run(node, _Hooks())
     assert node.trainer.batches == []
 

@@ -119,6 +119,21 @@ def test_a_layer_by_hand() -> None:
     assert layer.b.grad.tolist() == [[24.0]]
 
 
+def test_a_switched_off_adapter_leaves_the_base_model() -> None:
+    """To the last bit; afterwards, also after an error, it is on again."""
+    model = tiny_llama()
+    base = model(input_ids=IDS).logits
+    adapter = _adapter(model)
+    adapted = model(input_ids=IDS).logits
+    assert not torch.equal(adapted, base)
+    with adapter.switched_off():
+        assert torch.equal(model(input_ids=IDS).logits, base)
+    assert torch.equal(model(input_ids=IDS).logits, adapted)
+    with pytest.raises(IndexError), adapter.switched_off():
+        model(input_ids=IDS + 10_000)
+    assert torch.equal(model(input_ids=IDS).logits, adapted)
+
+
 @pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "Qwen2ForCausalLM"])
 def test_a_model_s_gradients_are_peft_s(architecture: str) -> None:
     """All layers together, with biases in Qwen 2: the same logits, and the same gradient of every A and B."""

@@ -10,8 +10,10 @@ from trainer.batch import build_batch
 from trainer.group import TrainingSequence
 from trainer.ports import PolicyMetadata, StepResult
 
-BATCH = build_batch([TrainingSequence(completion(version=3), 0.5, "de"), TrainingSequence(completion(), -0.5, "de")])
-RESULT = StepResult(0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+BATCH = build_batch(
+    [TrainingSequence(completion(version=3), 0.5, "de"), TrainingSequence(completion(), -0.5, "de")], num_masked=3
+)
+RESULT = StepResult(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, None)
 
 COMMANDS: list[messages.Command] = [
     messages.Begin(SETTINGS, None),
@@ -25,6 +27,8 @@ COMMANDS: list[messages.Command] = [
     messages.LoadBase(),
     messages.Keep(4),
     messages.Forget(4),
+    messages.Checkpoint("runs/run_a/step-4"),
+    messages.Resume(SETTINGS, "runs/run_a/step-4", 4),
 ]
 ANSWERS: list[messages.Answer] = [
     messages.Done(),
@@ -58,7 +62,7 @@ def test_a_batch_survives_the_wire() -> None:
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
         assert ours.flags.writeable
-    assert (batch.temperature, batch.oldest_version, command.version) == (1.0, 0, 4)
+    assert (batch.temperature, batch.oldest_version, batch.num_masked, command.version) == (1.0, 0, 3, 4)
 
 
 def test_other_bytes_are_an_error() -> None:

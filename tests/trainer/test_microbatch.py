@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -28,7 +29,12 @@ def batch(*positions: Sequence[int], length: int = 64) -> TrainingBatch:
 def pieces(
     source: TrainingBatch, *, tokens: int = 128, shapes: Sequence[tuple[int, int, int]] = ()
 ) -> list[Microbatch]:
-    return list(cut(source, tokens=tokens, shapes=shapes, device=CPU))
+    return list(cut(source, shares_of(source), tokens=tokens, shapes=shapes, device=CPU))
+
+
+def shares_of(source: TrainingBatch) -> npt.NDArray[np.float32]:
+    """Other ones for each row: 1/2, 1/3, 1/4 …"""
+    return (1 / np.arange(2, source.num_sequences + 2)).astype(np.float32)
 
 
 def rows(piece: Microbatch) -> list[int]:
@@ -141,16 +147,15 @@ def test_padding_changes_nothing() -> None:
         assert not tensor[~piece.mask].any()
     assert not piece.mask[2].any()
     assert not piece.token_ids[2].any()
-    assert (piece.weights[2].item(), piece.advantages[2].item()) == (0, 0)
+    assert (piece.token_shares[2].item(), piece.advantages[2].item()) == (0, 0)
 
 
-def test_weights_sum_to_one_over_the_batch() -> None:
-    """Five sequences in three micro-batches with padding rows: each sequence counts a fifth."""
+def test_a_token_weighs_what_it_was_given() -> None:
+    """Five sequences in three micro-batches with padding rows, which weigh nothing."""
     found = pieces(batch([40], [5], [3], [8], [50]), shapes=[(2, 64, 32), (2, 32, 32)])
     assert [rows(piece) for piece in found] == [[4, 0], [3, 1], [2, -1]]
-    weights = torch.cat([piece.weights for piece in found])
-    assert weights.tolist() == pytest.approx([0.2, 0.2, 0.2, 0.2, 0.2, 0.0])
-    assert weights.sum().item() == pytest.approx(1.0)
+    shares = torch.cat([piece.token_shares for piece in found])
+    assert shares.tolist() == pytest.approx([1 / 6, 1 / 2, 1 / 5, 1 / 3, 1 / 4, 0.0])
 
 
 def test_no_token_is_lost_and_none_comes_twice() -> None:
@@ -166,11 +171,34 @@ def test_a_blank_micro_batch_holds_only_padding_and_takes_another_ones_values() 
     blank = blank_microbatch((3, 32, 32), CPU)
     assert blank.shape == (3, 32, 32)
     assert not blank.mask.any()
-    assert not blank.weights.any()
+    assert not blank.token_shares.any()
     place = blank.targets.data_ptr()
     blank.fill(piece)
     assert blank.targets.data_ptr() == place
-    for name in Microbatch.__slots__:
+    assert (blank.proximal_logprobs, blank.reference_logprobs) == (None, None)
+    for name in [
+        name for name in Microbatch.__slots__ if not name.endswith(("proximal_logprobs", "reference_logprobs"))
+    ]:
         ours, theirs = getattr(blank, name), getattr(piece, name)
         assert torch.equal(ours, theirs)
         assert ours.dtype == theirs.dtype
+
+
+def test_scores_travel_between_micro_batches_that_have_room() -> None:
+    """A graph's inputs take all of a micro-batch; the micro-batch takes back what was scored, and nothing else."""
+    (piece,) = pieces(batch([3, 5], [2]), shapes=[(3, 32, 32)])
+    ours, inputs = (
+        one.with_room(proximal=True, reference=False) for one in (piece, blank_microbatch((3, 32, 32), CPU))
+    )
+    assert ours.proximal_logprobs is not None
+    assert inputs.proximal_logprobs is not None
+    assert ours.reference_logprobs is None
+    ours.proximal_logprobs.fill_(-0.5)
+    inputs.fill(ours)
+    assert inputs.proximal_logprobs.unique().tolist() == [-0.5]
+    assert torch.equal(inputs.targets, piece.targets)
+    inputs.proximal_logprobs.fill_(-0.25)
+    inputs.targets.zero_()
+    ours.take_scores(inputs)
+    assert ours.proximal_logprobs.unique().tolist() == [-0.25]
+    assert ours.targets.any()

@@ -116,3 +116,46 @@ def test_an_update_that_is_not_finite_is_not_written() -> None:
     with pytest.raises(TrainerFailed, match="updated weights must be finite"):
         _step(optimizer, torch.ones(1))
     assert tensor.item() == 0.5
+
+
+def test_a_restored_optimizer_goes_on_to_the_last_bit() -> None:
+    """After two steps of three: masters, moments and bias correction are what they were, and so is the third step."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(3, 4, generator=generator), torch.randn(2, generator=generator)]
+    gradients = [[torch.randn(tensor.shape, generator=generator) for tensor in tensors] for _ in range(3)]
+
+    def take(optimizer: Optimizer, step: list[torch.Tensor]) -> None:
+        optimizer.discard()
+        torch._foreach_add_(optimizer.gradients, step)
+        optimizer.step(max_grad_norm=1.0, gradient_norm=float(optimizer.gradient_norm()))
+
+    ours = MasterAdamW(tensors, learning_rate=0.05, weight_decay=0.1)
+    take(ours, gradients[0])
+    take(ours, gradients[1])
+    state = {name: tensor.clone() for name, tensor in ours.export().items()}
+    used = MasterAdamW([torch.zeros_like(tensor) for tensor in tensors], learning_rate=0.05, weight_decay=0.1)
+    take(used, gradients[2])
+    fresh = MasterAdamW([torch.zeros_like(tensor) for tensor in tensors], learning_rate=0.05, weight_decay=0.1)
+    take(ours, gradients[2])
+    for other in (used, fresh):
+        other.restore(state.items())
+        assert all(
+            torch.equal(a, b) for a, b in zip(other.masters, (state["master.0"], state["master.1"]), strict=True)
+        )
+        take(other, gradients[2])
+        assert all(torch.equal(a, b) for a, b in zip(other.masters, ours.masters, strict=True))
+    assert state["step.0"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"master.0": torch.zeros(3)}, "master.0 does not"),
+        ({"master.1": torch.zeros(2)}, "master.1 does not"),
+        ({"master.0": torch.zeros(2)}, "lacks exp_avg.0"),
+    ],
+)
+def test_a_state_of_other_tensors_is_refused(state: dict[str, torch.Tensor], message: str) -> None:
+    """Another shape, a tensor too many, one too few: the message names it."""
+    with pytest.raises(TrainerFailed, match=message):
+        MasterAdamW([torch.zeros(2)], learning_rate=0.1, weight_decay=0.0).restore(state.items())

@@ -1,5 +1,7 @@
 """The operator's request over the node's configuration."""
 
+import pytest
+
 from trainer.config import FullConfig, GateConfig, TuningConfig
 from trainer.plan import RunPlan
 from trainer.records import RunRequest
@@ -50,3 +52,34 @@ def test_the_learner_hears_of_the_method() -> None:
     config = TuningConfig(method="full", optimizer="cpu", full=FullConfig(last_good="gpu"))
     learner = RunPlan.of(RunRequest(), config, ("de",)).learner
     assert (learner.method, learner.optimizer, learner.last_good) == ("full", "cpu", "gpu")
+
+
+@pytest.mark.parametrize(("budget", "num_refills"), [(0.0, 0), (0.5, 1), (1.0, 3), (4.0, 12)])
+def test_refills_are_a_multiple_of_a_steps_prompts(budget: float, num_refills: int) -> None:
+    """Of three prompts; rounded down."""
+    plan = RunPlan.of(RunRequest(prompts_per_step=3), TuningConfig(refill_budget=budget), ())
+    assert plan.num_refills == num_refills
+
+
+def test_large_steps_share_no_seed() -> None:
+    """600 prompts and as many refills of 8 siblings need 9,600 seeds: the next step's begin after them."""
+    plan = RunPlan.of(RunRequest(prompts_per_step=600), TuningConfig(refill_budget=1.0), ())
+    first, second = plan.sampling(1).seed, plan.sampling(2).seed
+    assert (first, second) == (9600, 19200)
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]),
+        ({"checkpoint_every": 5}, [5, 10, 12]),
+        ({"checkpoint_every": 5, "publish_every": 4}, [4, 5, 8, 10, 12]),
+        ({"checkpoint_every": 0, "publish_every": 4}, []),
+        ({"method": "full"}, [10, 12]),
+    ],
+)
+def test_checkpoints_come_every_so_often_and_before_publications(changes: dict[str, object], steps: list[int]) -> None:
+    """Of twelve steps; each by method adapter, every tenth by method full unless it is said otherwise."""
+    config = TuningConfig.model_validate({"steps": 12, **changes})
+    plan = RunPlan.of(RunRequest(), config, ("de",))
+    assert [step for step in range(1, 13) if plan.checkpoints_after(step)] == steps

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from agent.errors import PublicationFailed
 from tests.trainer.samples import SETTINGS, tiny_llama
-from trainer import policy_folder as policy_folder_module
+from trainer import shards
 from trainer.learner import Learner
 from trainer.policy_folder import (
     newest_version,
@@ -143,7 +143,7 @@ def _write_tiny_llama(root: Path, *, tied: bool = False, shard_bytes: int | None
     model = tiny_llama(tied=tied)
     folder = policy_folder(root, 7)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(policy_folder_module, "_SHARD_BYTES", shard_bytes or 2**31)
+        patch.setattr(shards, "_SHARD_BYTES", shard_bytes or 2**31)
         write_model(folder, dict(model.named_parameters()), json.loads(model.config.to_json_string()), FULL)
     return folder
 

@@ -1,16 +1,20 @@
 """Tuning runs as operators see them."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.completion import Completion
 from agent.errors import Conflict, EngineDead, InvalidInput, NotFound, StoreError, TrainerFailed
 from agent.ports import GenerateRequest
 from tests.trainer.samples import episode
 from tests.trainer.tuning import CONFIG, Node
-from trainer.records import RunRequest, RunState, RunStatus
+from trainer.config import TuningConfig
+from trainer.records import RunRequest, RunState, RunStatus, StepReport
 from trainer.runs import TuningRuns
 
 EPISODES = [episode(number, language) for language in ("de", "pl") for number in range(1, 7)]
@@ -49,7 +53,13 @@ async def test_metrics_hear_of_every_step_and_of_the_end(node: Node) -> None:
     versions: list[int] = []
     ends: list[RunStatus] = []
     node.runs = TuningRuns(
-        node.loop, node.ledger, CONFIG, ("de", "pl"), lambda report: versions.append(report.version), ends.append
+        node.loop,
+        node.ledger,
+        CONFIG,
+        ("de", "pl"),
+        lambda report: versions.append(report.version),
+        ends.append,
+        records=node.records,
     )
     status = await _ended(node, (await node.runs.start(RunRequest())).id)
     assert versions == [1, 2, 3]
@@ -96,10 +106,11 @@ async def test_a_trainer_failure_is_the_reason(node: Node) -> None:
 
 
 async def test_a_dead_engine_is_the_reason(node: Node) -> None:
-    """Rollouts run at the same time; one reason is given, in the engine's own words."""
+    """Rollouts run at the same time; one reason is given, in the engine's own words. The run is not lost."""
     node.engine.failure = EngineDead("the engine process died")
     status = await _ended(node, (await node.runs.start(RunRequest())).id)
-    assert (status.state, status.reason) == (RunState.FAILED, "the engine process died")
+    assert (status.state, status.reason) == (RunState.INTERRUPTED, "the engine process died")
+    assert node.runs.summary == "stopped: the engine process died"
 
 
 async def test_an_empty_journal_is_the_reason(tmp_path: Path) -> None:
@@ -173,14 +184,14 @@ async def test_stopping_what_has_ended_changes_nothing(node: Node) -> None:
         await node.runs.stop("run_unknown")
 
 
-async def test_closing_the_node_stops_the_run(node: Node) -> None:
-    """It is recorded as stopped, and no candidate is left in the engine."""
+async def test_closing_the_node_interrupts_the_run(node: Node) -> None:
+    """It is recorded as interrupted, and no candidate is left in the engine."""
     held = _Held(node)
     started = await node.runs.start(RunRequest())
     await held.waiting.wait()
     await node.runs.close()
     status = await node.ledger.run(started.id)
-    assert (status.state, status.reason) == (RunState.STOPPED, "the node is stopping")
+    assert (status.state, status.reason) == (RunState.INTERRUPTED, "the node is stopping")
     assert (node.slots.installed, node.trainer.kept) == ((), set())
     await node.runs.close()
 
@@ -195,10 +206,168 @@ async def test_a_store_that_fails_at_the_start_starts_nothing(node: Node) -> Non
 
 
 async def test_an_end_that_cannot_be_stored_is_still_known(node: Node) -> None:
-    """The store fails from the first step on: the run ends failed, and is not shown as running for ever."""
+    """The store fails from the first step on: the run is interrupted, and not shown as running for ever."""
     started = await node.runs.start(RunRequest())
     node.ledger.failures["save_run"] = StoreError("the store is gone")
     status = await _ended(node, started.id)
-    assert (status.state, status.reason) == (RunState.FAILED, "the store is gone")
-    assert [known.state for known in await node.runs.list()] == [RunState.FAILED]
+    assert (status.state, status.reason) == (RunState.INTERRUPTED, "the store is gone")
+    assert [known.state for known in await node.runs.list()] == [RunState.INTERRUPTED]
     assert (await node.ledger.run(started.id)).state is RunState.RUNNING
+
+
+AUTO = CONFIG.model_copy(update={"resume": "auto"})
+
+
+def _rebuild(
+    node: Node,
+    config: TuningConfig = CONFIG,
+    *,
+    on_step: Callable[[StepReport], None] = lambda report: None,
+    on_end: Callable[[RunStatus], None] = lambda status: None,
+) -> None:
+    """What a restart of the node makes anew, with another configuration or other metrics."""
+    node.runs = TuningRuns(node.loop, node.ledger, config, ("de", "pl"), on_step, on_end, records=node.records)
+
+
+async def _interrupted(
+    node: Node, request: RunRequest | None = None, config: TuningConfig = CONFIG, *, after: int = 1
+) -> RunStatus:
+    """A run whose engine died after so many steps, as the restarted node finds it."""
+
+    def die(report: StepReport) -> None:
+        if report.step == after:
+            node.engine.failure = EngineDead("the engine process died")
+
+    _rebuild(node, config, on_step=die)
+    status = await _ended(node, (await node.runs.start(request or RunRequest())).id)
+    node.engine.failure = None
+    _rebuild(node, config)
+    assert (status.state, len(status.steps)) == (RunState.INTERRUPTED, after)
+    return status
+
+
+async def test_an_interrupted_run_goes_on_where_it_was(node: Node) -> None:
+    """After one step of three: two more are taken, each prompt is trained on once, and the run says that it went on."""
+    interrupted = await _interrupted(node)
+    resumed = await node.runs.resume(interrupted.id)
+    assert (resumed.state, resumed.steps, resumed.reason) == (RunState.RUNNING, interrupted.steps, None)
+    status = await _ended(node, interrupted.id)
+    assert (status.state, [report.step for report in status.steps]) == (RunState.SUCCEEDED, [1, 2, 3])
+    assert (status.resumed_after, status.published) == ((1,), (3,))
+    assert node.trainer.num_steps_before == 1
+    assert len(node.trainer.batches) == 3
+    assert len(node.journal.settled) == 6
+
+
+async def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(node: Node) -> None:
+    """With checkpoints off: all three steps are taken again, on the same prompts."""
+    interrupted = await _interrupted(node, config=CONFIG.model_copy(update={"checkpoint_every": 0}), after=2)
+    first = [batch.token_ids.tolist() for batch in node.trainer.batches]
+    await node.runs.resume(interrupted.id)
+    status = await _ended(node, interrupted.id)
+    assert (len(status.steps), status.resumed_after) == (3, (0,))
+    assert [batch.token_ids.tolist() for batch in node.trainer.batches[2:4]] == first
+
+
+async def test_only_an_interrupted_run_can_be_resumed(node: Node) -> None:
+    """The refusal says what the run is and what to do; an unknown one is not found."""
+    done = await _ended(node, (await node.runs.start(RunRequest(steps=1))).id)
+    with pytest.raises(Conflict, match=f"only an interrupted run can be resumed, and {done.id} succeeded: start a new"):
+        await node.runs.resume(done.id)
+    with pytest.raises(NotFound):
+        await node.runs.resume("run_unknown")
+    interrupted = await _interrupted(node)
+    held = _Held(node)
+    running = await node.runs.start(RunRequest())
+    with pytest.raises(Conflict, match=f"{running.id} is running") as refusal:
+        await node.runs.resume(interrupted.id)
+    assert refusal.value.blocking_id == running.id
+    held.go.set()
+    await _ended(node, running.id)
+
+
+async def test_a_run_of_other_settings_stays_interrupted(node: Node) -> None:
+    """The node was restarted with another configuration: with the first one again, the run goes on."""
+    interrupted = await _interrupted(node)
+    _rebuild(node, CONFIG.model_copy(update={"temperature": 0.5}))
+    with pytest.raises(Conflict, match=r"tuning\.temperature was 1\.0 and is 0\.5"):
+        await node.runs.resume(interrupted.id)
+    _rebuild(node)
+    await node.runs.resume(interrupted.id)
+    assert (await _ended(node, interrupted.id)).state is RunState.SUCCEEDED
+
+
+async def test_an_interrupted_run_can_be_given_up(node: Node) -> None:
+    """It is stopped then, and its checkpoints are deleted."""
+    interrupted = await _interrupted(node)
+    assert await node.checkpoints.newest(interrupted.id) is not None
+    assert (await node.runs.stop(interrupted.id)).state is RunState.STOPPED
+    assert await node.checkpoints.newest(interrupted.id) is None
+    assert node.runs.summary == "idle"
+    with pytest.raises(Conflict, match="was stopped"):
+        await node.runs.resume(interrupted.id)
+
+
+async def test_a_fresh_engine_ends_the_run_on_the_one_before(node: Node) -> None:
+    """Even one that had not noticed; asked to, the node then goes on with it by itself."""
+    _rebuild(node, AUTO)
+    held = _Held(node)
+    started = await node.runs.start(RunRequest())
+    await held.waiting.wait()
+    held.go.set()
+    await node.runs.pick_up()
+    status = await _ended(node, started.id)
+    while status.state is RunState.INTERRUPTED:
+        await asyncio.sleep(0.005)
+        status = await _ended(node, started.id)
+    assert (status.state, status.resumed_after) == (RunState.SUCCEEDED, (0,))
+
+
+async def test_a_run_that_is_interrupted_again_and_again_is_left_alone(node: Node) -> None:
+    """Twice without a step in between: a node that is to resume by itself waits for a person, and says why."""
+    interrupted = await _interrupted(node)
+    await node.ledger.save_run(replace(interrupted, resumed_after=(1, 1)))
+    _rebuild(node, AUTO)
+    with capture_logs() as logs:
+        await node.runs.pick_up()
+        await asyncio.sleep(0.05)
+    (reason,) = [log["reason"] for log in logs if log["event"] == "tuning_run_not_resumed"]
+    assert reason == f"{interrupted.id} was interrupted again and again before its next step"
+    assert (await node.runs.status(interrupted.id)).state is RunState.INTERRUPTED
+
+
+async def test_a_node_that_asks_says_what_waits(node: Node) -> None:
+    """Readiness and log name the run that the last node left, and nothing goes on by itself."""
+    interrupted = await _interrupted(node)
+    with capture_logs() as logs:
+        await node.runs.pick_up()
+    assert node.runs.summary == "stopped: the engine process died"
+    assert [log["advice"] for log in logs] == [f"coloq tune resume {interrupted.id}"]
+
+
+async def test_what_was_published_before_is_not_counted_again(node: Node) -> None:
+    """Metrics have heard of version 1 when the run was interrupted, and hear of 2 and 3 when it ends."""
+    ends: list[tuple[int, ...]] = []
+    interrupted = await _interrupted(node, RunRequest(publish_every=1), after=2)
+    _rebuild(node, on_end=lambda status: ends.append(status.published))
+    await node.runs.resume(interrupted.id)
+    status = await _ended(node, interrupted.id)
+    assert (interrupted.published, ends, status.published) == ((1,), [(2, 3)], (1, 2, 3))
+
+
+async def test_a_checkpoint_that_fails_is_told_and_the_run_goes_on(node: Node) -> None:
+    """The disk is full: training is worth more than the way back."""
+    node.trainer.failures["checkpoint"] = TrainerFailed("no space left on device")
+    with capture_logs() as logs:
+        status = await _ended(node, (await node.runs.start(RunRequest())).id)
+    assert status.state is RunState.SUCCEEDED
+    assert [log["step"] for log in logs if log["event"] == "checkpoint_failed"] == [1, 2, 3]
+
+
+async def test_languages_of_tenants_that_came_later_may_be_tuned(tmp_path: Path) -> None:
+    """The languages are those of the tenants at the start of a run, not at the start of the node."""
+    node = Node(tmp_path, EPISODES, languages=())
+    node.runs.use_languages(("pl", "de", "pl"))
+    with pytest.raises(InvalidInput, match="must be among de, pl, got fr"):
+        await node.runs.start(RunRequest(languages=("fr",)))
+    await _ended(node, (await node.runs.start(RunRequest(languages=("pl",)))).id)

@@ -3,7 +3,9 @@
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
+import torch
 
 from tests.trainer.samples import SETTINGS, completion, tiny_llama
 from trainer import messages
@@ -100,3 +102,27 @@ def test_a_step_that_fails_keeps_nothing(thread: LearnerThread) -> None:
     assert isinstance(answer, messages.Failed)
     assert "must be finite" in answer.reason
     assert thread.kept == {}
+
+
+def test_a_run_goes_on_from_its_checkpoint(thread: LearnerThread, tmp_path: Path) -> None:
+    """In another thread, as in another process: its version is kept there, and the next step gives the same weights."""
+    _ask(thread, messages.Begin(SETTINGS, None))
+    _ask(thread, STEP)
+    assert _ask(thread, messages.Checkpoint(str(tmp_path))) == messages.Done()
+    assert [path.name for path in tmp_path.iterdir()] == ["optimizer.safetensors"]
+    other = LearnerThread(Learner(tiny_llama(), base_model="tiny"))
+    assert _ask(other, messages.Resume(SETTINGS, str(tmp_path), 1)) == messages.Done()
+    assert set(other.kept) == set(other.configs) == {1}
+    torch.testing.assert_close(other.kept[1], thread.kept[1], rtol=0, atol=0)
+    for each in (thread, other):
+        _ask(each, msgspec.structs.replace(STEP, version=2))
+    torch.testing.assert_close(other.kept[2], thread.kept[2], rtol=0, atol=0)
+
+
+def test_a_checkpoint_needs_a_run_and_a_resumed_run_a_checkpoint(thread: LearnerThread, tmp_path: Path) -> None:
+    """Either failure is an answer."""
+    no_run = _ask(thread, messages.Checkpoint(str(tmp_path)))
+    assert no_run == messages.Failed("TrainerFailed: a run must begin before it can step")
+    nothing = _ask(thread, messages.Resume(SETTINGS, str(tmp_path), 1))
+    assert isinstance(nothing, messages.Failed)
+    assert "optimizer.safetensors" in nothing.reason

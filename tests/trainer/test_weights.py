@@ -47,6 +47,18 @@ def _memory(weights: TrainedWeights) -> list[int]:
     return [tensor.data_ptr() for tensor in weights.optimizer.gradients]
 
 
+def test_only_an_adapter_has_its_base_at_hand() -> None:
+    """The model's own weights are trained in their place, so what they were is gone."""
+    with pytest.raises(TrainerFailed, match="holds no copy of the base model"):
+        FullWeights(tiny_llama(), FULL).as_base()
+    model = tiny_llama()
+    base = model(input_ids=IDS).logits
+    weights = AdapterWeights(model, SETTINGS, None)
+    _train(model, weights)
+    with weights.as_base():
+        assert torch.equal(model(input_ids=IDS).logits, base)
+
+
 @pytest.mark.parametrize("from_parent", [False, True])
 @pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, learning_rate=3e-3, weight_decay=0.1, seed=4)])
 def test_an_adapter_begun_anew_is_a_new_one(settings: LearnerSettings, from_parent: bool) -> None:

@@ -16,6 +16,8 @@ from rewards.fakes import FakeRewardModel
 from rewards.panel import Panel, build_panel
 from rewards.score import Sample, Ungradable
 from trainer.adapters import AdapterSlots
+from trainer.checkpoint import Checkpoints
+from trainer.claim_log import ClaimLog
 from trainer.config import GateConfig, TuningConfig
 from trainer.evaluation import Evaluator
 from trainer.fakes import FakeAdmission, FakeSink, FakeTrainer, MemoryLedger
@@ -26,6 +28,7 @@ from trainer.policy_folder import policy_folder
 from trainer.promotion import promotions
 from trainer.publication import Publisher
 from trainer.rollout import RolloutSampler
+from trainer.run_records import RunRecords
 from trainer.runs import TuningRuns
 
 CONTRACT = LanguageContract(FixedDetector({"satz": "de", "zdanie": "pl", "sentence": "en"}))
@@ -97,8 +100,9 @@ class Node:
             num_prompts=config.gate.num_prompts,
             margin=config.gate.margin,
         )
+        claims = ClaimLog(self.journal)
         self.loop = TuningLoop(
-            journal=self.journal,
+            journal=claims,
             sampler=sampler,
             panel=panel,
             trainer=self.trainer,
@@ -106,7 +110,9 @@ class Node:
             start_promotion=promotions(placement, self.publisher, evaluator),
             admission=self.admission,
         )
-        self.runs = TuningRuns(self.loop, self.ledger, config, languages)
+        self.checkpoints = Checkpoints(root / "runs")
+        self.records = RunRecords(self.checkpoints, claims, "tiny")
+        self.runs = TuningRuns(self.loop, self.ledger, config, languages, records=self.records)
 
     def happened(self, *methods: str) -> list[str]:
         """Events of these methods, in order."""

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from structlog.testing import capture_logs
 
+from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
 from agent.completion import Sampling
 from agent.config import LanguageSettings, TenantSettings
@@ -50,11 +51,13 @@ class PolicyContent(FakeContent):
     """By version and number of calls so far."""
     fails_from_call: int | None = None
 
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
+    async def write(
+        self, brief: Brief, sampling: Sampling, *, request_id: str, alternatives: Alternatives = ONE
+    ) -> Reply:
         version = self.policies.active_version
         if self.fails_from_call is not None and len(self.calls) >= self.fails_from_call:
             raise EngineError("it broke")
-        reply = await super().write(brief, sampling, request_id=request_id)
+        reply = await super().write(brief, sampling, request_id=request_id, alternatives=alternatives)
         return replace(reply, text=self.text_of(version, len(self.calls)), policy_version=version)
 
 

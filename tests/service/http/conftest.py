@@ -28,7 +28,7 @@ def tenants(acme: TenantSettings) -> dict[str, TenantSettings]:
 
 @pytest.fixture
 def node(config: NodeConfig, tenants: dict[str, TenantSettings]) -> FakeNode:
-    return FakeNode(config=config, tenants=Tenants([*tenants.values()]))
+    return FakeNode(config=config, tenants=Tenants.of(tenants.values()))
 
 
 @pytest.fixture

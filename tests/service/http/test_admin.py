@@ -1,6 +1,7 @@
 """The operator's routes."""
 
 import math
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -159,3 +160,17 @@ async def test_a_failed_activation_says_why_and_that_serving_goes_on(
     assert response.json()["detail"] == (
         "the manifest's digest must be ab12, got cd34. The policy that was serving still serves."
     )
+
+
+async def test_an_interrupted_run_goes_on(operator: httpx.AsyncClient, node: FakeNode) -> None:
+    """The answer is the running run, which says after how many steps it was resumed; a second time is 409."""
+    await operator.post("/admin/tuning/runs", json={})
+    node.tuning.runs["run_1"] = replace(
+        node.tuning.runs["run_1"], state=RunState.INTERRUPTED, steps=(step_report(1),), reason="the node stopped"
+    )
+    assert (await operator.get("/admin/tuning/runs/run_1")).json()["state"] == "interrupted"
+    response = await operator.post("/admin/tuning/runs/run_1/resume")
+    body = response.json()
+    assert (response.status_code, body["state"], body["resumed_after"]) == (200, "running", [1])
+    assert (await operator.post("/admin/tuning/runs/run_1/resume")).status_code == 409
+    assert (await operator.post("/admin/tuning/runs/run_9/resume")).status_code == 404

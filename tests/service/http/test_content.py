@@ -5,11 +5,19 @@ import re
 import httpx
 import pytest
 
+from agent.alternatives import Alternatives
 from agent.brief import Brief, Kind
 from agent.completion import GenerationTiming, Sampling
 from agent.errors import EngineDead, EngineError, PromptTooLong
 from service.http.fakes import FakeNode
 
+UNLIMITED = {
+    "requests_per_minute": None,
+    "tokens_per_minute": None,
+    "concurrent_requests": None,
+    "requests_per_day": None,
+    "tokens_per_day": None,
+}
 BRIEF = {"kind": "create", "language": "de", "instructions": "Eine Klingel."}
 
 
@@ -108,6 +116,49 @@ async def test_null_and_empty_options_count_as_not_given(
     assert sampling == Sampling(max_tokens=256, temperature=0.5, top_p=1.0, seed=None)
 
 
+async def test_several_texts_come_as_alternatives(
+    client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str]
+) -> None:
+    """`n` texts are the reply's own and n - 1 others; a request for one has no such field."""
+    response = await client.post("/v1/content", headers=tenant_key, json={**BRIEF, "n": 3, "best_of": 4})
+    assert response.status_code == 200, response.text
+    assert response.json()["alternatives"] == ["Guten Tag. 2", "Guten Tag. 3"]
+    single = await client.post("/v1/content", headers=tenant_key, json={**BRIEF, "n": None, "best_of": 2})
+    assert "alternatives" not in single.json()
+    plain = await client.post("/v1/content", headers=tenant_key, json=BRIEF)
+    assert "alternatives" not in plain.json()
+    assert node.content.alternatives == [Alternatives(3, 4), Alternatives(1, 2), Alternatives(1, None)]
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"),
+    [
+        ({"n": 0}, "n", "n must be between 1 and 8, got 0"),
+        ({"n": 9}, "n", "n must be between 1 and 8, got 9"),
+        ({"best_of": 1}, "best_of", "best_of must be between 2 and 8, got 1"),
+        ({"n": 3, "best_of": 2}, "n", "n must not exceed best_of, got 3 > 2"),
+        (
+            {"n": 2, "temperature": 0},
+            "n",
+            "n needs a temperature above 0, which makes replies differ, got 2 at 0",
+        ),
+    ],
+)
+async def test_wrong_numbers_of_replies_are_422_naming_the_field(
+    client: httpx.AsyncClient,
+    node: FakeNode,
+    tenant_key: dict[str, str],
+    change: dict[str, object],
+    field: str,
+    message: str,
+) -> None:
+    """The rule, then what came; the node is not asked."""
+    response = await client.post("/v1/content", headers=tenant_key, json={**BRIEF, **change})
+    assert response.status_code == 422
+    assert response.json()["errors"] == [{"field": field, "message": message}]
+    assert node.content.calls == []
+
+
 @pytest.mark.parametrize(
     ("change", "field", "message"),
     [
@@ -173,5 +224,8 @@ async def test_me_names_the_tenant_its_languages_and_its_limits(
     assert response.json() == {
         "tenant": "acme",
         "languages": ["de", "en"],
+        "scopes": ["generate", "feedback", "read", "admin"],
+        "rates": UNLIMITED,
+        "key_rates": UNLIMITED,
         "limits": {"max_tokens": 256, "max_body_bytes": 2048, "hold_s": 0.2},
     }

@@ -120,8 +120,8 @@ async def test_a_body_at_the_limit_is_read(client: httpx.AsyncClient, tenant_key
 
 @pytest.mark.parametrize(
     "body",
-    [b"{broken", b"\xff\xfe{", b"[" * 2000, b'{"seed":' + b"9" * 1900, b'{"kind":'],
-    ids=["broken", "not utf-8", "deep", "long number", "cut"],
+    [b"{broken", b"\xff\xfe{", b'{"seed":' + b"9" * 1900, b'{"kind":'],
+    ids=["broken", "not utf-8", "long number", "cut"],
 )
 async def test_a_body_that_is_not_json_is_400(
     client: httpx.AsyncClient, tenant_key: dict[str, str], body: bytes

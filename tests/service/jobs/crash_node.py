@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
 from agent.completion import Sampling
 from agent.episode import Reply
@@ -47,11 +48,13 @@ class LoggedContent(FakeContent):
 
     log: Path = field(default=Path())
 
-    async def write(self, brief: Brief, sampling: Sampling, *, request_id: str) -> Reply:
+    async def write(
+        self, brief: Brief, sampling: Sampling, *, request_id: str, alternatives: Alternatives = ONE
+    ) -> Reply:
         append(self.log, f"begin {request_id}")
         await asyncio.sleep(random.uniform(0.0, 0.06))
         append(self.log, f"end {request_id}")
-        return self._reply(brief, request_id)
+        return self._reply(brief, request_id, alternatives.n)
 
 
 @dataclass(frozen=True)
