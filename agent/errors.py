@@ -3,12 +3,14 @@
     ColoqError
     ├── InvalidInput            the caller's request or file breaks a rule (names field and rule)
     │   ├── InvalidBrief        a content request
-    │   └── InvalidConfig       the node's TOML file or an environment secret
+    │   ├── InvalidConfig       the node's TOML file or an environment secret
+    │   └── DestinationRefused  a URL that the node must not call
     ├── Refused                 well-formed, but not now or not for you
     │   ├── NotAuthenticated    no key, or a key nobody knows
     │   ├── NotAllowed          a key without the scope
     │   ├── NotFound            no such run, policy, model
-    │   └── Conflict            a second tuning run, an unknown transition
+    │   ├── Conflict            a second tuning run, an unknown transition
+    │   └── HookNotVerified     a call of an inbound hook without the hook's secret
     ├── EngineError             generation failed
     │   ├── EngineDead          the engine process is gone; the node restarts it
     │   └── PromptTooLong       prompt and reply do not fit the context window
@@ -45,6 +47,10 @@ class InvalidConfig(InvalidInput):
     """The configuration breaks a rule."""
 
 
+class DestinationRefused(InvalidInput):
+    """A URL leads where the node must not send anything."""
+
+
 class Refused(ColoqError):
     """A well-formed request that is not carried out."""
 
@@ -67,6 +73,10 @@ class Conflict(Refused):
     def __init__(self, message: str, blocking_id: str | None = None) -> None:
         super().__init__(message)
         self.blocking_id = blocking_id
+
+
+class HookNotVerified(Refused):
+    """A call of an inbound hook does not carry the hook's secret or signature."""
 
 
 class EngineError(ColoqError):

@@ -57,11 +57,13 @@ ROWS: Mapping[type[Exception], Row] = {
     errors.InvalidInput: INVALID,
     errors.InvalidBrief: Row(422, "invalid_brief", "The brief breaks a rule"),
     errors.InvalidConfig: Row(500, "misconfigured", "The node's configuration is wrong", _TELL_OPERATOR, False),
+    errors.DestinationRefused: Row(422, "destination_refused", "The node does not call this URL"),
     errors.Refused: Row(403, "refused", "The request was refused"),
     errors.NotAuthenticated: Row(401, "not_authenticated", "No valid key"),
     errors.NotAllowed: Row(403, "not_allowed", "The key is not for this route"),
     errors.NotFound: Row(404, "not_found", "No such thing"),
     errors.Conflict: Row(409, "conflict", "Not in the current state"),
+    errors.HookNotVerified: Row(403, "hook_not_verified", "The hook's secret or signature is missing or wrong"),
     errors.EngineError: Row(
         500,
         "generation_failed",
