@@ -39,7 +39,7 @@ class Hook:
     enabled: bool
     mapping: dict[str, JsonValue]
     """Field of a brief to a constant, or to `{"from": <JMESPath>, "default": <constant>}`."""
-    example: dict[str, JsonValue]
+    example: JsonValue
     """The payload that the mapping was checked with."""
     check: Check
     created_at: datetime
