@@ -44,6 +44,8 @@ from service.supervised_engine import SupervisedEngine
 from service.telemetry import Metrics
 from service.tenants import Tenants
 from service.versions import AdapterVersions, LiveVersions
+from service.webhooks.announcements import Announcements
+from service.webhooks.assembly import Webhooks, open_webhooks
 from trainer.adapters import AdapterSlots
 from trainer.evaluation import Evaluator
 from trainer.footprint import num_adapter_slots
@@ -54,7 +56,7 @@ from trainer.plan import RunPlan
 from trainer.policy_folder import newest_version, policy_folder
 from trainer.promotion import promotions
 from trainer.publication import Publisher
-from trainer.records import RunRequest
+from trainer.records import RunRequest, RunStatus
 from trainer.rollout import RolloutSampler
 from trainer.runs import TuningRuns
 
@@ -78,6 +80,7 @@ class Node:
     metrics: NodeMetrics
     keys: NodeKeys
     admin: AdminKey
+    webhooks: Webhooks
 
     @property
     def gave_up(self) -> "asyncio.Future[str]":
@@ -132,13 +135,17 @@ async def open_node(
             on_live=live.add,
         )
         stack.push_async_callback(engine.stop)
-        parts = _Parts(config, model, data_dir, contract, panel, store, engine, metrics, live, gate)
-        node = await parts.assemble(admin)
+        webhooks = await stack.enter_async_context(open_webhooks(store, config.webhooks, metrics.webhook_attempted))
+        announcements = Announcements(webhooks.deliveries, store, Ledger(store).active_version)
+        stack.push_async_callback(announcements.close)
+        parts = _Parts(config, model, data_dir, contract, panel, store, engine, metrics, live, gate, webhooks)
+        node = await parts.assemble(admin, announcements)
         await engine.start(partial(_ready_for_traffic, node, EngineTrainer(engine), plan))
         stack.push_async_callback(node.content.agent.drain)
         stack.push_async_callback(node.tuning.close)
         stack.push_async_callback(_cancelled, asyncio.create_task(watch_journal(node.journal, metrics)))
         stack.push_async_callback(_cancelled, asyncio.create_task(node.pacing.run(), name="pacing"))
+        stack.push_async_callback(_cancelled, asyncio.create_task(announcements.watch_policy(), name="announcements"))
         yield node
 
 
@@ -197,15 +204,17 @@ class _Parts:
     metrics: Metrics
     live: LiveRequests
     gate: ScoringGate
+    webhooks: Webhooks
 
-    async def assemble(self, admin: AdminKey) -> Node:
+    async def assemble(self, admin: AdminKey, announcements: Announcements) -> Node:
         config, metrics = self.config, self.metrics
         tenants = Tenants(config.tenants)
         policies_root = self.data_dir / "policies"
         ledger = Ledger(self.store)
         now = datetime.now(UTC)
         await ledger.begin(now, last_version=newest_version(policies_root))
-        await ledger.close_interrupted(now, "the node stopped during the run")
+        for interrupted in await ledger.close_interrupted(now, "the node stopped during the run"):
+            announcements.run_ended(interrupted)
         journal = RedisJournal(self.store, config.store, on_corrupt=metrics.journal_corrupt)
         encoder = await asyncio.to_thread(ChatEncoder.load, self.model)
         trainer = EngineTrainer(self.engine)
@@ -223,7 +232,12 @@ class _Parts:
             partial(_journal_failed, metrics),
         )
         tuning = TuningRuns(
-            loop, ledger, config.tuning, tenants.languages, metrics.observe_step, partial(count_run, metrics)
+            loop,
+            ledger,
+            config.tuning,
+            tenants.languages,
+            metrics.observe_step,
+            partial(_run_ended, metrics, announcements),
         )
         pacing = Pacing(
             self.engine,
@@ -245,6 +259,7 @@ class _Parts:
             metrics=NodeMetrics(metrics, self.engine),
             keys=NodeKeys(tenants, admin),
             admin=admin,
+            webhooks=self.webhooks,
         )
 
     def _placement(self, trainer: EngineTrainer, root: Path) -> AdapterSlots | LiveWeights:
@@ -282,6 +297,11 @@ class _Parts:
 def _journal_failed(metrics: Metrics, tenant: str, error: Exception) -> None:
     metrics.journal_failed(tenant)
     log.error("episode_not_journalled", tenant=tenant, reason=type(error).__name__)
+
+
+def _run_ended(metrics: Metrics, announcements: Announcements, status: RunStatus) -> None:
+    count_run(metrics, status)
+    announcements.run_ended(status)
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

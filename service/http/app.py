@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from service.config import NodeConfig
-from service.http import admin, content, handlers, health
+from service.http import admin, content, events, handlers, health, hooks, hooks_config, webhooks
 from service.http.middleware import AccessLog, BodyLimit, Boundary, RequestContext
 from service.http.openapi import DocumentedApp, operation_id
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
@@ -23,6 +23,7 @@ def create_app(node: NodePorts, auth: Authenticator, config: NodeConfig, metrics
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
+        webhooks=events.event_router(),
         middleware=[
             Middleware(RequestContext),
             Middleware(AccessLog, metrics=metrics),
@@ -33,5 +34,7 @@ def create_app(node: NodePorts, auth: Authenticator, config: NodeConfig, metrics
     app.state.parts = AppParts(node=node, auth=auth, config=config, metrics=metrics)
     handlers.install(app)
     for router in (content.router, admin.router, health.router):
+        app.include_router(router)
+    for router in (webhooks.router, hooks_config.router, hooks.router):
         app.include_router(router)
     return app

@@ -23,6 +23,8 @@ from agent.episode import Reply
 from agent.errors import Conflict, NotFound
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from service.http.ports import Health
+from service.webhooks.assembly import Webhooks
+from service.webhooks.fakes import fake_webhooks
 from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus, StepReport
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -190,6 +192,7 @@ class FakeNode:
     content: FakeContent = field(default_factory=FakeContent)
     tuning: FakeTuning = field(default_factory=FakeTuning)
     policies: FakePolicies = field(default_factory=FakePolicies)
+    webhooks: Webhooks = field(default_factory=fake_webhooks)
     state: Health = READY
 
     async def health(self) -> Health:
@@ -208,6 +211,9 @@ class FakeAuthenticator:
 
     def is_admin(self, key: str) -> bool:
         return key == self.admin_key
+
+    def tenant_of_id(self, tenant: str) -> TenantSettings | None:
+        return next((item for item in self.tenants.values() if item.id == tenant), None)
 
 
 @dataclass(frozen=True, slots=True)

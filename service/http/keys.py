@@ -19,3 +19,7 @@ class NodeKeys:
     def is_admin(self, key: str) -> bool:
         """True when `key` is the node's admin key."""
         return self._admin.matches(key)
+
+    def tenant_of_id(self, tenant: str) -> TenantSettings | None:
+        """The tenant of that id, or None."""
+        return self._tenants.get(tenant)

@@ -12,6 +12,7 @@ from agent.brief import Brief
 from agent.completion import Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
+from service.webhooks.assembly import Webhooks
 from trainer.records import PolicyRecord, RunRequest, RunStatus
 
 
@@ -76,6 +77,9 @@ class NodePorts(Protocol):
     @property
     def policies(self) -> PolicyPort: ...
 
+    @property
+    def webhooks(self) -> Webhooks: ...
+
     async def health(self) -> Health: ...
 
 
@@ -88,6 +92,10 @@ class Authenticator(Protocol):
 
     def is_admin(self, key: str) -> bool:
         """True when `key` is the node's admin key."""
+        ...
+
+    def tenant_of_id(self, tenant: str) -> TenantSettings | None:
+        """The tenant of that id, or None: for calls of inbound hooks, which carry no key."""
         ...
 
 

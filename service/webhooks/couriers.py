@@ -123,10 +123,10 @@ class Couriers:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def close(self) -> None:
-        """Let what is being sent finish for a few seconds; what does not is sent again when its lease has ended."""
+    async def close(self, *, finish_s: float = _FINISH_S) -> None:
+        """Let what is being sent finish for so long; what does not is sent again when its lease has ended."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_FINISH_S)
+            await asyncio.wait(self._tasks, timeout=finish_s)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -5,9 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from service.webhooks.assembly import Webhooks
+from service.webhooks.config import WebhooksConfig
+from service.webhooks.deliveries import Deliveries
+from service.webhooks.destinations import DestinationRules, Destinations, FakeResolver
+from service.webhooks.endpoints import Endpoints
 from service.webhooks.hook import Hook
+from service.webhooks.hooks import Hooks
 from service.webhooks.ports import Lease, LogPage
-from service.webhooks.records import Delivery, Endpoint, Lane, SigningSecrets
+from service.webhooks.records import Clock, Delivery, Endpoint, Lane, SigningSecrets, utc_now
 
 
 @dataclass
@@ -159,3 +165,17 @@ class FakeHooks:
             return False
         del self.hooks[hook_id]
         return True
+
+
+FAKE_HOST = "hooks.example.com"
+"""The one name that the fake webhooks' resolver knows."""
+
+
+def fake_webhooks(config: WebhooksConfig | None = None, clock: Clock = utc_now) -> Webhooks:
+    """Webhooks in memory; nothing is sent."""
+    config = config or WebhooksConfig()
+    destinations = Destinations(DestinationRules.of(config), FakeResolver({FAKE_HOST: [["93.184.216.34"]]}))
+    records = FakeEndpoints()
+    endpoints = Endpoints(records, destinations, config, clock)
+    deliveries = Deliveries(FakeQueue(), records, endpoints, config, clock)
+    return Webhooks(endpoints, deliveries, Hooks(FakeHooks(), config, clock))

@@ -1,10 +1,8 @@
 """What really happens on the wire: receivers on loopback, over HTTP and TLS."""
 
-import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import httpx
 import pytest
@@ -13,56 +11,9 @@ import trustme
 from service.webhooks.config import WebhooksConfig
 from service.webhooks.destinations import DestinationRules, Destinations, FakeResolver, Resolver
 from service.webhooks.sender import HttpSender, Outcome, open_sender
+from tests.service.webhooks.receiver import Receiver, receiving
 
 HEADERS = {"webhook-id": "msg_1"}
-Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@dataclass
-class Receiver:
-    """A server that keeps the heads of requests and answers with given bytes."""
-
-    answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-    heads: list[str] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
-    num_connections: int = 0
-    server_names: list[str | None] = field(default_factory=list)
-    drip_s: float = 0.0
-    """Time between two bytes of the answer."""
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.num_connections += 1
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                self.heads.append(head)
-                length = int(head.lower().partition("content-length: ")[2].partition("\r\n")[0])
-                self.bodies.append(await reader.readexactly(length))
-                await self._reply(writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
-
-    async def _reply(self, writer: asyncio.StreamWriter) -> None:
-        if not self.drip_s:
-            writer.write(self.answer)
-            await writer.drain()
-            return
-        for byte in self.answer:
-            writer.write(bytes([byte]))
-            await writer.drain()
-            await asyncio.sleep(self.drip_s)
-
-
-@asynccontextmanager
-async def receiving(receiver: Receiver, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """The port on 127.0.0.1 where ``receiver`` listens."""
-    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
 
 
 @asynccontextmanager
