@@ -9,22 +9,18 @@ the brief wants one. Knows a brief only as a pydantic model's fields.
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, get_args
 
-import jmespath
 from jmespath.exceptions import JMESPathError
 from jmespath.parser import ParsedResult
 from pydantic import BaseModel, JsonValue
 
 from agent.errors import InvalidInput
+from service.webhooks.expression import compiled
 
-MAX_EXPRESSION_CHARS = 300
-MAX_MULTI_SELECTS = 2
-"""Each `[a, b]` or `{x: a}` may multiply what flows through it; a few are harmless, dozens would fill the memory."""
-_MULTI_SELECTS = frozenset({"multi_select_list", "multi_select_dict"})
 _SEPARATORS = re.compile(r"[,;\n]")
 _EXPRESSION_KEYS = {"from", "default"}
 
@@ -93,28 +89,10 @@ class PayloadMapping:
 
 
 def _compiled(name: str, expression: JsonValue) -> ParsedResult:
-    if not isinstance(expression, str) or not expression or len(expression) > MAX_EXPRESSION_CHARS:
-        raise InvalidInput(
-            f"mapping.{name}", f"must have a JMESPath expression of 1 to {MAX_EXPRESSION_CHARS} characters in `from`"
-        )
     try:
-        compiled = jmespath.compile(expression)
-    except (JMESPathError, RecursionError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise InvalidInput(f"mapping.{name}", f"must be a JMESPath expression: {reason}") from error
-    if sum(kind in _MULTI_SELECTS for kind in _node_types(compiled.parsed)) > MAX_MULTI_SELECTS:
-        raise InvalidInput(
-            f"mapping.{name}", f"must have at most {MAX_MULTI_SELECTS} multi-selects ([a, b] or {{x: a}})"
-        )
-    return compiled
-
-
-def _node_types(node: Mapping[str, Any]) -> Iterator[str]:
-    """Types of the nodes of a parsed expression."""
-    yield str(node.get("type"))
-    for child in node.get("children", ()):
-        if isinstance(child, Mapping):
-            yield from _node_types(child)
+        return compiled(expression)
+    except ValueError as error:
+        raise InvalidInput(f"mapping.{name}", str(error)) from error
 
 
 def _types_of(annotation: Any) -> frozenset[type]:

@@ -76,8 +76,6 @@ def test_a_list_may_be_the_payload() -> None:
         ({"text": {"from": "a" * 301}}, "mapping.text", "1 to 300 characters"),
         ({"text": {"from": 7}}, "mapping.text", "1 to 300 characters"),
         ({"text": {"from": "a", "defualt": "b"}}, "mapping.text", "'defualt'"),
-        ({"text": {"from": "[@,@]|[@,@]|[@,@]"}}, "mapping.text", "at most 2 multi-selects"),
-        ({"text": {"from": "{a: [@,@], b: [@]}"}}, "mapping.text", "at most 2 multi-selects"),
         ({"text": {"from": "(" * 290}}, "mapping.text", "must be a JMESPath expression"),
     ],
 )
