@@ -25,6 +25,13 @@ class Webhooks:
     deliveries: Deliveries
     hooks: Hooks
 
+    async def forget(self, tenant: str) -> None:
+        """Delete a tenant's endpoints and hooks, when the tenant is deleted. What was on its way is discarded."""
+        for endpoint in await self.endpoints.list(tenant):
+            await self.endpoints.delete(tenant, endpoint.id)
+        for hook in await self.hooks.list(tenant):
+            await self.hooks.delete(tenant, hook.id)
+
 
 @asynccontextmanager
 async def open_webhooks(

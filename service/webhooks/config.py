@@ -33,10 +33,12 @@ class WebhooksConfig(Section):
     """How long a receiver may take to answer."""
     concurrency: Annotated[int, Field(ge=1)] = 128
     """Deliveries in flight at once."""
+    concurrency_per_tenant: Annotated[int, Field(ge=1)] = 32
+    """Deliveries in flight at once from one tenant."""
     concurrency_per_destination: Annotated[int, Field(ge=1)] = 4
     """Deliveries in flight at once from one tenant to one host."""
     rate_per_destination: Annotated[int, Field(ge=1)] = 30
-    """Deliveries per second to one host."""
+    """Deliveries per second from one tenant to one host."""
     rotation_overlap_s: Annotated[float, Field(ge=0)] = 86_400.0
     """How long the old secret still signs after a rotation."""
     log_retention_s: Annotated[float, Field(ge=432_000)] = 604_800.0

@@ -108,14 +108,11 @@ class Couriers:
             StoreError: the store could not be reached.
         """
         now = self._clock()
-        num_begun = 0
-        for lane in await self._parts.queue.lanes_due(now):
-            room = self._pacing.room(lane, now)
-            if room == 0:
-                continue
-            for lease in await self._parts.queue.claim(lane, now, now + self._lease, room):
-                self._begin(lease, now)
-                num_begun += 1
+        num_begun = num_seen = 0
+        while lanes := await self._parts.queue.lanes_due(now, num_seen):
+            num_seen += len(lanes)
+            for lane in lanes:
+                num_begun += await self._claim(lane, now)
         return num_begun
 
     async def idle(self) -> None:
@@ -130,6 +127,15 @@ class Couriers:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _claim(self, lane: Lane, now: datetime) -> int:
+        room = self._pacing.room(lane, now)
+        if room == 0:
+            return 0
+        leases = await self._parts.queue.claim(lane, now, now + self._lease, room)
+        for lease in leases:
+            self._begin(lease, now)
+        return len(leases)
 
     def _begin(self, lease: Lease, now: datetime) -> None:
         self._pacing.begin(lease.lane, now)

@@ -84,8 +84,8 @@ class DeliveryQueue(Protocol):
         """The deliveries after ``cursor``, newest first; an unknown cursor gives an empty page."""
         ...
 
-    async def lanes_due(self, now: datetime) -> Sequence[Lane]:
-        """Lanes with something due, the longest waiting first."""
+    async def lanes_due(self, now: datetime, skip: int = 0) -> Sequence[Lane]:
+        """Some of the lanes with something due, the longest waiting first; empty after the last."""
         ...
 
     async def claim(self, lane: Lane, now: datetime, until: datetime, limit: int) -> list[Lease]:

@@ -144,10 +144,10 @@ class RedisQueue:
         deliveries = tuple(self._codec.decode(text) for text in texts if text is not None)
         return LogPage(deliveries, ids[limit - 1] if len(ids) > limit else None)
 
-    async def lanes_due(self, now: datetime) -> Sequence[Lane]:
+    async def lanes_due(self, now: datetime, skip: int = 0) -> Sequence[Lane]:
         """See DeliveryQueue."""
         with store_errors("look for due deliveries"):
-            names = await self._redis.zrangebyscore(_LANES, "-inf", _ms(now), start=0, num=_LANES_READ)
+            names = await self._redis.zrangebyscore(_LANES, "-inf", _ms(now), start=skip, num=_LANES_READ)
         return [Lane.named(name) for name in cast("list[str]", names)]
 
     async def claim(self, lane: Lane, now: datetime, until: datetime, limit: int) -> list[Lease]:

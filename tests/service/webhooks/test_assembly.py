@@ -13,6 +13,7 @@ import pytest
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
+from agent.errors import NotFound
 from service.config import StoreConfig
 from service.store import Store, open_store
 from service.webhooks.assembly import Webhooks, open_webhooks
@@ -21,6 +22,7 @@ from service.webhooks.couriers import CourierParts, Couriers
 from service.webhooks.deliveries import Deliveries
 from service.webhooks.destinations import DestinationRules, Destinations, SystemResolver
 from service.webhooks.endpoints import Endpoints
+from service.webhooks.hook import Check
 from service.webhooks.hooks import Hooks
 from service.webhooks.records import Clock, DeliveryState
 from service.webhooks.redis_queue import RedisQueue
@@ -191,3 +193,19 @@ async def test_a_receiver_that_hangs_holds_no_other(store: Store) -> None:
             # One connection for each of the four in flight, used again and again.
             assert quick.num_connections <= 4
             await couriers.close(finish_s=0)
+
+
+async def test_a_deleted_tenant_is_forgotten(store: Store) -> None:
+    """Neither its endpoint gets events of the node, nor does its hook's address answer; others keep theirs."""
+    receiver = Receiver()
+    async with receiving(receiver) as port, sending(store, config_for(port), LaterClock()) as (webhooks, couriers):
+        for tenant in ("acme", "globex"):
+            await webhooks.endpoints.create(tenant, f"http://localhost:{port}/{tenant}", [], "")
+        hook = await webhooks.hooks.create("acme", "n", {"kind": "create"}, {}, Check())
+        await webhooks.forget("acme")
+        await webhooks.deliveries.broadcast("policy.published", {"version": 4})
+        await couriers.turn()
+        await couriers.idle()
+        with pytest.raises(NotFound):
+            await webhooks.hooks.called(hook.id)
+    assert [head.split(" ")[1] for head in receiver.heads] == ["/globex"]

@@ -8,6 +8,7 @@ from service.webhooks.records import Lane
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SLOW, OTHER = Lane("acme", "slow.example.com"), Lane("acme", "b.example.com")
+NEIGHBOUR = Lane("globex", SLOW.authority)
 
 
 def pacing(**settings: int) -> DestinationPacing:
@@ -32,17 +33,24 @@ def test_all_lanes_together_have_so_many_in_flight() -> None:
     assert paced.room(OTHER, NOW) == 1
 
 
-def test_a_host_takes_so_many_per_second_from_all_tenants() -> None:
-    """Five per second: another tenant's lane to the same host shares them; a fifth of a second gives one back."""
+def test_a_tenant_has_so_many_in_flight() -> None:
+    """Three over all of its lanes; another tenant has its own three."""
+    paced = pacing(concurrency_per_tenant=3, concurrency_per_destination=2)
+    for _ in range(2):
+        paced.begin(SLOW, NOW)
+    assert (paced.room(OTHER, NOW), paced.room(NEIGHBOUR, NOW)) == (1, 2)
+
+
+def test_a_host_takes_so_many_per_second_from_a_tenant() -> None:
+    """Five per second; another tenant's five to the same host are its own. A fifth of a second gives one back."""
     paced = pacing(rate_per_destination=5, concurrency_per_destination=100)
     for _ in range(5):
         paced.begin(SLOW, NOW)
         paced.end(SLOW)
-    neighbour = Lane("globex", "slow.example.com")
-    assert (paced.room(SLOW, NOW), paced.room(neighbour, NOW), paced.room(OTHER, NOW)) == (0, 0, 5)
+    assert (paced.room(SLOW, NOW), paced.room(NEIGHBOUR, NOW), paced.room(OTHER, NOW)) == (0, 5, 5)
     # 0.2 s * 5/s = 1; after a long rest there are 5 again, not more.
-    assert paced.room(neighbour, NOW + timedelta(seconds=0.2)) == 1
-    assert paced.room(neighbour, NOW + timedelta(hours=1)) == 5
+    assert paced.room(SLOW, NOW + timedelta(seconds=0.2)) == 1
+    assert paced.room(SLOW, NOW + timedelta(hours=1)) == 5
 
 
 def test_a_held_lane_waits_at_most_a_minute() -> None:
@@ -50,5 +58,5 @@ def test_a_held_lane_waits_at_most_a_minute() -> None:
     paced = pacing()
     paced.hold(SLOW, NOW, 86_400)
     assert paced.room(SLOW, NOW + timedelta(seconds=59)) == 0
-    assert paced.room(Lane("globex", SLOW.authority), NOW) == 4
+    assert paced.room(NEIGHBOUR, NOW) == 4
     assert paced.room(SLOW, NOW + timedelta(seconds=60)) == 4

@@ -145,6 +145,8 @@ async def test_lanes_are_claimed_apart_longest_waiting_first(records: Records) -
     await records.queue.add(replace(DELIVERY, id="msg_9", tenant="globex"), other, NOW + seconds(1))
     late = NOW + seconds(10)
     assert await records.queue.lanes_due(late) == [LANE, other]
+    assert await records.queue.lanes_due(late, 1) == [other]
+    assert await records.queue.lanes_due(late, 2) == []
     claimed = await records.queue.claim(LANE, late, late + seconds(45), 2)
     assert [lease.delivery_id for lease in claimed] == ["msg_0", "msg_1"]
     assert await records.queue.lanes_due(late) == [other, LANE]
