@@ -22,6 +22,7 @@ from service.http.webhook_schema import (
 )
 from service.webhooks.assembly import Webhooks
 from service.webhooks.events import EventType, sample, timestamp
+from service.webhooks.records import DeliveryState
 
 router = APIRouter(
     prefix="/v1/webhooks",
@@ -116,9 +117,10 @@ async def list_deliveries(
     office: Office,
     cursor: Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Most deliveries of a page.")] = 50,
+    state: Annotated[DeliveryState | None, Query(description="Only these, such as `failed`.")] = None,
 ) -> DeliveryPage:
-    """Kept for a week, with every try."""
-    page = await office.deliveries.page(tenant.id, cursor=cursor, limit=limit)
+    """Kept for a week, with every try. With `state` a page may be short though `next_cursor` leads on."""
+    page = await office.deliveries.page(tenant.id, cursor=cursor, limit=limit, state=state)
     return DeliveryPage(deliveries=[DeliveryView.of(item) for item in page.deliveries], next_cursor=page.next_cursor)
 
 

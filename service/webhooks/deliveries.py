@@ -13,6 +13,9 @@ from service.webhooks.events import EventType, compact, event_body, fits, sample
 from service.webhooks.ports import DeliveryQueue, EndpointRecords, LogPage
 from service.webhooks.records import Clock, Delivery, DeliveryState, Endpoint, Lane, utc_now
 
+_SCANNED = 1000
+"""Deliveries looked at for a page of one state."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Target:
@@ -112,9 +115,19 @@ class Deliveries:
             raise NotFound(f"there is no delivery {delivery_id}, or it is no longer kept")
         return delivery
 
-    async def page(self, tenant: str, *, cursor: str | None, limit: int) -> LogPage:
-        """A tenant's deliveries, newest first."""
-        return await self._queue.page(tenant, cursor, limit)
+    async def page(self, tenant: str, *, cursor: str | None, limit: int, state: DeliveryState | None = None) -> LogPage:
+        """A tenant's deliveries, newest first, of one state or of all.
+
+        With a state a page may be shorter than ``limit`` though more follow: so many are looked at, then the caller
+        asks again with ``next_cursor``.
+        """
+        if state is None:
+            return await self._queue.page(tenant, cursor, limit)
+        seen = await self._queue.page(tenant, cursor, _SCANNED)
+        found = tuple(delivery for delivery in seen.deliveries if delivery.state is state)
+        if len(found) > limit:
+            return LogPage(found[:limit], found[limit - 1].id)
+        return LogPage(found, seen.next_cursor)
 
     async def data(self, tenant: str, delivery_id: str) -> str:
         """The data of an event that was too large to be sent, as JSON. Raises NotFound."""

@@ -105,7 +105,10 @@ async def test_deliveries_are_listed_newest_first_by_cursor(tenant: httpx.AsyncC
     second = (await tenant.get(f"/v1/webhooks/deliveries?limit=2&cursor={first['next_cursor']}")).json()
     assert [item["id"] for item in second["deliveries"]] == [ids[0]]
     assert second["next_cursor"] is None
-    assert (await tenant.get("/v1/webhooks/deliveries?limit=0")).status_code == 422
+    assert (await tenant.get("/v1/webhooks/deliveries?state=failed")).json()["deliveries"] == []
+    assert len((await tenant.get("/v1/webhooks/deliveries?state=pending")).json()["deliveries"]) == 3
+    for query in ("limit=0", "state=lost"):
+        assert (await tenant.get(f"/v1/webhooks/deliveries?{query}")).status_code == 422
 
 
 async def test_the_data_of_a_truncated_event_is_behind_its_link(tenant: httpx.AsyncClient, node: FakeNode) -> None:

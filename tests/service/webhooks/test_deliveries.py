@@ -148,6 +148,22 @@ async def test_an_event_of_the_node_goes_to_every_tenant_that_wants_it(rig: Rig)
     assert sorted(sent.destination.host for sent in rig.sent) == ["a.example.com", "b.example.com"]
 
 
+async def test_failures_are_listed_by_state(rig: Rig) -> None:
+    """Every second of six is gone: three failures in pages of two, newest first, none twice."""
+    ids: list[str] = []
+    for number in range(6):
+        url = f"https://a.example.com/{number}"
+        ids += await rig.deliveries.enqueue("acme", "job.completed", JOB, callback_url=url)
+        rig.answer(Outcome(1.0, 410 if number % 2 else 200))
+        await rig.turn()
+    failed = DeliveryState.FAILED
+    first = await rig.deliveries.page("acme", cursor=None, limit=2, state=failed)
+    assert [item.id for item in first.deliveries] == [ids[5], ids[3]]
+    second = await rig.deliveries.page("acme", cursor=first.next_cursor, limit=2, state=failed)
+    assert [item.id for item in second.deliveries] == [ids[1]]
+    assert second.next_cursor is None
+
+
 async def test_a_replay_starts_a_new_round_under_the_same_id(rig: Rig) -> None:
     """The receiver sees the id it knows; the log keeps the earlier tries; a second replay waits for the first."""
     await rig.add_endpoint()
