@@ -4,6 +4,7 @@
     ├── InvalidInput            the caller's request or file breaks a rule (names field and rule)
     │   ├── InvalidBrief        a content request
     │   ├── IdempotencyKeyReused  one key for two bodies
+    │   ├── DestinationRefused  a URL that the node must not call
     │   └── InvalidConfig       the node's TOML file or an environment secret
     ├── Refused                 well-formed, but not now or not for you
     │   ├── NotAuthenticated    no key, or a key nobody knows
@@ -11,6 +12,7 @@
     │   ├── NotFound            no such run, policy, model
     │   ├── Conflict            a second tuning run, an unknown transition
     │   ├── JobCancelled        the job was cancelled before it had a result
+    │   ├── HookNotVerified     a call of an inbound hook without the hook's secret
     │   └── LimitReached        too much at once, or in a period; says when to come back
     │       ├── RateLimited         requests or tokens of a minute
     │       ├── ConcurrencyLimited  requests that run at one time
@@ -57,6 +59,10 @@ class InvalidConfig(InvalidInput):
     """The configuration breaks a rule."""
 
 
+class DestinationRefused(InvalidInput):
+    """A URL leads where the node must not send anything."""
+
+
 class Refused(ColoqError):
     """A well-formed request that is not carried out."""
 
@@ -83,6 +89,10 @@ class Conflict(Refused):
 
 class JobCancelled(Refused):
     """The job was cancelled before it had a result."""
+
+
+class HookNotVerified(Refused):
+    """A call of an inbound hook does not carry the hook's secret or signature."""
 
 
 class LimitReached(Refused):

@@ -48,6 +48,7 @@ from service.pacing import LiveRequests, Pacing, ScoringGate
 from service.secrets import AdminKey, Secrets, admin_key
 from service.store import Store, open_store
 from service.supervised_engine import SupervisedEngine
+from service.tasks import running
 from service.telemetry import Metrics
 from service.tenancy.audit import RedisAudit
 from service.tenancy.limits import Limiter
@@ -57,6 +58,8 @@ from service.tenancy.store import RedisTenantStore
 from service.tenancy.usage import DailyUsage, RedisUsageStore
 from service.tenants import Tenants
 from service.versions import AdapterVersions, LiveVersions
+from service.webhooks.announcements import Announcements
+from service.webhooks.assembly import Webhooks, open_webhooks
 from trainer.adapters import AdapterSlots
 from trainer.checkpoint import Checkpoints
 from trainer.claim_log import ClaimLog
@@ -69,14 +72,12 @@ from trainer.plan import RunPlan
 from trainer.policy_folder import newest_version, policy_folder
 from trainer.promotion import promotions
 from trainer.publication import Publisher
-from trainer.records import RunRequest, RunState
+from trainer.records import RunRequest, RunState, RunStatus
 from trainer.rollout import RolloutSampler
 from trainer.run_records import RunRecords
 from trainer.runs import TuningRuns
 
 log = structlog.get_logger(__name__)
-
-_CANCEL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class Node:
     limits: Limiter
     usage: DailyUsage
     audit: RedisAudit
+    webhooks: Webhooks
 
     @property
     def gave_up(self) -> "asyncio.Future[str]":
@@ -153,16 +155,20 @@ async def open_node(
             on_live=live.add,
         )
         stack.push_async_callback(engine.stop)
-        parts = _Parts(config, model, data_dir, contract, panel, store, engine, metrics, live, gate)
-        node = await parts.assemble(admin)
+        webhooks = await stack.enter_async_context(open_webhooks(store, config.webhooks, metrics.webhook_attempted))
+        announcements = Announcements(webhooks.deliveries, store, Ledger(store).active_version)
+        stack.push_async_callback(announcements.close)
+        parts = _Parts(config, model, data_dir, contract, panel, store, engine, metrics, live, gate, webhooks)
+        node = await parts.assemble(admin, announcements)
         await engine.start(partial(_ready_for_traffic, node, EngineTrainer(engine), plan))
         stack.push_async_callback(node.content.agent.drain)
         await stack.enter_async_context(node.jobs.running())
         stack.push_async_callback(node.tuning.close)
-        stack.push_async_callback(_cancelled, asyncio.create_task(node.tenancy.run(), name="tenants"))
-        stack.push_async_callback(_cancelled, asyncio.create_task(node.usage.run(), name="usage"))
-        stack.push_async_callback(_cancelled, asyncio.create_task(watch_journal(node.journal, metrics)))
-        stack.push_async_callback(_cancelled, asyncio.create_task(node.pacing.run(), name="pacing"))
+        await stack.enter_async_context(running(node.tenancy.run(), name="tenants"))
+        await stack.enter_async_context(running(node.usage.run(), name="usage"))
+        await stack.enter_async_context(running(watch_journal(node.journal, metrics), name="journal"))
+        await stack.enter_async_context(running(node.pacing.run(), name="pacing"))
+        await stack.enter_async_context(running(announcements.watch_policy(), name="announcements"))
         yield node
 
 
@@ -222,8 +228,9 @@ class _Parts:
     metrics: Metrics
     live: LiveRequests
     gate: ScoringGate
+    webhooks: Webhooks
 
-    async def assemble(self, admin: AdminKey) -> Node:
+    async def assemble(self, admin: AdminKey, announcements: Announcements) -> Node:
         config, metrics = self.config, self.metrics
         tenants = Tenants()
         rules = TenantRules(self.contract.labels, reward_parts(config))
@@ -239,7 +246,8 @@ class _Parts:
         now = datetime.now(UTC)
         checkpoints = Checkpoints(self.data_dir / "runs")
         await ledger.begin(now, last_version=max(newest_version(policies_root), checkpoints.newest_version()))
-        await ledger.close_interrupted(now, "the node stopped during the run")
+        for stopped in await ledger.close_interrupted(now, "the node stopped during the run"):
+            announcements.run_ended(stopped)
         checkpoints.keep_only(run.id for run in await ledger.runs() if run.state is RunState.INTERRUPTED)
         journal = RedisJournal(self.store, config.store, on_corrupt=metrics.journal_corrupt)
         encoder = await asyncio.to_thread(ChatEncoder.load, self.model)
@@ -265,7 +273,7 @@ class _Parts:
             config.tuning,
             tenants.languages,
             metrics.observe_step,
-            partial(count_run, metrics),
+            partial(_run_ended, metrics, announcements),
             records=RunRecords(checkpoints, claims, config.engine.model),
         )
         tenants.follow(lambda _: tuning.use_languages(tenants.languages))
@@ -302,6 +310,7 @@ class _Parts:
             limits=limits,
             usage=usage,
             audit=RedisAudit(self.store),
+            webhooks=self.webhooks,
         )
 
     def _placement(self, trainer: EngineTrainer, root: Path) -> AdapterSlots | LiveWeights:
@@ -346,7 +355,6 @@ def _journal_failed(metrics: Metrics, tenant: str, error: Exception) -> None:
     log.error("episode_not_journalled", tenant=tenant, reason=type(error).__name__)
 
 
-async def _cancelled(task: "asyncio.Task[None]") -> None:
-    """Cancel a task and wait for its end, but not for ever: a library may swallow the cancellation."""
-    task.cancel()
-    await asyncio.wait({task}, timeout=_CANCEL_S)
+def _run_ended(metrics: Metrics, announcements: Announcements, status: RunStatus) -> None:
+    count_run(metrics, status)
+    announcements.run_ended(status)

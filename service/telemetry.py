@@ -152,6 +152,7 @@ class Metrics:
         self._engine_step = self._gauge("engine_step_seconds", "Engine steps of the last ten seconds.", "quantile")
         self._train_share = self._gauge("train_share", "Share of the last ten seconds in which training ran.")
         self._train_rate = self._gauge("train_tokens_per_second", "Positions trained on, mean of ten seconds.")
+        self._webhooks = self._counter("webhook_attempts", "Tries to deliver an event.", "outcome")
         ProcessCollector(registry=self._registry)
 
     def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
@@ -289,6 +290,10 @@ class Metrics:
                 self._engine_step.labels(quantile).set(duration_s)
         self._train_share.set(activity.train_share)
         self._train_rate.set(activity.train_tokens_per_s)
+
+    def webhook_attempted(self, outcome: str) -> None:
+        """Count a try to deliver an event: `delivered`, `retried`, `failed` or `discarded`."""
+        self._webhooks.labels(outcome).inc()
 
     def render(self) -> str:
         """Every metric in Prometheus' text format, version 0.0.4."""

@@ -6,7 +6,19 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from service.config import NodeConfig
-from service.http import admin, admin_tenants, content, handlers, health, jobs, tenant_keys
+from service.http import (
+    admin,
+    admin_tenants,
+    content,
+    events,
+    handlers,
+    health,
+    hooks,
+    hooks_config,
+    jobs,
+    tenant_keys,
+    webhooks,
+)
 from service.http.middleware import AccessLog, BodyLimit, Boundary, RequestContext
 from service.http.openapi import DocumentedApp, operation_id, problem_codes
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
@@ -51,6 +63,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
+        webhooks=events.event_router(),
         middleware=[
             Middleware(RequestContext),
             Middleware(AccessLog, metrics=metrics),
@@ -61,6 +74,8 @@ def create_app(
     app.state.parts = AppParts(node=node, auth=auth, config=config, metrics=metrics)
     handlers.install(app)
     for router in (content.router, jobs.router, tenant_keys.router, admin.router, admin_tenants.router, health.router):
+        app.include_router(router)
+    for router in (webhooks.router, hooks_config.router, hooks.router):
         app.include_router(router)
     app.router.routes = [route for route in app.router.routes if surface.has(getattr(route, "path", ""))]
     return app

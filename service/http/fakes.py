@@ -39,6 +39,8 @@ from service.tenancy.record import ALL_SCOPES, Scope, seeded_key_id
 from service.tenancy.registry import TenantRegistry
 from service.tenancy.rules import TenantRules
 from service.tenants import Tenants, seeded
+from service.webhooks.assembly import Webhooks
+from service.webhooks.fakes import fake_webhooks
 from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus, StepReport
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -245,6 +247,7 @@ class FakeNode:
     content: FakeContent = field(default_factory=FakeContent)
     tuning: FakeTuning = field(default_factory=FakeTuning)
     policies: FakePolicies = field(default_factory=FakePolicies)
+    webhooks: Webhooks = field(default_factory=fake_webhooks)
     state: Health = READY
     tenancy: TenantRegistry = field(default_factory=lambda: registry_of(()))
     limits: Limiter = field(default_factory=Limiter)
@@ -280,6 +283,9 @@ class FakeAuthenticator:
 
     def is_admin(self, key: str) -> bool:
         return key == self.admin_key
+
+    def tenant_of_id(self, tenant: str) -> TenantSettings | None:
+        return next((item for item in self.tenants.values() if item.id == tenant), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,11 +59,11 @@ _LIMIT_HEADERS = {
 
 
 def _describe_limits(document: dict[str, Any]) -> None:
-    """Every tenants' route tells limits and may refuse with 429."""
+    """Every route that acts for a tenant tells limits and may refuse with 429."""
     operations = [item for path in document["paths"].values() for item in path.values()]
     for operation in operations:
-        if {"TenantKey": []} in operation.get("security", []):
-            responses = operation["responses"]
+        responses = operation["responses"]
+        if {"TenantKey": []} in operation.get("security", []) or "429" in responses:
             responses.setdefault("429", problems(429)[429])
             for status, response in responses.items():
                 if status.startswith("2") or status == "429":

@@ -20,6 +20,7 @@ from service.tenancy.caller import Caller
 from service.tenancy.limits import Limiter
 from service.tenancy.record import KeyRecord, TenantRecord
 from service.tenancy.registry import IssuedKey, KeyOrder
+from service.webhooks.assembly import Webhooks
 from trainer.records import PolicyRecord, RunRequest, RunStatus
 
 
@@ -117,6 +118,9 @@ class NodePorts(Protocol):
     def jobs(self) -> JobDesk: ...
 
     @property
+    def webhooks(self) -> Webhooks: ...
+
+    @property
     def tenancy(self) -> TenancyPort: ...
 
     @property
@@ -137,6 +141,10 @@ class Authenticator(Protocol):
 
     def is_admin(self, key: str) -> bool:
         """True when `key` is the node's admin key."""
+        ...
+
+    def tenant_of_id(self, tenant: str) -> TenantSettings | None:
+        """The tenant of that id, or None: for calls of inbound hooks, which carry no key."""
         ...
 
 

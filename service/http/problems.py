@@ -60,6 +60,7 @@ ROWS: Mapping[type[Exception], Row] = {
     errors.InvalidBrief: Row(422, "invalid_brief", "The brief breaks a rule"),
     errors.IdempotencyKeyReused: Row(422, "idempotency_key_reused", "One idempotency key for two bodies"),
     errors.InvalidConfig: Row(500, "misconfigured", "The node's configuration is wrong", _TELL_OPERATOR, False),
+    errors.DestinationRefused: Row(422, "destination_refused", "The node does not call this URL"),
     errors.Refused: Row(403, "refused", "The request was refused"),
     errors.NotAuthenticated: Row(401, "not_authenticated", "No valid key"),
     errors.NotAllowed: Row(403, "not_allowed", "The key is not for this route"),
@@ -77,6 +78,7 @@ ROWS: Mapping[type[Exception], Row] = {
     errors.ConcurrencyLimited: Row(429, "concurrency_limited", "Too many requests at one time", _COME_BACK),
     errors.QuotaExhausted: Row(429, "quota_exhausted", "The day's quota is used up", _COME_BACK),
     errors.QueueFull: Row(429, "queue_full", "Too many requests wait for the engine", _COME_BACK),
+    errors.HookNotVerified: Row(403, "hook_not_verified", "The hook's secret or signature is missing or wrong"),
     errors.EngineError: Row(
         500,
         "generation_failed",

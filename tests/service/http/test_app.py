@@ -9,8 +9,10 @@ from fastapi import FastAPI
 from fastapi.openapi.models import OpenAPI
 
 from service.http.problems import ROWS, STATUS_ROWS
+from service.webhooks.events import EventType
 
 OPEN_PATHS = {"/healthz", "/readyz", "/metrics", "/openapi.json"}
+HOOK_PATH = "/v1/hooks/{hook_id}"
 
 
 async def test_a_key_is_checked_before_the_body_is_read(client: httpx.AsyncClient) -> None:
@@ -51,7 +53,7 @@ def test_operations_have_unique_ids_and_summaries(app: FastAPI) -> None:
     """Generated clients name their functions after operation ids."""
     found = [operation for _, operation in operations(app)]
     ids = [operation["operationId"] for operation in found]
-    assert len(set(ids)) == len(ids) >= 29
+    assert len(set(ids)) == len(ids) >= 49
     assert {"create_content", "get_me", "start_run", "activate_policy"} <= set(ids)
     assert all(operation["summary"] and operation["description"] for operation in found)
 
@@ -62,6 +64,10 @@ def test_error_responses_are_documented_as_problems(app: FastAPI) -> None:
     for path, operation in operations(app):
         if path in OPEN_PATHS:
             assert "security" not in operation
+            continue
+        if path == HOOK_PATH:
+            assert "security" not in operation
+            assert {"403", "404"} <= operation["responses"].keys()
             continue
         assert {"401", "403"} <= operation["responses"].keys()
         scheme = "TenantKey" if path.startswith("/v1/") else "AdminKey"
@@ -87,6 +93,20 @@ def test_every_field_of_the_content_request_is_described_with_an_example(app: Fa
         name for name, schema in properties.items() if not (schema.get("description") and schema.get("examples"))
     ] == []
     assert len(properties) == 16
+
+
+def test_events_are_documented_as_webhooks(app: FastAPI) -> None:
+    """One operation for each type, with the type in its body and the headers to verify it with."""
+    document = app.openapi()
+    assert document["webhooks"].keys() == set(EventType)
+    for event_type, item in document["webhooks"].items():
+        body = item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
+        assert document["components"]["schemas"][body]["properties"]["type"]["const"] == event_type
+        assert [parameter["name"] for parameter in item["post"]["parameters"]] == [
+            "webhook-id",
+            "webhook-timestamp",
+            "webhook-signature",
+        ]
 
 
 async def test_pages_that_load_a_cdn_are_off(client: httpx.AsyncClient) -> None:
