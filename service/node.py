@@ -35,6 +35,7 @@ from service.engine_trainer import EngineTrainer
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue
 from service.http.content_executor import ContentExecutor
+from service.http.job_webhooks import JobWebhooks
 from service.http.keys import NodeKeys
 from service.http.ports import Health
 from service.jobs.announcer import LoggedEvents, Subscribers
@@ -299,7 +300,8 @@ class _Parts:
             jobs=JobDesk(
                 RedisJobStore(self.store, config.jobs),
                 ContentExecutor(content, tenants, config.agent),
-                Subscribers(LoggedEvents(), MeteredJobs(metrics)),
+                # The one that may fail comes first: then all hear again, and nothing is counted twice.
+                Subscribers(JobWebhooks(self.webhooks.deliveries), LoggedEvents(), MeteredJobs(metrics)),
                 config.jobs,
                 sole_user=self.store.embedded is not None,
             ),

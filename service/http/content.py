@@ -122,6 +122,14 @@ class ContentRequest(BaseModel):
         description="Samples so many replies, ranks them by the tenant's rewards, and serves the best.",
         examples=[4],
     )
+    callback_url: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2048,
+        description="Public https URL that gets a signed `job.completed` or `job.failed` event once the reply is there,"
+        " also when it came in time.",
+        examples=["https://hooks.example.com/coloq"],
+    )
 
     def brief(self, tenant: TenantSettings) -> Brief:
         """The brief of this request.
@@ -312,11 +320,15 @@ async def create_content(
     parts: Annotated[AppParts, Depends(get_parts)],
 ) -> Response:
     """One brief in, one reply out. The call is held until the reply is ready, at most `hold_s` seconds; then it becomes
-    a job and the answer is 202. Hanging up cancels the generation, unless the call has an `Idempotency-Key`."""
+    a job and the answer is 202. Hanging up cancels the generation, unless the call has an `Idempotency-Key` or a
+    `callback_url`."""
     body.brief(tenant)
     body.alternatives(body.sampling(parts.config.agent))
+    callback_url = body.callback_url
+    if callback_url is not None:
+        callback_url = await parts.node.webhooks.deliveries.check_callback(tenant.id, callback_url)
     canonical = body.model_dump(mode="json", exclude_none=True)
-    order = Order(tenant.id, CONTENT_ROUTE, json.dumps(canonical), request_id_of(request))
+    order = Order(tenant.id, CONTENT_ROUTE, json.dumps(canonical), request_id_of(request), callback_url)
     return await answer(request, call_of(request, tenant, order, canonical, parts.config))
 
 

@@ -92,7 +92,7 @@ def test_every_field_of_the_content_request_is_described_with_an_example(app: Fa
     assert [
         name for name, schema in properties.items() if not (schema.get("description") and schema.get("examples"))
     ] == []
-    assert len(properties) == 16
+    assert len(properties) == 17
 
 
 def test_events_are_documented_as_webhooks(app: FastAPI) -> None:
