@@ -113,6 +113,11 @@ class TenantRoute(_LimitedRoute):
         return Scope.READ if self.methods <= READING_METHODS else Scope.GENERATE
 
     @property
+    def generates(self) -> bool:
+        """Whether its requests are held to the limits of requests that generate."""
+        return self.scope is Scope.GENERATE
+
+    @property
     def is_audited(self) -> bool:
         return self.scope is Scope.ADMIN and not self.methods <= READING_METHODS
 
@@ -129,7 +134,7 @@ class TenantRoute(_LimitedRoute):
         if scope not in caller.scopes:
             held = ", ".join(item.value for item in Scope if item in caller.scopes) or "none"
             raise NotAllowed(f"this route needs a key with the scope '{scope.value}', got one with: {held}")
-        _enter(request, caller, generates=scope is Scope.GENERATE)
+        _enter(request, caller, generates=self.generates)
 
     def _authenticated(self, request: Request) -> Caller:
         key = bearer_key(request)

@@ -56,8 +56,8 @@ class JobStore(Protocol):
     ) -> Job | None:
         """Write the one result: state and answer, the claim settled and the event queued, all together.
 
-        A failure of the node (Answer.worth_another_try) also frees the idempotency key. None when the job is final
-        already, or gone; nothing is changed then.
+        A failure that is not the order's (Answer.worth_another_try) also frees the idempotency key. None when the job
+        is final already, or gone; nothing is changed then.
         """
         ...
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 
 import structlog
 
@@ -13,7 +14,8 @@ log = structlog.get_logger(__name__)
 class Pump:
     """Runs ``drain`` in the background, one at a time. Poked while it runs, it runs once more.
 
-    A failure ends the run and is logged: the next poke tries again.
+    A failure ends the run and is logged: the next poke tries again. The work is nobody's: what the poking request has
+    bound to its context (its caller, its line of log) is not inherited.
     """
 
     def __init__(self, name: str, drain: Callable[[], Awaitable[None]]) -> None:
@@ -26,7 +28,7 @@ class Pump:
         """There may be something to do. Call it on the event loop."""
         self._wanted = True
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name=self._name)
+            self._task = asyncio.create_task(self._run(), name=self._name, context=Context())
 
     async def close(self) -> None:
         """Stop, and wait for the stop."""

@@ -71,8 +71,8 @@ class Answer:
 
     @property
     def worth_another_try(self) -> bool:
-        """True when the node failed, not the order."""
-        return self.status >= 500
+        """True when the node failed, or had no room (429), and not the order."""
+        return self.status >= 500 or self.status == 429
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Carries claimed jobs out: one task per job, from the first try to the one result.
 
     claim ─► begin ─► execute ─► finish
-               ▲         └─► the node's failure: put back, wait, try again; after the last try the job is dead
+               ▲         └─► the node's failure, or no room: put back, wait, try again; after the last try it is dead
                └─── at most `jobs.max_attempts` times, tries that ended with their node included
 
 A store that is away is waited for: a result is kept until it can be written. Knows no HTTP.
