@@ -237,6 +237,7 @@ class _Parts:
         rules = TenantRules(self.contract.labels, reward_parts(config))
         tenancy = TenantRegistry(RedisTenantStore(self.store), tenants, rules)
         await tenancy.open(config.tenants, sole_user=self.store.embedded is not None)
+        await self.webhooks.forget_unknown(lambda tenant: tenants.get(tenant) is not None)
         tenants.follow(self.panel.seat)
         usage = DailyUsage(RedisUsageStore(self.store))
         await usage.read(record.id for record in tenancy.list())

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from agent.errors import ColoqError
@@ -36,6 +37,18 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         task.cancel()
         watcher.cancel()
         await asyncio.gather(task, watcher, return_exceptions=True)
+
+
+async def body_of(request: Request) -> bytes:
+    """The whole body.
+
+    Raises:
+        ClientGone: the caller hung up within it.
+    """
+    try:
+        return await request.body()
+    except ClientDisconnect as error:
+        raise ClientGone("the caller closed the connection before its body was there") from error
 
 
 async def disconnection(receive: Receive) -> None:

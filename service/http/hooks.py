@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from agent.errors import NotFound
 from service.http.content import REPLY_HEADERS, ContentReply, create_content
+from service.http.disconnect import body_of
 from service.http.guard import HookRoute, act_for_hook
 from service.http.hold import CALL_HEADERS, HELD_RESPONSES
 from service.http.hook_brief import brief_of
@@ -53,7 +54,7 @@ async def call_hook(
     tenant = parts.auth.tenant_of_id(hook.tenant)
     if tenant is None:
         raise NotFound("there is no such hook; its tenant is gone")
-    verify(hook.check, request.headers, await request.body())
+    verify(hook.check, request.headers, await body_of(request))
     act_for_hook(request, tenant, hook.id)
     content = brief_of(hook.mapping, await hook_payload(request))
     return await create_content(content, request, tenant, parts)

@@ -16,7 +16,7 @@ from service.store import Store, store_errors
 from service.stored_record import RecordCodec
 from service.webhooks.deliveries import Deliveries
 from service.webhooks.events import EventType
-from trainer.records import RunStatus
+from trainer.records import RunState, RunStatus
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +48,12 @@ class Announcements:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def run_ended(self, status: RunStatus) -> None:
-        """Tell that a tuning run has ended; returns at once. Reasons stay inside: they may name other tenants."""
+        """Tell that a tuning run has ended; returns at once. Reasons stay inside: they may name other tenants.
+
+        Nothing is told of an interrupted run, which can be resumed: an event names its run, and there is one for each.
+        """
+        if status.state is RunState.INTERRUPTED:
+            return
         data = {"id": status.id, "state": status.state.value, "published": list(status.published)}
         task = asyncio.create_task(self._tell(EventType.TUNING_RUN_FINISHED, data, status.id))
         self._tasks.add(task)

@@ -32,6 +32,12 @@ class Webhooks:
         for hook in await self.hooks.list(tenant):
             await self.hooks.delete(tenant, hook.id)
 
+    async def forget_unknown(self, is_known: Callable[[str], bool]) -> None:
+        """Forget tenants that are gone: deleted while the store failed, or taken out of the configuration file."""
+        for tenant in await self.endpoints.tenants():
+            if not is_known(tenant):
+                await self.forget(tenant)
+
 
 @asynccontextmanager
 async def open_webhooks(

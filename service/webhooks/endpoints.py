@@ -90,6 +90,10 @@ class Endpoints:
             await self._records.working(tenant, endpoint_id)
         return endpoint
 
+    async def tenants(self) -> Sequence[str]:
+        """Every tenant that has had an endpoint."""
+        return await self._records.tenants()
+
     async def delete(self, tenant: str, endpoint_id: str) -> None:
         """Delete an endpoint; what was on its way to it is discarded."""
         if not await self._records.remove(tenant, endpoint_id):

@@ -70,3 +70,14 @@ async def test_the_end_of_a_run_is_told_without_its_reason(rig: Rig, store: Stor
     await announcements.close()
     await drain(rig)
     assert told(rig) == [("tuning.run.finished", {"id": "run_1", "state": "failed", "published": [4]})]
+
+
+async def test_an_interrupted_run_is_told_once_it_has_ended(rig: Rig, store: Store) -> None:
+    """A node that stops interrupts its run, the next one resumes it: one event, of how it ended."""
+    await rig.add_endpoint("a", "tuning.run.finished")
+    announcements = Announcements(rig.deliveries, store, Ledger([]).active_version)
+    for state in (RunState.INTERRUPTED, RunState.SUCCEEDED):
+        announcements.run_ended(RunStatus("run_1", state, RunRequest(), NOW, NOW, 20, (), (4,), None, None))
+    await announcements.close()
+    await drain(rig)
+    assert told(rig) == [("tuning.run.finished", {"id": "run_1", "state": "succeeded", "published": [4]})]
