@@ -75,6 +75,8 @@ class TenantSettings(Section):
     """Hashes of the tenant's API keys; `coloq key new` prints a key once, with the hash for this list."""
     languages: dict[str, LanguageSettings] = Field(min_length=1)
     """ISO 639-1 codes of the languages this tenant may ask for, each with its settings."""
+    idempotency: Literal["header", "body"] = "header"
+    """How a repeated call is recognised: by its `Idempotency-Key`, or, where there is none, by its body."""
     limits: LimitSettings = UNLIMITED
     """What the whole tenant may use; a key may have limits of its own beside these."""
     weight: Annotated[float, Field(ge=0.01, le=100)] = 1.0
@@ -91,4 +93,4 @@ class AgentConfig(Section):
     max_tokens: Annotated[int, Field(ge=1)] = 256
     """Default and highest number of tokens of a reply."""
     hold_s: Annotated[float, Field(gt=0, le=300)] = 25.0
-    """How long a synchronous call is held before it fails with 504."""
+    """How long a call is held before it becomes a job and is answered with 202."""

@@ -3,12 +3,16 @@
     ColoqError
     ├── InvalidInput            the caller's request or file breaks a rule (names field and rule)
     │   ├── InvalidBrief        a content request
+    │   ├── IdempotencyKeyReused  one key for two bodies
+    │   ├── DestinationRefused  a URL that the node must not call
     │   └── InvalidConfig       the node's TOML file or an environment secret
     ├── Refused                 well-formed, but not now or not for you
     │   ├── NotAuthenticated    no key, or a key nobody knows
     │   ├── NotAllowed          a key without the scope
     │   ├── NotFound            no such run, policy, model
     │   ├── Conflict            a second tuning run, an unknown transition
+    │   ├── JobCancelled        the job was cancelled before it had a result
+    │   ├── HookNotVerified     a call of an inbound hook without the hook's secret
     │   └── LimitReached        too much at once, or in a period; says when to come back
     │       ├── RateLimited         requests or tokens of a minute
     │       ├── ConcurrencyLimited  requests that run at one time
@@ -19,6 +23,7 @@
     │   ├── PromptTooLong       prompt and reply do not fit the context window
     │   └── SchemaNotMet        a reply that had to fit a JSON Schema does not
     ├── StoreError              Redis or Valkey could not be reached or refused
+    ├── JobAbandoned            a job ended its node so often that it is not tried again
     ├── ModelError              a model could not be fetched, converted or verified
     └── TuningError             a tuning run cannot go on; serving does
         ├── TrainerFailed       the trainer raised, or its loss or gradient was not finite
@@ -47,8 +52,16 @@ class InvalidBrief(InvalidInput):
     """A content request breaks a rule."""
 
 
+class IdempotencyKeyReused(InvalidInput):
+    """An idempotency key came with another body than the first time."""
+
+
 class InvalidConfig(InvalidInput):
     """The configuration breaks a rule."""
+
+
+class DestinationRefused(InvalidInput):
+    """A URL leads where the node must not send anything."""
 
 
 class Refused(ColoqError):
@@ -73,6 +86,14 @@ class Conflict(Refused):
     def __init__(self, message: str, blocking_id: str | None = None) -> None:
         super().__init__(message)
         self.blocking_id = blocking_id
+
+
+class JobCancelled(Refused):
+    """The job was cancelled before it had a result."""
+
+
+class HookNotVerified(Refused):
+    """A call of an inbound hook does not carry the hook's secret or signature."""
 
 
 class LimitReached(Refused):
@@ -118,6 +139,10 @@ class SchemaNotMet(EngineError):
 
 class StoreError(ColoqError):
     """The store could not be reached, or refused."""
+
+
+class JobAbandoned(ColoqError):
+    """A job was running each time its node stopped, so often that it is not tried again."""
 
 
 class ModelError(ColoqError):

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from agent.config import AgentConfig, Section, TenantSettings
 from rewards.config import RewardsConfig
+from service.webhooks.config import WebhooksConfig
 from trainer.config import TuningConfig
 
 
@@ -93,6 +94,25 @@ class ServerConfig(Section):
     """How long requests in flight may finish after SIGTERM."""
 
 
+class JobsConfig(Section):
+    """Section `[jobs]`: calls that became jobs, and idempotency keys."""
+
+    concurrency: Annotated[int, Field(ge=1)] = 32
+    """Queued jobs that this node carries out at once; jobs whose caller is held start at once and do not count."""
+    max_attempts: Annotated[int, Field(ge=1)] = 5
+    """Tries of a job whose failure is the node's; after the last one it has failed for good."""
+    lease_s: Annotated[float, Field(gt=0)] = 30.0
+    """Another node takes a job over when the one that runs it has not been heard of for this long."""
+    retention_s: Annotated[float, Field(gt=0)] = 604_800.0
+    """How long a finished job can be read; never less than `jobs.idempotency_ttl_s`."""
+    idempotency_ttl_s: Annotated[float, Field(gt=0)] = 86_400.0
+    """How long an idempotency key is kept."""
+    answered_body_ttl_s: Annotated[float, Field(gt=0)] = 600.0
+    """In body mode: how long the same body gets the same answer once a caller has received it."""
+    max_wait_s: Annotated[float, Field(gt=0, le=300)] = 25.0
+    """Longest time that `Prefer: wait=N` may ask for, where that is more than `agent.hold_s`."""
+
+
 class NodeConfig(Section):
     """The whole tree."""
 
@@ -107,8 +127,10 @@ class NodeConfig(Section):
     cuda: CudaConfig = CudaConfig()
     slo: SloConfig = SloConfig()
     store: StoreConfig = StoreConfig()
+    jobs: JobsConfig = JobsConfig()
     agent: AgentConfig = AgentConfig()
     rewards: RewardsConfig = RewardsConfig()
     tuning: TuningConfig = TuningConfig()
+    webhooks: WebhooksConfig = WebhooksConfig()
     tenants: tuple[TenantSettings, ...] = ()
     """Who may use the node, one `[[tenants]]` table each."""

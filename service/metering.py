@@ -15,6 +15,7 @@ from agent.errors import StoreError
 from agent.ports import Listener
 from agent.writer import ContentAgent
 from service.fair_queue import FairQueue
+from service.jobs.records import Job
 from service.journal import RedisJournal
 from service.supervised_engine import SupervisedEngine
 from service.telemetry import Metrics
@@ -80,6 +81,17 @@ class MeteredChat:
         for choice in reply.choices:
             self.metrics.observe_reply(dialogue.tenant, choice.reply)
         return reply
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredJobs:
+    """service.jobs.ports.JobEvents: finished jobs, counted."""
+
+    metrics: Metrics
+
+    async def finished(self, job: Job) -> None:
+        """See JobEvents."""
+        self.metrics.job_finished(job.order.tenant, job.state.value)
 
 
 @dataclass(frozen=True, slots=True)

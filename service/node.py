@@ -1,6 +1,6 @@
 """A node: everything of one process pair, wired together.
 
-    data folder ─ store ─ journal, ledger
+    data folder ─ store ─ journal, ledger, jobs
     engine process ─ learner ─ adapter slots ─ publisher
     content agent · panel · tuning loop and runs
 
@@ -35,16 +35,22 @@ from service.engine import WORKER, VllmEngine
 from service.engine_trainer import EngineTrainer
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue
+from service.http.content_executor import ContentExecutor
+from service.http.job_webhooks import JobWebhooks
 from service.http.keys import NodeKeys
 from service.http.ports import Health
+from service.jobs.announcer import LoggedEvents, Subscribers
+from service.jobs.desk import JobDesk
+from service.jobs.store import RedisJobStore
 from service.journal import RedisJournal
 from service.ledger import Ledger
 from service.memory_plan import MemoryPlan, compare
-from service.metering import MeteredChat, MeteredContent, NodeMetrics, count_run, watch_journal
+from service.metering import MeteredChat, MeteredContent, MeteredJobs, NodeMetrics, count_run, watch_journal
 from service.pacing import LiveRequests, Pacing, ScoringGate
 from service.secrets import AdminKey, Secrets, admin_key
 from service.store import Store, open_store
 from service.supervised_engine import SupervisedEngine
+from service.tasks import running
 from service.telemetry import Metrics
 from service.tenancy.audit import RedisAudit
 from service.tenancy.limits import Limiter
@@ -54,6 +60,8 @@ from service.tenancy.store import RedisTenantStore
 from service.tenancy.usage import DailyUsage, RedisUsageStore
 from service.tenants import Tenants
 from service.versions import AdapterVersions, LiveVersions
+from service.webhooks.announcements import Announcements
+from service.webhooks.assembly import Webhooks, open_webhooks
 from trainer.adapters import AdapterSlots
 from trainer.checkpoint import Checkpoints
 from trainer.claim_log import ClaimLog
@@ -66,14 +74,12 @@ from trainer.plan import RunPlan
 from trainer.policy_folder import newest_version, policy_folder
 from trainer.promotion import promotions
 from trainer.publication import Publisher
-from trainer.records import RunRequest, RunState
+from trainer.records import RunRequest, RunState, RunStatus
 from trainer.rollout import RolloutSampler
 from trainer.run_records import RunRecords
 from trainer.runs import TuningRuns
 
 log = structlog.get_logger(__name__)
-
-_CANCEL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ class Node:
     tuning: TuningRuns
     pacing: Pacing
     policies: Publisher
+    jobs: JobDesk
     metrics: NodeMetrics
     keys: NodeKeys
     admin: AdminKey
@@ -96,6 +103,7 @@ class Node:
     limits: Limiter
     usage: DailyUsage
     audit: RedisAudit
+    webhooks: Webhooks
 
     @property
     def gave_up(self) -> "asyncio.Future[str]":
@@ -110,7 +118,7 @@ class Node:
         except StoreError:
             store = "unreachable"
         return Health(
-            ready=self.engine.state == "ready",
+            ready=self.engine.state == "ready" and not self.jobs.stopping,
             engine=self.engine.state,
             store=store,
             tuning=self.tuning.summary,
@@ -150,15 +158,20 @@ async def open_node(
             on_live=live.add,
         )
         stack.push_async_callback(engine.stop)
-        parts = _Parts(config, model, data_dir, contract, panel, store, engine, metrics, live, gate)
-        node = await parts.assemble(admin)
+        webhooks = await stack.enter_async_context(open_webhooks(store, config.webhooks, metrics.webhook_attempted))
+        announcements = Announcements(webhooks.deliveries, store, Ledger(store).active_version)
+        stack.push_async_callback(announcements.close)
+        parts = _Parts(config, model, data_dir, contract, panel, store, engine, metrics, live, gate, webhooks)
+        node = await parts.assemble(admin, announcements)
         await engine.start(partial(_ready_for_traffic, node, EngineTrainer(engine), plan))
         stack.push_async_callback(node.content.agent.drain)
+        await stack.enter_async_context(node.jobs.running())
         stack.push_async_callback(node.tuning.close)
-        stack.push_async_callback(_cancelled, asyncio.create_task(node.tenancy.run(), name="tenants"))
-        stack.push_async_callback(_cancelled, asyncio.create_task(node.usage.run(), name="usage"))
-        stack.push_async_callback(_cancelled, asyncio.create_task(watch_journal(node.journal, metrics)))
-        stack.push_async_callback(_cancelled, asyncio.create_task(node.pacing.run(), name="pacing"))
+        await stack.enter_async_context(running(node.tenancy.run(), name="tenants"))
+        await stack.enter_async_context(running(node.usage.run(), name="usage"))
+        await stack.enter_async_context(running(watch_journal(node.journal, metrics), name="journal"))
+        await stack.enter_async_context(running(node.pacing.run(), name="pacing"))
+        await stack.enter_async_context(running(announcements.watch_policy(), name="announcements"))
         yield node
 
 
@@ -218,13 +231,15 @@ class _Parts:
     metrics: Metrics
     live: LiveRequests
     gate: ScoringGate
+    webhooks: Webhooks
 
-    async def assemble(self, admin: AdminKey) -> Node:
+    async def assemble(self, admin: AdminKey, announcements: Announcements) -> Node:
         config, metrics = self.config, self.metrics
         tenants = Tenants()
         rules = TenantRules(self.contract.labels, reward_parts(config))
         tenancy = TenantRegistry(RedisTenantStore(self.store), tenants, rules)
         await tenancy.open(config.tenants, sole_user=self.store.embedded is not None)
+        await self.webhooks.forget_unknown(lambda tenant: tenants.get(tenant) is not None)
         tenants.follow(self.panel.seat)
         usage = DailyUsage(RedisUsageStore(self.store))
         await usage.read(record.id for record in tenancy.list())
@@ -235,7 +250,8 @@ class _Parts:
         now = datetime.now(UTC)
         checkpoints = Checkpoints(self.data_dir / "runs")
         await ledger.begin(now, last_version=max(newest_version(policies_root), checkpoints.newest_version()))
-        await ledger.close_interrupted(now, "the node stopped during the run")
+        for stopped in await ledger.close_interrupted(now, "the node stopped during the run"):
+            announcements.run_ended(stopped)
         checkpoints.keep_only(run.id for run in await ledger.runs() if run.state is RunState.INTERRUPTED)
         journal = RedisJournal(self.store, config.store, on_corrupt=metrics.journal_corrupt)
         encoder = await asyncio.to_thread(ChatEncoder.load, self.model)
@@ -263,7 +279,7 @@ class _Parts:
             config.tuning,
             tenants.languages,
             metrics.observe_step,
-            partial(count_run, metrics),
+            partial(_run_ended, metrics, announcements),
             records=RunRecords(checkpoints, claims, config.engine.model),
         )
         tenants.follow(lambda _: tuning.use_languages(tenants.languages))
@@ -276,16 +292,25 @@ class _Parts:
             is_tuning=lambda: tuning.summary == "running",
             num_queued=lambda: queue.num_waiting,
         )
+        content = MeteredContent(agent, metrics)
         return Node(
             config=config,
             store=self.store,
             engine=self.engine,
             journal=journal,
-            content=MeteredContent(agent, metrics),
+            content=content,
             chat=MeteredChat(chat, metrics),
             tuning=tuning,
             pacing=pacing,
             policies=publisher,
+            jobs=JobDesk(
+                RedisJobStore(self.store, config.jobs),
+                ContentExecutor(content, tenants, config.agent),
+                # The one that may fail comes first: then all hear again, and nothing is counted twice.
+                Subscribers(JobWebhooks(self.webhooks.deliveries), LoggedEvents(), MeteredJobs(metrics)),
+                config.jobs,
+                sole_user=self.store.embedded is not None,
+            ),
             metrics=NodeMetrics(metrics, self.engine, queue),
             keys=NodeKeys(tenants, admin),
             admin=admin,
@@ -293,6 +318,7 @@ class _Parts:
             limits=limits,
             usage=usage,
             audit=RedisAudit(self.store),
+            webhooks=self.webhooks,
         )
 
     def _placement(self, trainer: EngineTrainer, root: Path) -> AdapterSlots | LiveWeights:
@@ -337,7 +363,6 @@ def _journal_failed(metrics: Metrics, tenant: str, error: Exception) -> None:
     log.error("episode_not_journalled", tenant=tenant, reason=type(error).__name__)
 
 
-async def _cancelled(task: "asyncio.Task[None]") -> None:
-    """Cancel a task and wait for its end, but not for ever: a library may swallow the cancellation."""
-    task.cancel()
-    await asyncio.wait({task}, timeout=_CANCEL_S)
+def _run_ended(metrics: Metrics, announcements: Announcements, status: RunStatus) -> None:
+    count_run(metrics, status)
+    announcements.run_ended(status)

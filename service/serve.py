@@ -1,6 +1,7 @@
 """`coloq serve`: a node with its HTTP server, from start to SIGTERM or Ctrl-C.
 
     bind the port ─► open the node (engine, store) ─► listen ─► serve … ─► finish requests in flight ─► close the node
+                                                                           (held calls end or become jobs)
                      a signal ends the start                    a signal, or an engine that stays dead
 
 The port is bound first, so that a taken one is found before the engine's slow start; until the node can answer,
@@ -44,6 +45,8 @@ log = structlog.get_logger(__name__)
 
 _TEARDOWN_S = 30.0
 """Time that stopping may take beside the grace for requests in flight."""
+_HELD_SHARE = 0.75
+"""Share of the grace after which calls that are still held become jobs: the rest is for storing them and answering."""
 _OVERDUE_STATUS = 70
 """Exit status of a node that could not stop in time (EX_SOFTWARE)."""
 
@@ -206,6 +209,7 @@ async def _serve(
             announce(f"Ready: {_url(sockets[0])}")
             await _first_of(listening, told.wait(), node.gave_up)
             log.info("node_stopping", reason=node.gave_up.result() if node.gave_up.done() else "told to")
+            node.jobs.release_held(config.server.shutdown_grace_s * _HELD_SHARE)
         finally:
             for each in servers:
                 each.should_exit = True

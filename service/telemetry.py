@@ -110,6 +110,7 @@ class Metrics:
         self._publications = self._counter("publications", "Attempts to publish a policy.", "outcome")
         self._engine_ready = self._gauge("engine_ready", "1 when the engine answers.")
         self._engine_restarts = self._counter("engine_restarts", "Times that the engine process was started again.")
+        self._jobs = self._counter("jobs_finished", "Jobs that got their result.", "tenant", "state")
         self._queued = self._gauge("queued_requests", "Live requests that wait for the engine.", "tenant")
         self._rollouts = self._gauge("rollouts_in_flight", "Sibling replies being sampled.")
         self._preempted = self._gauge("rollouts_preempted", "Rollouts that gave their slot to a live request so far.")
@@ -151,6 +152,7 @@ class Metrics:
         self._engine_step = self._gauge("engine_step_seconds", "Engine steps of the last ten seconds.", "quantile")
         self._train_share = self._gauge("train_share", "Share of the last ten seconds in which training ran.")
         self._train_rate = self._gauge("train_tokens_per_second", "Positions trained on, mean of ten seconds.")
+        self._webhooks = self._counter("webhook_attempts", "Tries to deliver an event.", "outcome")
         ProcessCollector(registry=self._registry)
 
     def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
@@ -198,6 +200,10 @@ class Metrics:
     def engine_restarted(self) -> None:
         """Count a restart of the engine process."""
         self._engine_restarts.inc()
+
+    def job_finished(self, tenant: str, state: str) -> None:
+        """Count a job that ended in ``state``."""
+        self._jobs.labels(tenant, state).inc()
 
     def set_queued_requests(self, counts: Mapping[str, int]) -> None:
         """Show how many requests wait for the engine, by tenant."""
@@ -284,6 +290,10 @@ class Metrics:
                 self._engine_step.labels(quantile).set(duration_s)
         self._train_share.set(activity.train_share)
         self._train_rate.set(activity.train_tokens_per_s)
+
+    def webhook_attempted(self, outcome: str) -> None:
+        """Count a try to deliver an event: `delivered`, `retried`, `failed` or `discarded`."""
+        self._webhooks.labels(outcome).inc()
 
     def render(self) -> str:
         """Every metric in Prometheus' text format, version 0.0.4."""

@@ -145,9 +145,9 @@ def _app(key_hash: str, limits: LimitSettings) -> tuple[FastAPI, InstantContent]
     key = KeyRecord("key_bench", "bench", key_hash, ALL_SCOPES, now, limits=limits)
     tenants = Tenants([TenantRecord(settings, Origin.FILE, now, now, (key,))])
     limiter = Limiter()
-    node = FakeNode(limits=limiter)
     content = InstantContent(FairQueue(lambda: _NUM_SLOTS, tenants.share), limiter)
-    node.content = content  # type: ignore[assignment]  # the fake node's own is another fake of the same port
+    # The fake node's own content is another fake of the same port.
+    node = FakeNode(content=content, limits=limiter, tenants=tenants)  # type: ignore[arg-type]
     return create_app(node, NodeKeys(tenants, AdminKey(hash_key("nobody's"))), NodeConfig(), Metrics()), content
 
 

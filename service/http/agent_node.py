@@ -7,19 +7,25 @@ contract and journal too, and its tokens are charged.
 from collections.abc import Callable, Sequence
 
 from agent.chat import ChatAgent
-from agent.config import TenantSettings
+from agent.config import AgentConfig, TenantSettings
 from agent.contract import LanguageContract
 from agent.fakes import CharEncoder, FakeEngine, FakeRanker, MemoryJournal
 from agent.language import FastTextDetector
 from agent.ports import GenerateRequest
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent, TenantLanguages
+from service.config import JobsConfig
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue, Share
+from service.http.content_executor import ContentExecutor
 from service.http.fakes import BASE_POLICY, EPOCH, READY, FakePolicies, FakeTuning, registry_of
 from service.http.ports import Health
+from service.jobs.desk import JobDesk
+from service.jobs.fakes import MemoryJobStore, RememberedEvents
 from service.tenancy.audit import MemoryAudit
 from service.tenancy.limits import Limiter
+from service.tenants import Tenants
+from service.webhooks.fakes import fake_webhooks
 from trainer.records import PolicyRecord
 
 _NUM_SLOTS = 64
@@ -28,7 +34,13 @@ _NUM_SLOTS = 64
 class AgentNode:
     """Answers what ``says`` says, or ``reply`` where that is set, ``pause_s`` from word to word."""
 
-    def __init__(self, tenants: Sequence[TenantSettings], *, says: str = "This is the new bell.") -> None:
+    def __init__(
+        self,
+        tenants: Sequence[TenantSettings],
+        *,
+        says: str = "This is the new bell.",
+        agent: AgentConfig = AgentConfig(),  # noqa: B008 - frozen
+    ) -> None:
         self.says = says
         self.reply: Callable[[GenerateRequest], str] | None = None
         self.engine = FakeEngine(self._say, version=3)
@@ -51,6 +63,9 @@ class AgentNode:
         self.tuning = FakeTuning()
         tuned = PolicyRecord(3, "adapter", 0, "run_1", EPOCH, None, None, None)
         self.policies = FakePolicies({0: BASE_POLICY, 3: tuned}, active_version=3)
+        executor = ContentExecutor(self.content, Tenants.of(tenants), agent)
+        self.jobs = JobDesk(MemoryJobStore(), executor, RememberedEvents(), JobsConfig(), sole_user=True)
+        self.webhooks = fake_webhooks()
 
     async def health(self) -> Health:
         """See NodePorts.health."""

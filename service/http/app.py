@@ -6,10 +6,22 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from service.config import NodeConfig
-from service.http import admin, admin_tenants, content, handlers, health, tenant_keys
+from service.http import (
+    admin,
+    admin_tenants,
+    content,
+    events,
+    handlers,
+    health,
+    hooks,
+    hooks_config,
+    jobs,
+    tenant_keys,
+    webhooks,
+)
 from service.http.middleware import AccessLog, BodyLimit, Boundary, RequestContext
 from service.http.openai import routes as openai
-from service.http.openapi import DocumentedApp, operation_id
+from service.http.openapi import DocumentedApp, operation_id, problem_codes
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
 from service.http.state import AppParts
 
@@ -47,10 +59,12 @@ def create_app(
         title="Coloq",
         version=API_VERSION,
         summary="Content in the tenant's language, from a model that learns from what it answered.",
+        description=f"Errors are problem documents of RFC 9457; branch on `code`.\n\n{problem_codes()}\n",
         docs_url=None,  # Swagger UI and ReDoc load scripts from a CDN; a node may have no way out
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=operation_id,
+        webhooks=events.event_router(),
         middleware=[
             Middleware(RequestContext),
             Middleware(AccessLog, metrics=metrics),
@@ -60,8 +74,10 @@ def create_app(
     )
     app.state.parts = AppParts(node=node, auth=auth, config=config, metrics=metrics)
     handlers.install(app)
-    tenants = (content.router, openai.router, tenant_keys.router)
+    tenants = (content.router, openai.router, jobs.router, tenant_keys.router)
     for router in (*tenants, admin.router, admin_tenants.router, health.router):
+        app.include_router(router)
+    for router in (webhooks.router, hooks_config.router, hooks.router):
         app.include_router(router)
     app.router.routes = [route for route in app.router.routes if surface.has(getattr(route, "path", ""))]
     return app

@@ -1,6 +1,6 @@
 """The tenants' routes: content, and who am I."""
 
-import asyncio
+import json
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response, Security
@@ -8,16 +8,18 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 
 from agent.config import LimitSettings, TenantSettings
+from agent.errors import InvalidBrief
 from agent.verdict import Verdict
-from service.http.content_order import ContentOrder
+from service.http.content_order import CONTENT_ROUTE, ContentOrder
 from service.http.content_reply import ContentReplies, ContentReply
 from service.http.content_schema import ContentRequest
 from service.http.content_stream import stream_content
-from service.http.disconnect import while_connected
 from service.http.guard import TENANT_KEY, TenantRoute, needs
+from service.http.hold import CALL_HEADERS, HELD_RESPONSES, Call, answer, call_of
 from service.http.openapi import problems
 from service.http.sse import documented_stream
 from service.http.state import AppParts, get_caller, get_parts, get_tenant, request_id_of
+from service.jobs.records import Order
 from service.tenancy.caller import Caller
 from service.tenancy.record import Scope
 
@@ -35,7 +37,7 @@ class Limits(BaseModel):
 
     max_tokens: int = Field(description="Longest reply, in tokens.")
     max_body_bytes: int = Field(description="Largest request body.")
-    hold_s: float = Field(description="How long a request is held before it fails with 504, in seconds.")
+    hold_s: float = Field(description="How long a call is held before it becomes a job, in seconds.")
 
 
 class Me(BaseModel):
@@ -71,25 +73,36 @@ REPLY_HEADERS = {
                 "JSON: a part of the text, then the whole reply, or a problem.", "delta", "done", "error"
             ),
         },
-        **problems(400, 413, 415, 422, 500, 503, 504),
+        **HELD_RESPONSES,
+        **problems(400, 409, 413, 415, 422, 500, 503, 504),
     },
+    openapi_extra={"parameters": CALL_HEADERS},
 )
 async def create_content(
     body: ContentRequest,
     request: Request,
-    response: Response,
     tenant: Annotated[TenantSettings, Depends(get_tenant)],
     parts: Annotated[AppParts, Depends(get_parts)],
-) -> ContentReply | ContentReplies | Response:
+) -> Response:
     """One brief in, one reply out, or one for each language. The call is held until the reply is ready, at most
-    `hold_s` seconds; hanging up cancels the generation. A stream is held as long as its text goes on."""
+    `hold_s` seconds; then it becomes a job and the answer is 202. Hanging up cancels the generation, unless the call
+    has an `Idempotency-Key` or a `callback_url`. A stream is held as long as its text goes on, and is never a job."""
     order = ContentOrder.of(body, tenant, parts.config.agent, request_id_of(request))
-    if body.stream:
-        return await stream_content(order, request, parts)
-    async with asyncio.timeout(parts.config.agent.hold_s):
-        answer = await while_connected(request.receive, order.carry_out(parts.node.content))
-    response.headers.update(answer.headers)
-    return answer.body
+    call = await _call_of(body, request, tenant, parts)
+    if not body.stream:
+        return await answer(request, call)
+    if call.outlives_its_caller:
+        raise InvalidBrief("stream", "must not stand beside an idempotency key or callback_url: a stream is not kept")
+    return await stream_content(order, request, parts)
+
+
+async def _call_of(body: ContentRequest, request: Request, tenant: TenantSettings, parts: AppParts) -> Call:
+    callback_url = body.callback_url
+    if callback_url is not None:
+        callback_url = await parts.node.webhooks.deliveries.check_callback(tenant.id, callback_url)
+    canonical = body.model_dump(mode="json", exclude_none=True, by_alias=True)
+    order = Order(tenant.id, CONTENT_ROUTE, json.dumps(canonical), request_id_of(request), callback_url)
+    return call_of(request, tenant, order, canonical, parts.config)
 
 
 @router.get("/me", summary="Who holds this key, and what it may ask for", openapi_extra=needs(None))

@@ -18,6 +18,8 @@ from service.http.content_reply import ContentReplies, ContentReply
 from service.http.content_schema import ContentRequest
 from service.http.ports import ContentPort
 
+CONTENT_ROUTE = "/v1/content"
+
 
 @dataclass(frozen=True, slots=True)
 class ContentAnswer:

@@ -207,6 +207,15 @@ class ContentRequest(BaseModel):
         examples=[4],
     )
 
+    callback_url: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2048,
+        description="Public https URL that gets a signed `job.completed` or `job.failed` event once the reply is there,"
+        " also when it came in time. Not with `stream`.",
+        examples=["https://hooks.example.com/coloq"],
+    )
+
     def briefs(self, tenant: TenantSettings) -> list[Brief]:
         """One brief for each language.
 

@@ -2,10 +2,10 @@
 
 import re
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from agent.errors import InvalidInput
-from service.http.disconnect import ClientGone
+from service.http.disconnect import body_of
 
 MAX_DEPTH = 32
 
@@ -20,11 +20,7 @@ async def require_shallow(request: Request) -> None:
         InvalidInput: it is deeper.
         ClientGone: the caller hung up within the body.
     """
-    try:
-        body = await request.body()
-    except ClientDisconnect as error:
-        raise ClientGone("the caller closed the connection before its body was there") from error
-    if depth_exceeds(body, MAX_DEPTH):
+    if depth_exceeds(await body_of(request), MAX_DEPTH):
         raise InvalidInput("", f"the body must nest at most {MAX_DEPTH} levels deep, got more")
 
 

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
 from agent.errors import ColoqError
@@ -26,7 +27,7 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         ClientGone: the caller hung up first.
     """
     task = asyncio.create_task(work)
-    watcher = asyncio.create_task(_disconnection(receive))
+    watcher = asyncio.create_task(disconnection(receive))
     try:
         await asyncio.wait((task, watcher), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
@@ -38,6 +39,19 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(task, watcher, return_exceptions=True)
 
 
-async def _disconnection(receive: Receive) -> None:
+async def body_of(request: Request) -> bytes:
+    """The whole body.
+
+    Raises:
+        ClientGone: the caller hung up within it.
+    """
+    try:
+        return await request.body()
+    except ClientDisconnect as error:
+        raise ClientGone("the caller closed the connection before its body was there") from error
+
+
+async def disconnection(receive: Receive) -> None:
+    """Return when the caller hangs up; the request's body has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass

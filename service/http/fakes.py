@@ -20,13 +20,18 @@ from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief, Kind
 from agent.chat import ChatReply, Choice, Dialogue
 from agent.completion import BASE_VERSION, GenerationTiming, Sampling
-from agent.config import TenantSettings
+from agent.config import LanguageSettings, TenantSettings
 from agent.episode import Reply
 from agent.errors import Conflict, NotFound
 from agent.ports import Delta, Listener
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from rewards.config import RewardsConfig
+from service.config import NodeConfig
+from service.http.content_executor import ContentExecutor, TenantLookup
 from service.http.ports import Health
+from service.jobs.desk import JobDesk
+from service.jobs.fakes import MemoryJobStore, RememberedEvents
+from service.jobs.ports import JobEvents, JobStore
 from service.secrets import hash_key
 from service.tenancy.audit import MemoryAudit
 from service.tenancy.caller import Caller
@@ -36,6 +41,8 @@ from service.tenancy.record import ALL_SCOPES, Scope, seeded_key_id
 from service.tenancy.registry import TenantRegistry
 from service.tenancy.rules import TenantRules
 from service.tenants import Tenants, seeded
+from service.webhooks.assembly import Webhooks
+from service.webhooks.fakes import fake_webhooks
 from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus, StepReport
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -260,6 +267,20 @@ class FakePolicies:
         return self.records[version]
 
 
+FAKE_TENANT = TenantSettings(
+    id="acme",
+    languages={code: LanguageSettings() for code in "ar cs de en es fr hi it ja ko nl pl pt sv tr uk zh".split()},
+)
+
+
+class AnyTenant:
+    """Every tenant that is asked for, with the languages of the prompts."""
+
+    def get(self, tenant: str) -> TenantSettings | None:
+        """See TenantLookup."""
+        return FAKE_TENANT.model_copy(update={"id": tenant})
+
+
 def registry_of(settings: Sequence[TenantSettings]) -> TenantRegistry:
     """The real registry, with these tenants in a store in memory; every language of the detector's is known."""
     records = [seeded(tenant, EPOCH) for tenant in settings]
@@ -269,16 +290,26 @@ def registry_of(settings: Sequence[TenantSettings]) -> TenantRegistry:
 
 @dataclass
 class FakeNode:
-    """A node of fakes."""
+    """A node of fakes; its jobs are real ones, in memory unless `job_store` says otherwise."""
 
     content: FakeContent = field(default_factory=FakeContent)
     chat: FakeChat = field(default_factory=FakeChat)
     tuning: FakeTuning = field(default_factory=FakeTuning)
     policies: FakePolicies = field(default_factory=FakePolicies)
+    webhooks: Webhooks = field(default_factory=fake_webhooks)
     state: Health = READY
     tenancy: TenantRegistry = field(default_factory=lambda: registry_of(()))
     limits: Limiter = field(default_factory=Limiter)
     audit: MemoryAudit = field(default_factory=MemoryAudit)
+    tenants: TenantLookup = field(default_factory=AnyTenant)
+    config: NodeConfig = field(default_factory=NodeConfig)
+    job_store: JobStore = field(default_factory=MemoryJobStore)
+    events: JobEvents = field(default_factory=RememberedEvents)
+    jobs: JobDesk = field(init=False)
+
+    def __post_init__(self) -> None:
+        executor = ContentExecutor(self.content, self.tenants, self.config.agent)
+        self.jobs = JobDesk(self.job_store, executor, self.events, self.config.jobs, sole_user=True)
 
     async def health(self) -> Health:
         return self.state
@@ -301,6 +332,9 @@ class FakeAuthenticator:
 
     def is_admin(self, key: str) -> bool:
         return key == self.admin_key
+
+    def tenant_of_id(self, tenant: str) -> TenantSettings | None:
+        return next((item for item in self.tenants.values() if item.id == tenant), None)
 
 
 @dataclass(frozen=True, slots=True)

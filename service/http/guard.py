@@ -6,6 +6,8 @@
     no key, unknown key → 401        the other kind of key, or one without the scope → 403        a limit → 429
     a body that is not declared as JSON → 415
 
+A `HookRoute` takes no key: its handler finds out for whom it acts, and says so with `act_for_hook`.
+
 A tenants' route needs the scope `read` for GET and `generate` for the rest, unless it says otherwise with
 `openapi_extra=needs(Scope.ADMIN)`. What an operator's or a tenant's admin key changed goes to the audit log.
 """
@@ -23,6 +25,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Send
 from starlette.types import Scope as Connection
 
+from agent.config import TenantSettings
 from agent.errors import NotAllowed, NotAuthenticated, StoreError
 from service.http.depth import require_shallow
 from service.http.state import parts_of, request_id_of
@@ -76,49 +79,8 @@ class _GuardedRoute(APIRoute):
         return guarded
 
 
-class TenantRoute(_GuardedRoute):
-    """A route for tenants' keys; who calls is then at `state.caller_of(request)` and in the log's context."""
-
-    @property
-    def scope(self) -> Scope | None:
-        """The scope that a key needs; None when any key will do."""
-        extra = self.openapi_extra or {}
-        if SCOPE_EXTENSION in extra:
-            named = extra[SCOPE_EXTENSION]
-            return Scope(named) if named != _ANY else None
-        return Scope.READ if self.methods <= READING_METHODS else Scope.GENERATE
-
-    @property
-    def is_audited(self) -> bool:
-        return self.scope is Scope.ADMIN and not self.methods <= READING_METHODS
-
-    def get_route_handler(self) -> Handler:
-        self.openapi_extra = {**(self.openapi_extra or {}), **needs(self.scope)}
-        return super().get_route_handler()
-
-    def admit(self, request: Request) -> None:
-        parts = parts_of(request)
-        caller = self._authenticated(request)
-        request.state.caller = caller
-        CALLER.set(caller)
-        structlog.contextvars.bind_contextvars(tenant=caller.tenant.id, key=caller.key_id)
-        scope = self.scope
-        if scope is None:
-            return
-        if scope not in caller.scopes:
-            held = ", ".join(item.value for item in Scope if item in caller.scopes) or "none"
-            raise NotAllowed(f"this route needs a key with the scope '{scope.value}', got one with: {held}")
-        request.state.passage = parts.node.limits.enter(caller, generates=scope is Scope.GENERATE)
-
-    def _authenticated(self, request: Request) -> Caller:
-        key = bearer_key(request)
-        auth = parts_of(request).auth
-        caller = auth.caller(key)
-        if caller is not None:
-            return caller
-        if auth.is_admin(key):
-            raise NotAllowed("this is the admin key, and /v1 routes take a tenant's key; `coloq key new` makes one")
-        raise NotAuthenticated("nobody holds this key; check that it was copied whole, or ask for a new one")
+class _LimitedRoute(_GuardedRoute):
+    """A route that acts for a tenant, within its limits."""
 
     async def handle(self, scope: Connection, receive: Receive, send: Send) -> None:
         """Answer with the state of the limits in the head; the request counts as running until all of it is sent."""
@@ -136,6 +98,87 @@ class TenantRoute(_GuardedRoute):
             CALLER.set(None)
             if "passage" in state:
                 state["passage"].leave()
+
+
+class TenantRoute(_LimitedRoute):
+    """A route for tenants' keys; who calls is then at `state.caller_of(request)` and in the log's context."""
+
+    @property
+    def scope(self) -> Scope | None:
+        """The scope that a key needs; None when any key will do."""
+        extra = self.openapi_extra or {}
+        if SCOPE_EXTENSION in extra:
+            named = extra[SCOPE_EXTENSION]
+            return Scope(named) if named != _ANY else None
+        return Scope.READ if self.methods <= READING_METHODS else Scope.GENERATE
+
+    @property
+    def generates(self) -> bool:
+        """Whether its requests are held to the limits of requests that generate."""
+        return self.scope is Scope.GENERATE
+
+    @property
+    def is_audited(self) -> bool:
+        return self.scope is Scope.ADMIN and not self.methods <= READING_METHODS
+
+    def get_route_handler(self) -> Handler:
+        self.openapi_extra = {**(self.openapi_extra or {}), **needs(self.scope)}
+        return super().get_route_handler()
+
+    def admit(self, request: Request) -> None:
+        caller = self._authenticated(request)
+        _act_for(request, caller)
+        scope = self.scope
+        if scope is None:
+            return
+        if scope not in caller.scopes:
+            held = ", ".join(item.value for item in Scope if item in caller.scopes) or "none"
+            raise NotAllowed(f"this route needs a key with the scope '{scope.value}', got one with: {held}")
+        _enter(request, caller, generates=self.generates)
+
+    def _authenticated(self, request: Request) -> Caller:
+        key = bearer_key(request)
+        auth = parts_of(request).auth
+        caller = auth.caller(key)
+        if caller is not None:
+            return caller
+        if auth.is_admin(key):
+            raise NotAllowed("this is the admin key, and /v1 routes take a tenant's key; `coloq key new` makes one")
+        raise NotAuthenticated("nobody holds this key; check that it was copied whole, or ask for a new one")
+
+
+class HookRoute(_LimitedRoute):
+    """A route that takes no key; its handler calls `act_for_hook` once it knows the hook."""
+
+    @property
+    def is_audited(self) -> bool:
+        return False
+
+    def admit(self, request: Request) -> None:
+        """Whoever knows a hook's id may call it."""
+
+
+def act_for_hook(request: Request, tenant: TenantSettings, hook_id: str) -> None:
+    """Let a call of an inbound hook in, as a request that generates for the hook's tenant.
+
+    The hook counts as one of the tenant's keys. Its id opens it, so logs and counts know it by a digest.
+
+    Raises:
+        RateLimited, ConcurrencyLimited, QuotaExhausted: a limit of the tenant is reached.
+    """
+    caller = Caller(tenant, f"hook_{_short_digest(hook_id)}", frozenset({Scope.GENERATE}))
+    _act_for(request, caller)
+    _enter(request, caller, generates=True)
+
+
+def _act_for(request: Request, caller: Caller) -> None:
+    request.state.caller = caller
+    CALLER.set(caller)
+    structlog.contextvars.bind_contextvars(tenant=caller.tenant.id, key=caller.key_id)
+
+
+def _enter(request: Request, caller: Caller, *, generates: bool) -> None:
+    request.state.passage = parts_of(request).node.limits.enter(caller, generates=generates)
 
 
 class AdminRoute(_GuardedRoute):
@@ -158,7 +201,11 @@ class AdminRoute(_GuardedRoute):
 
 def admin_key_id(key: str) -> str:
     """`admin_` and the first 8 digits of the key's hash: tells admin keys apart in the audit log."""
-    return f"admin_{hash_key(key).removeprefix('sha256:')[:8]}"
+    return f"admin_{_short_digest(key)}"
+
+
+def _short_digest(credential: str) -> str:
+    return hash_key(credential).removeprefix("sha256:")[:8]
 
 
 def changed(request: Request, *, before: str | None, after: str | None) -> None:

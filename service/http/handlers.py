@@ -14,10 +14,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agent.errors import ColoqError, InvalidInput
+from agent.errors import ColoqError
 from service.http.disconnect import ClientGone
-from service.http.problem_schema import FieldError, rule_message
-from service.http.problems import problem_of, problem_response, row_of
+from service.http.problem_schema import FieldError
+from service.http.problems import broken_rules, problem_of, problem_response, row_of
 from service.http.state import request_id_of
 from service.http.validation import field_errors
 
@@ -36,10 +36,7 @@ def install(app: FastAPI) -> None:
 async def on_error(request: Request, error: Exception) -> Response:
     """An error that this product raised on purpose."""
     log_failure(error)
-    fields = None
-    if isinstance(error, InvalidInput):
-        fields = [FieldError(field=error.field, message=rule_message(error.field, error.message))]
-    return _respond(request, error, fields=fields)
+    return _respond(request, error, fields=broken_rules(error))
 
 
 def log_failure(error: Exception) -> None:

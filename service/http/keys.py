@@ -1,5 +1,6 @@
 """The node's keys as the HTTP layer's `Authenticator`."""
 
+from agent.config import TenantSettings
 from service.secrets import AdminKey
 from service.tenancy.caller import Caller
 from service.tenants import Tenants
@@ -19,3 +20,7 @@ class NodeKeys:
     def is_admin(self, key: str) -> bool:
         """True when `key` is the node's admin key."""
         return self._admin.matches(key)
+
+    def tenant_of_id(self, tenant: str) -> TenantSettings | None:
+        """The tenant of that id, or None."""
+        return self._tenants.get(tenant)

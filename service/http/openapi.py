@@ -6,7 +6,9 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic.json_schema import models_json_schema
 
+from service.http.disconnect import ClientGone
 from service.http.problem_schema import MEDIA_TYPE, Problem
+from service.http.problems import ROWS, STATUS_ROWS
 
 DESCRIPTIONS = {
     400: "The body is not JSON.",
@@ -51,6 +53,13 @@ def _drop_frameworks_errors(document: dict[str, Any]) -> None:
         document["components"]["schemas"].pop(name, None)
 
 
+def problem_codes() -> str:
+    """Every code that a caller may read in a problem, with its status and what to do, as a Markdown table."""
+    rows = {row.code: row for row in (*ROWS.values(), *STATUS_ROWS.values()) if row is not ROWS[ClientGone]}
+    lines = [f"| `{row.code}` | {row.status} | {row.title}. {row.advice}".rstrip() + " |" for row in rows.values()]
+    return "\n".join(["| code | status | what it means |", "| --- | --- | --- |", *sorted(lines)])
+
+
 _LIMIT_HEADERS = {
     name: {"description": description, "schema": {"type": "string"}}
     for name, description in {
@@ -61,11 +70,11 @@ _LIMIT_HEADERS = {
 
 
 def _describe_limits(document: dict[str, Any]) -> None:
-    """Every tenants' route tells limits and may refuse with 429."""
+    """Every route that acts for a tenant tells limits and may refuse with 429."""
     operations = [item for path in document["paths"].values() for item in path.values()]
     for operation in operations:
-        if {"TenantKey": []} in operation.get("security", []):
-            responses = operation["responses"]
+        responses = operation["responses"]
+        if {"TenantKey": []} in operation.get("security", []) or "429" in responses:
             responses.setdefault("429", problems(429)[429])
             for status, response in responses.items():
                 if status.startswith("2") or status == "429":

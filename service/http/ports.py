@@ -16,11 +16,13 @@ from agent.completion import Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
 from agent.ports import Listener
+from service.jobs.desk import JobDesk
 from service.tenancy.audit import AuditLog
 from service.tenancy.caller import Caller
 from service.tenancy.limits import Limiter
 from service.tenancy.record import KeyRecord, TenantRecord
 from service.tenancy.registry import IssuedKey, KeyOrder
+from service.webhooks.assembly import Webhooks
 from trainer.records import PolicyRecord, RunRequest, RunStatus
 
 
@@ -152,6 +154,12 @@ class NodePorts(Protocol):
     def policies(self) -> PolicyPort: ...
 
     @property
+    def jobs(self) -> JobDesk: ...
+
+    @property
+    def webhooks(self) -> Webhooks: ...
+
+    @property
     def tenancy(self) -> TenancyPort: ...
 
     @property
@@ -172,6 +180,10 @@ class Authenticator(Protocol):
 
     def is_admin(self, key: str) -> bool:
         """True when `key` is the node's admin key."""
+        ...
+
+    def tenant_of_id(self, tenant: str) -> TenantSettings | None:
+        """The tenant of that id, or None: for calls of inbound hooks, which carry no key."""
         ...
 
 

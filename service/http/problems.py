@@ -59,17 +59,27 @@ ROWS: Mapping[type[Exception], Row] = {
     errors.ColoqError: Row(500, "internal_error", "Something broke inside the node", _TELL_OPERATOR, False),
     errors.InvalidInput: INVALID,
     errors.InvalidBrief: Row(422, "invalid_brief", "The brief breaks a rule"),
+    errors.IdempotencyKeyReused: Row(422, "idempotency_key_reused", "One idempotency key for two bodies"),
     errors.InvalidConfig: Row(500, "misconfigured", "The node's configuration is wrong", _TELL_OPERATOR, False),
+    errors.DestinationRefused: Row(422, "destination_refused", "The node does not call this URL"),
     errors.Refused: Row(403, "refused", "The request was refused"),
     errors.NotAuthenticated: Row(401, "not_authenticated", "No valid key"),
     errors.NotAllowed: Row(403, "not_allowed", "The key is not for this route"),
     errors.NotFound: Row(404, "not_found", "No such thing"),
     errors.Conflict: Row(409, "conflict", "Not in the current state"),
+    errors.JobCancelled: Row(409, "job_cancelled", "The job was cancelled", "Send the request again for a new job."),
+    errors.JobAbandoned: Row(
+        500,
+        "job_abandoned",
+        "The job was given up",
+        "Send the request again; if it stays, tell the node's operator the request_id.",
+    ),
     errors.LimitReached: Row(429, "limit_reached", "A limit is reached", _COME_BACK),
     errors.RateLimited: Row(429, "rate_limited", "Too many requests or tokens in a minute", _COME_BACK),
     errors.ConcurrencyLimited: Row(429, "concurrency_limited", "Too many requests at one time", _COME_BACK),
     errors.QuotaExhausted: Row(429, "quota_exhausted", "The day's quota is used up", _COME_BACK),
     errors.QueueFull: Row(429, "queue_full", "Too many requests wait for the engine", _COME_BACK),
+    errors.HookNotVerified: Row(403, "hook_not_verified", "The hook's secret or signature is missing or wrong"),
     errors.EngineError: Row(
         500,
         "generation_failed",
@@ -158,6 +168,13 @@ def problem_of(
         running_id=error.blocking_id if isinstance(error, errors.Conflict) else None,
         errors=field_errors,
     )
+
+
+def broken_rules(error: Exception) -> list[FieldError] | None:
+    """The rule that an InvalidInput names; None for any other error."""
+    if not isinstance(error, errors.InvalidInput):
+        return None
+    return [FieldError(field=error.field, message=rule_message(error.field, error.message))]
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:

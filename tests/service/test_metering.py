@@ -19,8 +19,9 @@ from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent, TenantLanguages
 from service.config import StoreConfig
 from service.http.fakes import EPOCH, step_report
+from service.jobs.records import Job, JobState, Order
 from service.journal import RedisJournal
-from service.metering import MeteredChat, MeteredContent, count_run, watch_journal
+from service.metering import MeteredChat, MeteredContent, MeteredJobs, count_run, watch_journal
 from service.store import Store
 from service.telemetry import Metrics
 from trainer.records import RunRequest, RunState, RunStatus
@@ -152,3 +153,14 @@ def test_ended_run_counts_with_what_it_published(
     assert sorted(samples(metrics, "coloq_publications_total{")) == sorted(
         f'coloq_publications_total{{outcome="{outcome}"}} {count}' for outcome, count in outcomes.items()
     )
+
+
+async def test_finished_jobs_are_counted_by_tenant_and_state() -> None:
+    """One succeeded and two cancelled."""
+    metrics = Metrics()
+    for state in (JobState.SUCCEEDED, JobState.CANCELLED, JobState.CANCELLED):
+        job = Job("job_1", Order("acme", "/v1/content", "{}", "req_1"), state, EPOCH)
+        await MeteredJobs(metrics).finished(job)
+    text = metrics.render()
+    assert 'coloq_jobs_finished_total{state="succeeded",tenant="acme"} 1.0' in text
+    assert 'coloq_jobs_finished_total{state="cancelled",tenant="acme"} 2.0' in text

@@ -18,6 +18,7 @@ from agent.errors import EngineDead, InvalidConfig, ModelError
 from service.config import EngineConfig, NodeConfig, ServerConfig
 from service.gpu import Gpu
 from service.http.fakes import FakeAuthenticator, FakeContent, FakeMetrics, FakeNode
+from service.jobs.records import JobState
 from service.secrets import AdminKey
 from service.serve import checked_plan, exit_when_overdue, run_until_told
 from tests.tiny_model import save_tiny_llama
@@ -67,6 +68,8 @@ class Stage:
             self.log.append("open")
             yield self.node
         finally:
+            if self.node is not None:
+                await self.node.jobs.close()
             self.log.append("closed")
 
     def announce(self, line: str) -> None:
@@ -218,7 +221,7 @@ async def test_request_in_flight_finishes_after_the_signal() -> None:
 
 
 async def test_request_beyond_the_grace_is_cancelled() -> None:
-    """With no grace a request that still runs does not hold the node up."""
+    """With no grace a request that still runs does not hold the node up, and its generation is stopped."""
     stage = Stage(grace_s=0)
     stage.content.delay_s = 20
     running = stage.start()
@@ -230,6 +233,26 @@ async def test_request_beyond_the_grace_is_cancelled() -> None:
         await asyncio.wait_for(running, timeout=5)
         assert stage.content.cancelled.is_set()
         await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_request_that_does_not_end_in_the_grace_becomes_a_job() -> None:
+    """The call is answered 202 before the grace of 0.4 s is over, and its job is left in the store."""
+    stage = Stage(grace_s=0.4)
+    stage.content.delay_s = 20
+    running = stage.start()
+    url = await stage.url()
+    async with httpx.AsyncClient() as client:
+        asking = asyncio.create_task(client.post(f"{url}/v1/content", json=BRIEF, headers=KEY))
+        await stage.content.started.wait()
+        tell()
+        response = await asking
+        assert response.status_code == 202
+        await asyncio.wait_for(running, timeout=5)
+    assert stage.node is not None
+    job = await stage.node.job_store.get("acme", response.json()["id"])
+    assert job is not None
+    assert (job.state, job.attempts) == (JobState.QUEUED, 0)
+    assert stage.content.cancelled.is_set()
 
 
 async def test_stop_that_takes_too_long_is_not_waited_for() -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,16 @@ async def test_embedded_store_answers_and_listens_on_no_port(store: Store) -> No
     socket_folder = store.embedded.socket_path.parent
     assert socket_folder.stat().st_mode & 0o777 == 0o700
     assert len(os.fsencode(store.embedded.socket_path)) <= 100
+
+
+async def test_embedded_store_syncs_before_it_answers(store: Store) -> None:
+    """An accepted job must survive a power cut, and the journal and the ledger are in the same file."""
+    assert await store.redis.config_get("append*") | {"appenddirname": ""} == {
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "appendfilename": "appendonly.aof",
+        "appenddirname": "",
+    }
 
 
 async def test_embedded_store_keeps_data_and_leaves_nothing_running(tmp_path: Path) -> None:
@@ -125,13 +136,39 @@ def test_ctrl_c_in_the_terminal_reaches_the_node_only(tmp_path: Path) -> None:
     assert ended(tmp_path)
 
 
-async def test_ended_server_is_noticed(store: Store) -> None:
-    """A server that is killed is reported to who waits for it, and calls fail as StoreError."""
+async def test_a_killed_server_is_started_again(store: Store) -> None:
+    """Calls fail as StoreError for a moment; then another process answers at the same address, with all that was
+    written. So it goes each time."""
     assert store.embedded is not None
-    os.kill(store.embedded.pid, signal.SIGKILL)
-    assert await store.embedded.exited() == -signal.SIGKILL
-    with pytest.raises(StoreError, match="the store could not answer: "):
-        await store.ping()
+    for value in ("first", "second"):
+        await store.redis.set(value, "kept")
+        pid = store.embedded.pid
+        os.kill(pid, signal.SIGKILL)
+        assert await store.embedded.exited() == -signal.SIGKILL
+        with pytest.raises(StoreError, match="the store could not answer: "):
+            await store.ping()
+        await answering(store)
+        assert store.embedded.pid != pid
+    assert await store.redis.mget("first", "second") == ["kept", "kept"]
+
+
+async def test_a_stop_while_the_server_is_started_again_leaves_nothing_running(tmp_path: Path) -> None:
+    """Whatever the moment."""
+    for pause_s in (0.0, 0.005, 0.03):
+        async with open_store(StoreConfig(), tmp_path) as store:
+            assert store.embedded is not None
+            os.kill(store.embedded.pid, signal.SIGKILL)
+            await store.embedded.exited()
+            await asyncio.sleep(pause_s)
+        assert ended(tmp_path)
+
+
+async def answering(store: Store) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            with suppress(StoreError):
+                return await store.ping()
+            await asyncio.sleep(0.01)
 
 
 async def test_store_by_url(store: Store, tmp_path: Path) -> None:

@@ -11,11 +11,25 @@ from service.config import NodeConfig, ServerConfig
 from service.http.agent_node import AgentNode
 from service.http.app import create_app
 from service.http.fakes import FakeAuthenticator, FakeMetrics, FakeNode
+from service.tenants import Tenants
 
 
 @pytest.fixture
-def node() -> FakeNode:
-    return FakeNode()
+def acme() -> TenantSettings:
+    return TenantSettings(
+        id="acme", languages={"de": LanguageSettings(brand_terms=("Klingelo",)), "en": LanguageSettings()}
+    )
+
+
+@pytest.fixture
+def tenants(acme: TenantSettings) -> dict[str, TenantSettings]:
+    """Tenants by their key."""
+    return {"tenant-key": acme, "other-key": acme.model_copy(update={"id": "globex"})}
+
+
+@pytest.fixture
+def node(config: NodeConfig, tenants: dict[str, TenantSettings]) -> FakeNode:
+    return FakeNode(config=config, tenants=Tenants.of(tenants.values()))
 
 
 @pytest.fixture
@@ -35,8 +49,8 @@ AUTH = FakeAuthenticator({"tenant-key": ACME}, "admin-key")
 
 
 @pytest.fixture
-def app(node: FakeNode, config: NodeConfig, metrics: FakeMetrics) -> FastAPI:
-    return create_app(node, AUTH, config, metrics)
+def app(node: FakeNode, config: NodeConfig, metrics: FakeMetrics, tenants: dict[str, TenantSettings]) -> FastAPI:
+    return create_app(node, FakeAuthenticator(tenants, "admin-key"), config, metrics)
 
 
 @pytest.fixture
@@ -68,6 +82,12 @@ async def agent_client(agent_app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 def tenant_key() -> dict[str, str]:
     return {"Authorization": "Bearer tenant-key"}
+
+
+@pytest.fixture
+def other_key() -> dict[str, str]:
+    """The key of another tenant, globex."""
+    return {"Authorization": "Bearer other-key"}
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from service.tenancy.fakes import MemoryTenantStore
 from service.tenancy.registry import TenantRegistry
 from service.tenancy.rules import TenantRules
 from service.tenants import Tenants
+from service.webhooks.hook import Check
 
 ADMIN_HASH = hash_key("admin-key")
 ADMIN_ID = f"admin_{ADMIN_HASH[7:15]}"
@@ -72,6 +73,19 @@ async def test_a_tenant_is_made_read_changed_and_deleted(operator: httpx.AsyncCl
     assert [item["settings"]["id"] for item in listed] == ["acme"]
     assert (await operator.delete("/admin/tenants/acme")).status_code == 204
     assert (await operator.get("/admin/tenants/acme")).status_code == 404
+
+
+async def test_a_deleted_tenant_leaves_no_receivers(operator: httpx.AsyncClient, node: FakeNode) -> None:
+    """Its endpoints and hooks are gone, also when a tenant of the same id is made later; another's stay."""
+    await operator.post("/admin/tenants", json=ACME)
+    for tenant in ("acme", "zeta"):
+        await node.webhooks.endpoints.create(tenant, "https://hooks.example.com/", (), "")
+        await node.webhooks.hooks.create(tenant, "shop", {"kind": "create"}, {}, Check())
+    assert (await operator.delete("/admin/tenants/acme")).status_code == 204
+    await operator.post("/admin/tenants", json=ACME)
+    assert await node.webhooks.endpoints.list("acme") == []
+    assert await node.webhooks.hooks.list("acme") == []
+    assert len(await node.webhooks.endpoints.list("zeta")) == len(await node.webhooks.hooks.list("zeta")) == 1
 
 
 async def test_a_patch_changes_what_it_names(operator: httpx.AsyncClient) -> None:

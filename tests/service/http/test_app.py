@@ -9,8 +9,11 @@ from fastapi import FastAPI
 from fastapi.openapi.models import OpenAPI
 
 from service.http.openai.errors import speaks_openai
+from service.http.problems import ROWS, STATUS_ROWS
+from service.webhooks.events import EventType
 
 OPEN_PATHS = {"/healthz", "/readyz", "/metrics", "/openapi.json"}
+HOOK_PATH = "/v1/hooks/{hook_id}"
 
 
 async def test_a_key_is_checked_before_the_body_is_read(client: httpx.AsyncClient) -> None:
@@ -51,7 +54,7 @@ def test_operations_have_unique_ids_and_summaries(app: FastAPI) -> None:
     """Generated clients name their functions after operation ids."""
     found = [operation for _, operation in operations(app)]
     ids = [operation["operationId"] for operation in found]
-    assert len(set(ids)) == len(ids) >= 28
+    assert len(set(ids)) == len(ids) >= 52
     assert {"create_content", "create_chat_completion", "get_me", "start_run", "activate_policy"} <= set(ids)
     assert all(operation["summary"] and operation["description"] for operation in found)
 
@@ -64,6 +67,10 @@ def test_error_responses_are_documented_as_problems(app: FastAPI) -> None:
         if path in OPEN_PATHS:
             assert "security" not in operation
             continue
+        if path == HOOK_PATH:
+            assert "security" not in operation
+            assert {"403", "404"} <= operation["responses"].keys()
+            continue
         assert {"401", "403"} <= operation["responses"].keys()
         scheme = "TenantKey" if path.startswith("/v1/") else "AdminKey"
         assert operation["security"] == [{scheme: []}]
@@ -73,13 +80,36 @@ def test_error_responses_are_documented_as_problems(app: FastAPI) -> None:
                 assert list(response["content"]) == [expected], (path, status)
 
 
+def test_every_code_of_a_problem_is_documented(app: FastAPI) -> None:
+    """The document's description has a row per code with its status; 499 is read by nobody."""
+    description = app.openapi()["info"]["description"]
+    for row in (*ROWS.values(), *STATUS_ROWS.values()):
+        if row.status != 499:
+            assert f"| `{row.code}` | {row.status} | {row.title}." in description
+    assert "client_gone" not in description
+
+
 def test_every_field_of_the_content_request_is_described_with_an_example(app: FastAPI) -> None:
     """The document is what builders read."""
     properties = app.openapi()["components"]["schemas"]["ContentRequest"]["properties"]
     assert [
         name for name, schema in properties.items() if not (schema.get("description") and schema.get("examples"))
     ] == []
-    assert len(properties) == 14 + 9 + 2
+    assert len(properties) == 14 + 9 + 2 + 1
+
+
+def test_events_are_documented_as_webhooks(app: FastAPI) -> None:
+    """One operation for each type, with the type in its body and the headers to verify it with."""
+    document = app.openapi()
+    assert document["webhooks"].keys() == set(EventType)
+    for event_type, item in document["webhooks"].items():
+        body = item["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
+        assert document["components"]["schemas"][body]["properties"]["type"]["const"] == event_type
+        assert [parameter["name"] for parameter in item["post"]["parameters"]] == [
+            "webhook-id",
+            "webhook-timestamp",
+            "webhook-signature",
+        ]
 
 
 async def test_pages_that_load_a_cdn_are_off(client: httpx.AsyncClient) -> None:

@@ -19,7 +19,7 @@ from agent.config import LanguageSettings, TenantSettings
 from service.config import NodeConfig
 from service.http.app import create_app
 from service.http.fakes import FakeAuthenticator, FakeMetrics, FakeNode, registry_of
-from service.http.guard import AdminRoute, TenantRoute
+from service.http.guard import AdminRoute, HookRoute, TenantRoute
 from service.tenancy.record import Scope
 
 OPEN_PATHS = {"/healthz", "/readyz", "/metrics", "/openapi.json"}
@@ -42,6 +42,8 @@ class Call:
     def kind(self) -> str:
         if isinstance(self.route, TenantRoute):
             return "tenant"
+        if isinstance(self.route, HookRoute):
+            return "hook"
         return "admin" if isinstance(self.route, AdminRoute) else "open"
 
 
@@ -115,9 +117,10 @@ async def statuses(client: httpx.AsyncClient, app: FastAPI, key: str | None) -> 
 
 
 def test_every_route_is_guarded_or_known_to_be_open(app: FastAPI) -> None:
-    """A route outside of the open paths uses one of the two guarded route classes."""
+    """A route outside of the open paths uses one of the guarded route classes; hooks are called without a key."""
     unguarded = {call.route.path for call in calls(app) if call.kind == "open"}
     assert unguarded == OPEN_PATHS
+    assert [call.route.path for call in calls(app) if call.kind == "hook"] == ["/v1/hooks/{hook_id}"]
     assert all(call.operation for call in calls(app) if call.kind != "open")
 
 
@@ -127,7 +130,7 @@ async def test_without_a_known_key_only_open_routes_answer(
 ) -> None:
     """401 before anything else is looked at: the bodies and ids here may be wrong as well."""
     for (kind, method, path), status in (await statuses(client, app, key)).items():
-        assert (status == 401) == (kind != "open"), (method, path, status)
+        assert (status == 401) == (kind not in {"open", "hook"}), (method, path, status)
 
 
 async def test_the_admin_key_opens_admin_routes_alone(app: FastAPI, client: httpx.AsyncClient) -> None:

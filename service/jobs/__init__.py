@@ -1,0 +1,1 @@
+"""Jobs: calls that outlive their connection and the node that took them."""
