@@ -66,7 +66,7 @@ def test_a_field_unlike_any_other_gets_the_list_of_names() -> None:
     """No guess is better than a wild one."""
     ((field, message),) = messages({"zzz": 1})
     assert field == "zzz"
-    assert message.startswith("unknown field zzz; known fields are audience, best_of, callback_url, end_user, instructions")
+    assert message.startswith("unknown field zzz; known fields are audience, best_of, callback_url, end_user,")
 
 
 def test_numbers_and_texts_that_mean_the_same_are_taken() -> None:
