@@ -39,6 +39,7 @@ from service.idempotency import (
 )
 from service.jobs.desk import JobDesk
 from service.jobs.records import Answer, Job, Order
+from service.tasks import end
 
 CALL_HEADERS: list[dict[str, Any]] = [
     {
@@ -131,7 +132,7 @@ async def _plain(request: Request, desk: JobDesk, call: Call) -> Response:
             return _answered(work.result())
         job_id = await desk.adopt(call.order, work)
     except BaseException:
-        await _cancelled(work)
+        await end([work])
         raise
     return _accepted(await desk.promised(call.order.tenant, job_id))
 
@@ -156,7 +157,7 @@ async def _final(request: Request, desk: JobDesk, tenant: str, job_id: str, wait
     try:
         return waiting.result() if await _held(request, desk, waiting, wait_s) else None
     finally:
-        await _cancelled(waiting)
+        await end([waiting])
 
 
 async def _held(request: Request, desk: JobDesk, work: "asyncio.Task[Any]", wait_s: float) -> bool:
@@ -169,15 +170,10 @@ async def _held(request: Request, desk: JobDesk, work: "asyncio.Task[Any]", wait
     try:
         await asyncio.wait({work, gone, desk.released}, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _cancelled(gone)
+        await end([gone])
     if not work.done() and not gone.cancelled():
         raise ClientGone("the caller closed the connection")
     return work.done()
-
-
-async def _cancelled(task: "asyncio.Task[Any]") -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def _key(

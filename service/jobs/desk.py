@@ -48,6 +48,7 @@ class JobDesk:
         self._recovery = Recovery(store, self._runner, self._announcer, lease_s=config.lease_s, sole_user=sole_user)
         self._released: asyncio.Future[None] | None = None
         self._stopping = False
+        self._accepting: set[asyncio.Task[Submission]] = set()
 
     @property
     def stopping(self) -> bool:
@@ -76,6 +77,8 @@ class JobDesk:
 
     async def close(self) -> None:
         """Stop all work; unfinished jobs stay in the store."""
+        if self._accepting:
+            await asyncio.wait(self._accepting, timeout=_CLOSE_S)
         await self._runner.close()
         await self._announcer.close()
 
@@ -87,11 +90,18 @@ class JobDesk:
     async def accept(self, order: Order, key: IdempotencyKey | None = None, *, at_once: bool) -> Submission:
         """Take an order, or find the job that stands for its key. ``at_once`` starts it here and now.
 
+        Cancelling the call does not keep an order that the store has taken from being carried out.
+
         Raises:
             IdempotencyKeyReused: the key stands for another body.
             StoreError: nothing was accepted, as far as this node knows.
         """
-        lane = Lane.HELD if at_once else Lane.QUEUED
+        accepting = asyncio.create_task(self._accept(order, key, Lane.HELD if at_once else Lane.QUEUED))
+        self._accepting.add(accepting)
+        accepting.add_done_callback(self._accepting.discard)
+        return await asyncio.shield(accepting)
+
+    async def _accept(self, order: Order, key: IdempotencyKey | None, lane: Lane) -> Submission:
         submission = await self._store.submit(order, lane, self._runner.consumer, key)
         if submission.claim is not None:
             self._runner.start(submission.claim)

@@ -7,6 +7,7 @@ from contextvars import Context
 import structlog
 
 from agent.errors import StoreError
+from service.tasks import end
 
 log = structlog.get_logger(__name__)
 
@@ -33,8 +34,7 @@ class Pump:
     async def close(self) -> None:
         """Stop, and wait for the stop."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+            await end([self._task])
 
     async def _run(self) -> None:
         while self._wanted:

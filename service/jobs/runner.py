@@ -21,6 +21,7 @@ from service.config import JobsConfig
 from service.jobs.ports import Executor, JobStore
 from service.jobs.pump import Pump
 from service.jobs.records import Answer, Claim, Job, JobState, Lane
+from service.tasks import end
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
@@ -96,9 +97,7 @@ class JobRunner:
         self._closing = True
         await self._queue.close()
         runs = list(self._runs.values())
-        for run in runs:
-            run.task.cancel()
-        await asyncio.gather(*(run.task for run in runs), return_exceptions=True)
+        await end(run.task for run in runs)
         for run in runs:
             if run.counted:
                 await self._put_back_at_last(run.claim)

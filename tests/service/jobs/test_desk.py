@@ -10,7 +10,7 @@ from service.config import JobsConfig
 from service.idempotency import IdempotencyKey
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents, ScriptedExecutor
-from service.jobs.records import Answer, Job, JobState, Lane, Order
+from service.jobs.records import Answer, Job, JobState, Lane, Order, Submission
 
 DONE = Answer(200, '{"text":"Guten Tag."}')
 ORDER = Order("acme", "/v1/content", "{}", "req_1")
@@ -285,3 +285,28 @@ async def test_an_unknown_job_is_not_found(stage: Stage) -> None:
     for question in (desk.get, desk.cancel, desk.until_final):
         with pytest.raises(NotFound, match="there is no job job_9"):
             await question("acme", "job_9")
+
+
+class SlowStore(MemoryJobStore):
+    """Its answers take a while to come back."""
+
+    async def submit(self, order: Order, lane: Lane, consumer: str, key: IdempotencyKey | None = None) -> Submission:
+        submission = await super().submit(order, lane, consumer, key)
+        await asyncio.sleep(0.05)
+        return submission
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_an_order_whose_call_is_cancelled_while_it_is_accepted_is_carried_out(
+    stage: Stage, at_once: bool
+) -> None:
+    """The store has it, and nobody else would start it before its lease runs out."""
+    stage.store = SlowStore()
+    desk = stage.desk()
+    call = asyncio.create_task(desk.accept(ORDER, at_once=at_once))
+    await asyncio.sleep(0.01)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await until(lambda: stage.executor.orders == [ORDER])
+    await desk.close()
