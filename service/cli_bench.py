@@ -165,6 +165,22 @@ def front_command(
         bench_front(FrontOptions(out, counts, rounds, warmup, duration), Console())
 
 
+@bench_app.command("memory")
+def memory_command(
+    count: Annotated[int, typer.Option(min=100, help="Requests in all.")] = 20_000,
+    bound: Annotated[float, typer.Option(min=0, metavar="MIB", help="Most growth after the first fifth.")] = 10.0,
+    out: Out = Path("bench"),
+) -> None:
+    """Send requests of every kind to a front with a scripted engine, and watch its resident memory.
+
+    Ends with an error when memory grows by more than the bound between the first fifth and the end.
+    """
+    from service.bench.memory import MemoryOptions, bench_memory
+
+    with _interruptible():
+        bench_memory(MemoryOptions(out, count, bound), Console())
+
+
 @bench_app.command("swap")
 def swap_command(
     count: Annotated[int, typer.Option(min=1, help="Publications.")] = 50,

@@ -57,17 +57,20 @@ class Entry:
 class EpisodeStream:
     """A tenant's episodes of one language and split. Methods raise what the Redis client raises.
 
-    ``on_corrupt`` is called for each payload that cannot be read.
+    ``on_corrupt`` is called for each payload that cannot be read. ``codec`` is handed in because making one costs more
+    than a request may, and a stream is made for each.
     """
 
-    def __init__(self, redis: Redis, key: str, *, consumer: str, on_corrupt: Callable[[], None]) -> None:
+    def __init__(
+        self, redis: Redis, key: str, codec: RecordCodec[Episode], *, consumer: str, on_corrupt: Callable[[], None]
+    ) -> None:
         self.key = key
         self._redis = redis
         self._index = f"{key}:index"
         self._prompts = f"{key}:prompts"
         self._consumer = consumer
         self._on_corrupt = on_corrupt
-        self._codec = RecordCodec(Episode)
+        self._codec = codec
 
     async def append(self, episode: Episode, *, retention: int, registry: str, member: str) -> None:
         """Add an episode unless its id is there already, and ``member`` to the set ``registry``, in one transaction."""

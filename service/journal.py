@@ -25,6 +25,7 @@ from agent.selection import PassedOver, Selection
 from service.config import StoreConfig
 from service.episode_stream import Entry, EpisodeStream
 from service.store import Store, store_errors
+from service.stored_record import RecordCodec
 
 _REGISTRY = "node:journal:streams"
 """Set of `<tenant> <language>`: which streams exist."""
@@ -88,6 +89,7 @@ class RedisJournal:
         self._sole_user = store.embedded is not None
         self._abandoned_after_ms = int(abandoned_after_s * 1000)
         self._consumer = secrets.token_hex(8)
+        self._codec = RecordCodec(Episode)
 
     async def append(self, episode: Episode) -> None:
         """Store one episode; an id that the journal already has changes nothing.
@@ -202,7 +204,7 @@ class RedisJournal:
         return self._stream_at(shelf.key(split))
 
     def _stream_at(self, key: str) -> EpisodeStream:
-        return EpisodeStream(self._redis, key, consumer=self._consumer, on_corrupt=self._on_corrupt)
+        return EpisodeStream(self._redis, key, self._codec, consumer=self._consumer, on_corrupt=self._on_corrupt)
 
     async def _tenant_draw(
         self, shelf: Shelf, num_prompts: int, rng: random.Random, selection: Selection

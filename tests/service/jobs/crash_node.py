@@ -1,18 +1,19 @@
-"""A node of fakes over a real embedded store, as a process to be killed: HTTP, jobs and store are the product's own.
+"""A node over a real embedded store, as a process to be killed: HTTP, jobs, store and the supervision of the engine are
+the product's own, the engine is a child process that answers without a model.
 
     python crash_node.py FOLDER
 
-Its content is a fake that takes a few tens of milliseconds and writes the request id of each generation that it begins
-and ends into FOLDER/generations.log, and the id of each finished job that it hears of into FOLDER/heard.log.
+An answer takes a few tens of milliseconds. FOLDER/generations.log gets the request id of each generation that begins
+and ends, FOLDER/heard.log the id of each finished job that the node hears of, FOLDER/engines.log the process id of each
+engine that is started.
 """
 
 import asyncio
 import os
-import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,19 +21,22 @@ from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
 from agent.completion import Sampling
 from agent.episode import Reply
-from agent.ports import Listener
-from service.config import JobsConfig, NodeConfig, ServerConfig, StoreConfig
+from agent.ports import Engine, GenerateRequest, Listener
+from service.config import EngineConfig, JobsConfig, NodeConfig, ServerConfig, StoreConfig
 from service.http.fakes import FAKE_TENANT, FakeAuthenticator, FakeContent, FakeMetrics, FakeNode
 from service.jobs.records import Job
 from service.jobs.store import RedisJobStore
 from service.secrets import AdminKey
 from service.serve import run_until_told
 from service.store import open_store
+from service.supervised_engine import SupervisedEngine
 from service.telemetry import configure_logging
+from tests.service.jobs.crash_engine import CrashEngine
 
 CONFIG = NodeConfig(
     server=ServerConfig(port=0, shutdown_grace_s=1.0),
-    # Every kill of a running job costs it a try; none may be given up here.
+    # Every kill costs the engine a start and a running job a try; neither may be given up here.
+    engine=EngineConfig(max_num_seqs=64, max_restarts=1000),
     jobs=JobsConfig(concurrency=8, lease_s=2.0, max_attempts=1000),
 )
 
@@ -45,9 +49,10 @@ def append(path: Path, line: str) -> None:
 
 @dataclass
 class LoggedContent(FakeContent):
-    """Fake content that keeps what it did in a file."""
+    """The engine's text as it comes, without agents; keeps what it did in a file."""
 
-    log: Path = field(default=Path())
+    engine: Engine = field(kw_only=True)
+    log: Path = field(kw_only=True)
 
     async def write(
         self,
@@ -59,9 +64,9 @@ class LoggedContent(FakeContent):
         listener: Listener | None = None,
     ) -> Reply:
         append(self.log, f"begin {request_id}")
-        await asyncio.sleep(random.uniform(0.0, 0.06))
+        completion = await self.engine.generate(GenerateRequest(request_id, (1,), sampling))
         append(self.log, f"end {request_id}")
-        return self._reply(brief, request_id, alternatives.n)
+        return replace(self._reply(brief, request_id, alternatives.n), text=completion.text)
 
 
 @dataclass(frozen=True)
@@ -81,15 +86,32 @@ class CrashNode(FakeNode):
     keys: FakeAuthenticator = field(default_factory=lambda: FakeAuthenticator({"tenant-key": FAKE_TENANT}))
     metrics: FakeMetrics = field(default_factory=FakeMetrics)
     admin: AdminKey = field(default_factory=lambda: AdminKey("sha256:0"))
-    gave_up: "asyncio.Future[str]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    gave_up: "asyncio.Future[str]" = field(kw_only=True)
+
+
+async def nothing_to_prepare() -> None:
+    """A fresh engine can answer at once."""
+
+
+@asynccontextmanager
+async def open_engine(folder: Path) -> AsyncIterator[SupervisedEngine]:
+    engine = SupervisedEngine(
+        CONFIG.engine, lambda: CrashEngine.launch(lambda pid: append(folder / "engines.log", str(pid)))
+    )
+    await engine.start(nothing_to_prepare)
+    try:
+        yield engine
+    finally:
+        await engine.stop()
 
 
 @asynccontextmanager
 async def open_node(folder: Path) -> AsyncIterator[CrashNode]:
-    async with open_store(StoreConfig(), folder) as store:
+    async with open_store(StoreConfig(), folder) as store, open_engine(folder) as engine:
         assert store.embedded is not None
         node = CrashNode(
-            content=LoggedContent(log=folder / "generations.log"),
+            gave_up=engine.gave_up,
+            content=LoggedContent(engine=engine, log=folder / "generations.log"),
             config=CONFIG,
             job_store=RedisJobStore(store, CONFIG.jobs),
             events=LoggedEvents(folder / "heard.log"),

@@ -1,4 +1,4 @@
-"""kill -9 of the front and of the store, at random: no accepted job is lost, and each has exactly one result.
+"""kill -9 of front, engine and store, at random: no accepted job is lost, and each has exactly one result.
 
 The default is a few rounds. All 50, with their figures:
 
@@ -6,6 +6,7 @@ The default is a few rounds. All 50, with their figures:
 """
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -29,6 +30,16 @@ ROOT = Path(__file__).resolve().parents[3]
 NUM_ROUNDS = int(os.environ.get("COLOQ_CRASH_ROUNDS", "4"))
 SEED = 5
 NUM_CALLERS = 4
+VICTIMS = (
+    ("front",),
+    ("engine",),
+    ("store",),
+    ("front", "engine", "store"),
+    ("engine", "store"),
+    ("front", "store"),
+    ("front", "engine"),
+)
+"""What one round kills; with few rounds the first ones only."""
 BRIEF = {"kind": "create", "language": "de", "instructions": "Eine Klingel."}
 TENANT = {"Authorization": "Bearer tenant-key"}
 
@@ -59,6 +70,15 @@ class Front:
         assert self._process is not None
         self._process.send_signal(number)
         return await self._process.wait()
+
+    @property
+    def engines(self) -> list[int]:
+        """Process ids of the engines that were started so far."""
+        return [int(line) for line in (self._folder / "engines.log").read_text().split()]
+
+    def kill_engine(self) -> None:
+        with suppress(OSError):  # the last one may be gone, and the next one not started yet
+            os.kill(self.engines[-1], signal.SIGKILL)
 
     def kill_store(self) -> None:
         with suppress(OSError, ValueError):  # it may be starting just now
@@ -115,13 +135,15 @@ async def ask(
 async def disturb(front: Front, rng: random.Random) -> Counter[str]:
     """The rounds, in random order: let it work for a moment, kill, start again what does not start by itself."""
     kinds: Counter[str] = Counter()
-    victims = (["front", "store", "both"] * NUM_ROUNDS)[:NUM_ROUNDS]
-    for victim in rng.sample(victims, NUM_ROUNDS):
+    rounds = (VICTIMS * NUM_ROUNDS)[:NUM_ROUNDS]
+    for victims in rng.sample(rounds, NUM_ROUNDS):
         await asyncio.sleep(rng.uniform(0.05, 0.5))
-        kinds[victim] += 1
-        if victim != "front":
+        kinds["+".join(victims)] += 1
+        if "engine" in victims:
+            front.kill_engine()
+        if "store" in victims:
             front.kill_store()
-        if victim != "store":
+        if "front" in victims:
             await front.end(signal.SIGKILL)
             await front.start()
     return kinds
@@ -154,6 +176,11 @@ async def settled(front: Front) -> None:
                     cursor = f"&cursor={page['next_cursor']}"
 
 
+def text_of(job: Job) -> str:
+    assert job.answer is not None
+    return str(json.loads(job.answer.body)["text"])
+
+
 async def num_results(store: Store) -> int:
     """Results ever written: each adds one entry to lane FINISHED, in the same script."""
     stream = await store.redis.xinfo_stream(f"t:acme:jobs:{Lane.FINISHED}")
@@ -162,8 +189,9 @@ async def num_results(store: Store) -> int:
 
 @pytest.mark.timeout(300)
 async def test_no_accepted_job_is_lost_and_each_has_one_result(tmp_path: Path) -> None:
-    """Callers ask while front and store are killed. In the end every job that a caller was promised has succeeded, as
-    many results were written as there are jobs, each key has had one reply, and subscribers have heard of each job."""
+    """Callers ask while front, engine and store are killed. In the end every job that a caller was promised has
+    succeeded with the answer to its own request, as many results were written as there are jobs, each key has had one
+    reply, subscribers have heard of each job, and engines were started again below fronts that lived on."""
     began_s = time.monotonic()
     rng = random.Random(SEED)
     front, ledger, stopped = Front(tmp_path), Ledger(), asyncio.Event()
@@ -185,17 +213,23 @@ async def test_no_accepted_job_is_lost_and_each_has_one_result(tmp_path: Path) -
         by_id = {job.id: job for job in jobs}
         assert ledger.accepted - by_id.keys() == set()
         assert Counter(job.state for job in jobs) == {JobState.SUCCEEDED: len(jobs)}
+        assert {job.id: text_of(job) for job in jobs} == {
+            job.id: f"Antwort auf {job.order.request_id}." for job in jobs
+        }
         assert await num_results(store) == len(jobs)
         for lane in Lane:
             assert await store.redis.xlen(f"t:acme:jobs:{lane}") == 0
     assert {len(request_ids) for request_ids in ledger.replies.values()} == {1}
     heard = Counter((tmp_path / "heard.log").read_text().split())
     assert heard.keys() == by_id.keys()
+    num_front_starts = 1 + sum(kinds[kind] for kind in kinds if "front" in kind)
+    assert len(front.engines) > num_front_starts
     num_generations = (tmp_path / "generations.log").read_text().count("begin ")
     print(  # noqa: T201 - the figures of the 50 rounds
         f"\n{NUM_ROUNDS} rounds in {time.monotonic() - began_s:.0f} s {dict(kinds)}: {len(jobs)} jobs,"
         f" {len(ledger.accepted)} accepted with 202, 0 lost, {len(jobs)} results; {len(ledger.replies)} keys with one"
         f" reply each; {sum(job.attempts > 1 for job in jobs)} jobs took a second try;"
         f" {max(heard.values())} announcements of one job at most; {ledger.num_broken} broken connections;"
-        f" statuses {dict(ledger.statuses)}; {num_generations} generations"
+        f" statuses {dict(ledger.statuses)}; {num_generations} generations;"
+        f" {num_front_starts} fronts and {len(front.engines)} engines started"
     )
