@@ -69,7 +69,8 @@ def configure_logging(
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
-    least = dict.fromkeys(_QUIET_LOGGERS, logging.WARNING) | ({} if level == "debug" else _QUIET_UNLESS_DEBUG)
+    at_debug = dict.fromkeys(_QUIET_UNLESS_DEBUG, logging.NOTSET)
+    least = dict.fromkeys(_QUIET_LOGGERS, logging.WARNING) | (at_debug if level == "debug" else _QUIET_UNLESS_DEBUG)
     for name, severity in least.items():
         logging.getLogger(name).setLevel(max(severity, root.level))
 

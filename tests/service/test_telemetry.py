@@ -65,7 +65,9 @@ def test_level_holds_back_what_is_below_it(capsys: pytest.CaptureFixture[str]) -
 def test_engine_and_server_talk_about_themselves_at_debug_only(
     level: Literal["info", "debug"], shown: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """vLLM's warnings at import and uvicorn's life-cycle lines are noise to an operator; vLLM's errors are not."""
+    """vLLM's warnings at import and uvicorn's life-cycle lines are noise to an operator; vLLM's errors are not. What an
+    earlier set-up had quieted is heard again."""
+    configure_logging("info", "console")
     configure_logging(level, "console")
     logging.getLogger("vllm.triton_utils.importing").warning("no CPU backend")
     logging.getLogger("uvicorn.error").info("Started server process")

@@ -29,6 +29,8 @@ BOUNDED = settings(
 BEYOND_SCHEMA: list[schemathesis.CheckFunction] = [positive_data_acceptance]
 """Rules that a JSON Schema cannot state (the tenant's languages, what a kind needs) refuse what fits the document."""
 
+TOO_LARGE = 413
+
 KEPT: dict[str, dict[str, Any]] = {
     "/v1/content": dict.fromkeys(
         "languages variables source_language alternatives schema n best_of max_tokens callback_url".split()
@@ -86,7 +88,9 @@ def test_what_does_not_fit_the_document_is_refused(schema: schemathesis.BaseSche
     @BOUNDED
     @given(case=schema[path][method].as_strategy(generation_mode=GenerationMode.NEGATIVE))
     def answers(case: schemathesis.Case[Any]) -> None:
-        case.call_and_validate(headers=headers(path))
+        response = case.call(headers=headers(path))
+        if response.status_code != TOO_LARGE:  # refused before it is looked at; schemathesis wants another status
+            case.validate_response(response)
 
     answers()
 

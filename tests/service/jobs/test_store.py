@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from agent.errors import IdempotencyKeyReused, StoreError
 from service.config import JobsConfig, StoreConfig
@@ -322,14 +323,15 @@ async def test_a_server_that_syncs_every_second_is_asked_to_sync(store: Store) -
     assert (await store.redis.info("commandstats"))["cmdstat_waitaof"]["calls"] == 1
 
 
-async def test_a_server_without_a_file_is_used_as_it_is(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_server_without_a_file_is_used_as_it_is(store: Store) -> None:
     """The warning says what to set, once."""
     await store.redis.config_set("appendonly", "no")
     jobs = RedisJobStore(store, JobsConfig())
-    await jobs.submit(order(), Lane.QUEUED, "n1")
-    await jobs.synced()
-    await jobs.synced()
-    assert capsys.readouterr().out.count("set appendonly yes and appendfsync always") == 1
+    with capture_logs() as logs:
+        await jobs.submit(order(), Lane.QUEUED, "n1")
+        await jobs.synced()
+        await jobs.synced()
+    assert [log["advice"] for log in logs] == ["set appendonly yes and appendfsync always"]
 
 
 async def test_a_store_that_is_away_is_a_store_error(tmp_path: Path) -> None:
