@@ -36,7 +36,7 @@ TRAFFIC_LANGUAGE = "fi"
 _TRAFFIC_WORDS = 24
 _LONGEST_TRAFFIC_S = 3600.0
 _TRAFFIC_TIMEOUT_S = 60.0
-_POLL_S = 0.1
+_POLL_S = 0.2
 _SETTLE_S = 1.0
 """Of traffic before a run begins."""
 
@@ -226,6 +226,8 @@ class NodeRuns:
     settings: RunSettings
     held_out: Sequence[Brief]
     budget: Budget
+    baselines: dict[int, list[Graded]] = field(default_factory=dict)
+    """The untuned model's exams by seed: the same for every run of a seed."""
 
     async def run(self, variant: Variant, *, reserve_s: float) -> RunRow:
         """One run with its exams. It is stopped when less than ``reserve_s`` of the budget is left.
@@ -234,11 +236,12 @@ class NodeRuns:
             BenchFailed, NodeRefused: the node does not answer.
         """
         await asyncio.to_thread(self.admin.activate, 0)
-        before = await self.examine(variant.seed)
+        if variant.seed not in self.baselines:
+            self.baselines[variant.seed] = await self.examine(variant.seed)
         async with self._traffic(variant.seed) as traffic:
             began_s = time.monotonic()
             watched = await self._start(variant)
-            progress = await self._finished(watched, reserve_s)
+            progress = await self.finished(watched, reserve_s)
             duration_s = time.monotonic() - began_s
         after = await self.examine(variant.seed) if progress.published is not None else []
         return RunRow(
@@ -248,7 +251,7 @@ class NodeRuns:
             reason=progress.reason,
             duration_s=duration_s,
             points=points_of(progress.steps, progress.at_s, self.settings.group_size),
-            before=before,
+            before=self.baselines[variant.seed],
             after=after,
             steps=[step.model_dump() for step in progress.steps],
             traffic=traffic.summary(self.settings.max_tokens),
@@ -269,7 +272,8 @@ class NodeRuns:
             return await ProductRun.start(self.admin, self.settings, variant)
         return await TrailRun.start(self.control, self.settings, variant)
 
-    async def _finished(self, watched: Watched, reserve_s: float) -> Progress:
+    async def finished(self, watched: Watched, reserve_s: float) -> Progress:
+        """Wait for a run's end; tell it to stop, once, when less than that is left of the budget."""
         stopped = False
         while not (progress := await watched.look()).final:
             if not stopped and not self.budget.allows(reserve_s):

@@ -12,7 +12,7 @@ from trainer.objective_settings import ImportanceCorrection
 
 _GPU_KV_GIB, _CPU_KV_GIB = 8.0, 0.5
 """Small: the fluency judge's copy of the model, and TRL afterwards, want room as well."""
-_GPU_TOKENS_PER_S, _CPU_TOKENS_PER_S = 4096.0, 60.0
+_GPU_TOKENS_PER_S, _CPU_TOKENS_PER_S = 4096.0, 5.0
 """Sampled and trained on, until a run has shown what it is here."""
 _EXAM_TOKENS_PER_S = 3.0
 """Exams sample and grade and do not train: so many times faster."""
