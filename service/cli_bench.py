@@ -1,4 +1,4 @@
-"""`coloq bench`: measurements of a node on random weights of a given shape. Nothing is fetched; results go to a folder.
+"""`coloq bench`: measurements of a node, most of them on random weights. Nothing is fetched; results go to a folder.
 
     front     the service alone, with a fake that answers at once
     serve     a node under load, alone or beside bare vLLM
@@ -6,6 +6,7 @@
     swap      publications under load
     suite     coserve and swap on one node, which starts once
     train     training steps and whole GRPO steps, beside TRL
+    learn     whether a real model gets better on held-out prompts, beside TRL, with old rollouts
 
 With `--quick` each runs in about a minute on a CPU with the smallest shape, to see that everything works; figures worth
 keeping need a GPU, and the defaults.
@@ -22,12 +23,14 @@ from rich.console import Console
 
 from agent.errors import InvalidInput
 from service.bench.control import BatchShape, PaceOrder, PublishOrder
+from service.bench.learn_cli import learn_command
 from service.bench.load import Arrivals, Closed, Poisson
 from service.bench.options import BenchOptions
 from service.bench.train_cli import train_command
 
 bench_app = typer.Typer(help="Measure a node: load, training beside it, swaps.", no_args_is_help=True)
 bench_app.command("train")(train_command)
+bench_app.command("learn")(learn_command)
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where JSON and charts go.")]
 Work = Annotated[Path, typer.Option(metavar="DIR", help="Where models are kept between runs.")]

@@ -53,7 +53,7 @@ class ContentClient:
         """See Client.send."""
         body = {
             "kind": "create",
-            "language": LANGUAGE,
+            "language": self.plan.language,
             "instructions": instructions(self.plan.prompt, number),
             "max_tokens": self.plan.max_tokens,
             "temperature": self.plan.temperature,

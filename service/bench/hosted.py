@@ -28,6 +28,7 @@ from service.bench.control import (
     TrainOrder,
     TrainView,
 )
+from service.bench.learning.host import LearnHost, learn_router, name_base_model
 from service.bench.pacing import BenchPacing
 from service.bench.publications import Publications
 from service.bench.training import BenchLearner, ContinuousTraining
@@ -57,8 +58,9 @@ def main() -> None:
 async def _open_hosted(config: NodeConfig, model: str, secrets: Secrets, plan: "MemoryPlan") -> AsyncIterator["Node"]:
     from service.node import open_node
 
+    name_base_model(model)
     async with open_node(config, model, secrets, plan) as node:
-        controls = Controls.of(node, vocab_size(Path(model)))
+        controls = Controls.of(node, model)
         async with listening(control_app(controls)) as url:
             typer.echo(f"{CONTROL}{url}")
             try:
@@ -82,25 +84,29 @@ class Controls:
     publications: Publications
     pacing: BenchPacing
     active_version: Callable[[], int]
+    learn: LearnHost
 
     @classmethod
-    def of(cls, node: "Node", num_tokens: int) -> "Controls":
-        """``num_tokens`` is the size of the model's vocabulary."""
-        learner = _learner(node, num_tokens)
+    def of(cls, node: "Node", model: str) -> "Controls":
+        """``model`` is the model's folder."""
+        learner = _learner(node, vocab_size(Path(model)))
         training = ContinuousTraining(learner)
-        pacing = BenchPacing(node, lambda: training.view.running)
+        learn = LearnHost(node, model)
+        pacing = BenchPacing(node, lambda: training.view.running or learn.running)
         return cls(
             is_admin=node.keys.is_admin,
             training=training,
             publications=Publications(learner, pacing.pulse),
             pacing=pacing,
             active_version=lambda: node.policies.active_version,
+            learn=learn,
         )
 
     async def close(self) -> None:
         """Stop what runs."""
         await self.publications.stop()
         await self.training.stop()
+        await self.learn.stop()
         self.pacing.release()
 
 
@@ -159,6 +165,7 @@ def control_app(controls: Controls) -> FastAPI:
         pids = [child.pid for child in multiprocessing.active_children() if child.pid is not None]
         return EngineView(pids=sorted(pids), active_version=controls.active_version())
 
+    router.include_router(learn_router(controls.learn))
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(router)
     return app

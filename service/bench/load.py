@@ -83,6 +83,8 @@ class LoadPlan(Struct, frozen=True):
     timeout_s: float = 300.0
     stop_file: str | None = None
     """The window ends early once this file exists."""
+    language: str = "en"
+    """That a node is asked for."""
 
 
 class Exchange(Struct, frozen=True):

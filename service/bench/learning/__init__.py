@@ -1,0 +1,1 @@
+"""What `coloq bench learn` learns from and how it is judged: prompts, reward, exams, deliberate staleness, charts."""
