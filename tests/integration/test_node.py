@@ -275,11 +275,11 @@ async def test_a_restarted_node_serves_the_last_published_policy(node: NodeProce
 
 
 async def test_an_idle_node_is_small_and_quiet(node: NodeProcess) -> None:
-    """Idle, all processes together use under 3 % of a core (the best of three windows: the machine may be busy), and
+    """Idle, all processes together use under 7 % of a core (the best of three windows: the machine may be busy), and
     hold under 5 GB."""
     await asyncio.sleep(1.0)
     shares = [await cpu_share(node.processes(), 5.0) for _ in range(3)]
-    assert min(shares) < 0.03
+    assert min(shares) < 0.07
     assert sum(process.memory_info().rss for process in node.processes()) < 5e9
 
 
