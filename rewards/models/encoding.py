@@ -25,6 +25,11 @@ class RewardEncoder:
             | set(tokenizer.all_special_tokens)
         )
 
+    @property
+    def max_tokens(self) -> int:
+        """What the tokenizer says its model reads at most; a huge number when it says nothing."""
+        return int(self.tokenizer.model_max_length)
+
     @classmethod
     def load(cls, source: str) -> "RewardEncoder":
         """The tokenizer of a backbone's folder or Hugging Face id.

@@ -50,14 +50,15 @@ class Standings:
 
 
 class Judge:
-    """One backbone. Threads may share it; ``standings`` may be set at any time, for the next call."""
+    """One backbone. Threads may share it; ``standings`` and ``max_tokens`` may be set at any time."""
 
     def __init__(self, backbone: str, encoder: RewardEncoder, scorer: RawScorer, *, max_tokens: int) -> None:
         self.backbone = backbone
         self.standings = Standings()
         self._encoder = encoder
         self._scorer = scorer
-        self._max_tokens = max_tokens
+        self.max_tokens = max_tokens
+        """Longest conversation, brief and reply together."""
 
     def values(
         self, samples: Sequence[Sample], *, within_s: float | None = None
@@ -114,8 +115,8 @@ class Judge:
             row = self._encoder.encode(brief, text)
         except ValueError as error:
             return Ungradable(str(error), self.backbone)
-        if len(row) > self._max_tokens:
-            return Ungradable(f"brief and reply must fit {self._max_tokens} tokens, got {len(row)}", self.backbone)
+        if len(row) > self.max_tokens:
+            return Ungradable(f"brief and reply must fit {self.max_tokens} tokens, got {len(row)}", self.backbone)
         return row
 
     def _finite(self, raw: float) -> float | Ungradable:

@@ -1,0 +1,291 @@
+"""Reward models of a node: held by the engine process, asked from the panel's threads, changed while the node serves.
+
+    panel's thread ─► raw_scores ─► event loop ─► engine process: coloq_submit … coloq_poll ─► scores
+    operator       ─► activate(de, 3) ─► load v3 ─► replies in German are judged by v3 from the next call on
+    fresh engine   ─► prepare ─► open every backbone, load every active version
+
+A backbone that cannot be opened, or an active version that cannot be loaded, leaves replies ungradable with the reason;
+the node serves on.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from agent.errors import ColoqError, EngineDead, InvalidConfig, ModelError, TrainerFailed
+from rewards.config import RewardModelConfig
+from rewards.models.calibration import IDENTITY
+from rewards.models.encoding import RewardEncoder
+from rewards.models.ensemble import ModelEnsemble
+from rewards.models.judge import Broken, Judge, Standing, Standings
+from rewards.models.manifest import RewardManifest, active_version, languages, read_manifest, version_folder
+from service import models
+from service.config import NodeConfig
+from service.learner_calls import WorkerCalls, carry_out
+from trainer import messages
+
+log = structlog.get_logger(__name__)
+
+FOLDER = "rewards"
+"""Of the versions, in the node's data folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneOrder:
+    """One backbone that the configuration asks for."""
+
+    configured: str
+    """The model as configured: manifests name it so."""
+    source: str
+    """The folder or Hugging Face id behind it."""
+    device: Literal["engine", "cpu"]
+    shares: bool
+    """True: built on the served model's own weights."""
+
+    @property
+    def name(self) -> str:
+        """What the engine process calls it."""
+        return f"{self.configured} on {self.device}"
+
+
+@dataclass(slots=True)
+class _Backbone:
+    order: BackboneOrder
+    batch_tokens: int = 0
+    judges: list[Judge] = field(default_factory=list)
+    facts: messages.BackboneFacts | None = None
+    failure: str | None = None
+    """Why it could not be opened."""
+    by_language: dict[str, Standing | Broken] = field(default_factory=dict)
+    loaded: dict[str, list[str]] = field(default_factory=dict)
+    """Adapters in the engine process by language, the newest last: the one before it stays, since a thread may be on
+    its way to it, and a rollback finds it there."""
+
+    def seat(self) -> None:
+        """Let the judges go by what is known now."""
+        otherwise: Standing | Broken | None = None
+        if self.failure is not None:
+            otherwise = Broken(self.failure)
+        elif self.facts is not None and self.facts.has_head:
+            otherwise = Standing(self.order.configured, None, IDENTITY)
+        for judge in self.judges:
+            judge.standings = Standings(dict(self.by_language), otherwise)
+
+
+class EngineRewards:
+    """Implements rewards.models.ports.RawScorer. Made, prepared and changed on the event loop."""
+
+    def __init__(self, engine: WorkerCalls, root: Path) -> None:
+        """``root`` holds the versions by language (rewards.models.manifest)."""
+        self._engine, self._root = engine, root
+        self._loop = asyncio.get_running_loop()
+        self._backbones: dict[str, _Backbone] = {}
+        self._changing = asyncio.Lock()
+        self.parts: dict[str, ModelEnsemble] = {}
+        """What the panel asks, by the parts' names."""
+
+    def add(self, name: str, config: RewardModelConfig, orders: Sequence[tuple[BackboneOrder, RewardEncoder]]) -> None:
+        """Add a part whose judges are these backbones."""
+        judges = []
+        for order, encoder in orders:
+            backbone = self._backbones.setdefault(order.name, _Backbone(order))
+            backbone.batch_tokens = max(backbone.batch_tokens, config.batch_tokens)
+            judge = Judge(order.name, encoder, self, max_tokens=min(config.max_tokens, encoder.max_tokens))
+            backbone.judges.append(judge)
+            judges.append(judge)
+        self.parts[name] = ModelEnsemble(
+            name,
+            judges,
+            penalty=config.penalty,
+            languages=config.languages,
+            ranking_timeout_s=config.ranking_timeout_s,
+        )
+
+    async def prepare(self) -> None:
+        """Open every backbone in a fresh engine process and load the active version of each language.
+
+        Raises:
+            EngineDead: it is gone again.
+        """
+        async with self._changing:
+            for backbone in self._backbones.values():
+                await self._open(backbone)
+            if self._backbones:
+                for language in await asyncio.to_thread(languages, self._root):
+                    await self._load_active(language)
+            for backbone in self._backbones.values():
+                backbone.seat()
+
+    async def activate(self, language: str, version: int) -> None:
+        """Judge a language by a written version from now on; by none of its own when it is 0.
+
+        Raises:
+            ModelError: the version cannot be read, is damaged, or its backbone is not configured; the one before still
+                judges.
+            EngineDead: the engine process is gone; a new one loads what the pointer names.
+        """
+        async with self._changing:
+            manifest = None
+            if version:
+                manifest = await asyncio.to_thread(read_manifest, version_folder(self._root, language, version))
+                await self._load(language, manifest)
+            for backbone in self._backbones.values():
+                if manifest is None or backbone.order.configured != manifest.backbone:
+                    backbone.by_language.pop(language, None)
+                backbone.seat()
+            log.info("reward_model_activated", language=language, version=version)
+
+    def raw_scores(
+        self, backbone: str, adapter: str | None, rows: Sequence[Sequence[int]], *, within_s: float | None = None
+    ) -> list[float]:
+        """See RawScorer.raw_scores. For any thread but the event loop's, which it would wait for."""
+        asked = asyncio.run_coroutine_threadsafe(self._scores(backbone, adapter, rows, within_s), self._loop)
+        # Not cancelled when it is late: the engine process answers then, too, and its answer must be taken away.
+        return asked.result(within_s)
+
+    async def _scores(
+        self, backbone: str, adapter: str | None, rows: Sequence[Sequence[int]], within_s: float | None
+    ) -> list[float]:
+        batch_tokens = self._backbones[backbone].batch_tokens
+        command = messages.ScoreReplies(backbone, adapter, [list(row) for row in rows], batch_tokens, within_s)
+        done = await carry_out(self._engine, command)
+        if done.scores is None or len(done.scores) != len(rows):
+            raise TrainerFailed(f"the learner must score every reply, got {done.scores and len(done.scores)}")
+        return done.scores
+
+    async def _open(self, backbone: _Backbone) -> None:
+        order = backbone.order
+        backbone.facts, backbone.failure = None, None
+        backbone.by_language.clear()
+        backbone.loaded.clear()
+        try:
+            command = messages.OpenBackbone(order.name, order.source, order.shares, order.device)
+            backbone.facts = (await carry_out(self._engine, command)).backbone
+        except EngineDead:
+            raise
+        except ColoqError as error:
+            backbone.failure = str(error)
+            log.error("reward_backbone_not_loaded", backbone=order.configured, reason=str(error))
+            return
+        if backbone.facts is not None and backbone.facts.max_positions is not None:
+            for judge in backbone.judges:
+                judge.max_tokens = min(judge.max_tokens, backbone.facts.max_positions)
+
+    async def _load_active(self, language: str) -> None:
+        """Load what the pointer names. What cannot be loaded is logged, and breaks the language on its backbone."""
+        manifest = None
+        try:
+            version = await asyncio.to_thread(active_version, self._root, language)
+            if version is None:
+                return
+            manifest = await asyncio.to_thread(read_manifest, version_folder(self._root, language, version))
+            await self._load(language, manifest)
+        except EngineDead:
+            raise
+        except ColoqError as error:
+            log.error("reward_model_not_loaded", language=language, reason=str(error))
+            for backbone in self._backbones.values():
+                if manifest is None or manifest.backbone == backbone.order.configured:
+                    backbone.by_language[language] = Broken(str(error))
+
+    async def _load(self, language: str, manifest: RewardManifest) -> None:
+        """Have every backbone of that name load a version, if it is not there, and judge by it.
+
+        Raises:
+            ModelError: none has that name, or it could not be opened; the version is of another language or damaged.
+        """
+        if manifest.language != language:
+            raise ModelError(f"reward model v{manifest.version} must be of {language}, it is of {manifest.language}")
+        backbones = [item for item in self._backbones.values() if item.order.configured == manifest.backbone]
+        if not backbones:
+            raise ModelError(
+                f"reward model v{manifest.version} of {language} needs the backbone {manifest.backbone}; "
+                f"rewards.models has {', '.join(sorted({item.order.configured for item in self._backbones.values()}))}"
+            )
+        adapter = f"{language}_v{manifest.version}"
+        for backbone in backbones:
+            await self._load_on(backbone, language, adapter, manifest)
+        for backbone in backbones:
+            revision = f"{manifest.backbone}:{language}-v{manifest.version}"
+            backbone.by_language[language] = Standing(revision, adapter, manifest.calibration)
+
+    async def _load_on(self, backbone: _Backbone, language: str, adapter: str, manifest: RewardManifest) -> None:
+        """Also forgets adapters of the language but for the one that judges until now."""
+        if backbone.failure is not None:
+            raise ModelError(backbone.failure)
+        name = backbone.order.name
+        loaded = backbone.loaded.setdefault(language, [])
+        if adapter not in loaded:
+            folder = version_folder(self._root, language, manifest.version)
+            try:
+                await carry_out(self._engine, messages.LoadReward(name, adapter, str(folder)))
+            except TrainerFailed as error:
+                raise ModelError(str(error)) from error
+        judging = backbone.by_language.get(language)
+        kept = judging.adapter if isinstance(judging, Standing) else None
+        for other in [item for item in loaded if item not in (adapter, kept)]:
+            await carry_out(self._engine, messages.DropReward(name, other))
+        backbone.loaded[language] = [item for item in (kept, adapter) if item is not None]
+
+
+async def load_rewards(config: NodeConfig, served: str, root: Path, engine: WorkerCalls) -> EngineRewards:
+    """The reward models that a configuration asks for, with their tokenizers; nothing is sent to the engine yet.
+
+    Args:
+        served: the folder or Hugging Face id behind ``engine.model``.
+
+    Raises:
+        InvalidConfig: a model or its tokenizer is not there.
+    """
+    rewards = EngineRewards(engine, root)
+    encoders: dict[str, RewardEncoder] = {}
+    for part, settings in config.rewards.models.items():
+        orders = await asyncio.to_thread(backbone_orders, config, part, served)
+        for order in orders:
+            if order.source not in encoders:
+                encoders[order.source] = await asyncio.to_thread(_encoder, part, order.source)
+        rewards.add(part, settings, [(order, encoders[order.source]) for order in orders])
+    return rewards
+
+
+def backbone_orders(config: NodeConfig, part: str, served: str) -> list[BackboneOrder]:
+    """The backbones of a part, its first model first. Fetches an embedded model's weights.
+
+    The served model's own weights are shared unless tuning changes them or the part wants another device.
+
+    Raises:
+        InvalidConfig: there is no such model.
+    """
+    settings = config.rewards.models[part]
+    orders = []
+    for name in reward_model_names(config, part):
+        if name == config.engine.model:
+            orders.append(BackboneOrder(name, served, settings.device, shares=shares_weights(config, part)))
+            continue
+        try:
+            orders.append(BackboneOrder(name, models.resolve(name), settings.device, shares=False))
+        except ModelError as error:
+            raise InvalidConfig(f"rewards.models.{part}.model", str(error).removeprefix("engine.model: ")) from error
+    return orders
+
+
+def reward_model_names(config: NodeConfig, part: str) -> list[str]:
+    """A part's models as configured, each once; the served one where the file names none."""
+    settings = config.rewards.models[part]
+    return list(dict.fromkeys((settings.model or config.engine.model, *settings.further_models)))
+
+
+def shares_weights(config: NodeConfig, part: str) -> bool:
+    """True when a part that judges by the served model needs no second copy of it."""
+    return config.tuning.method == "adapter" and config.rewards.models[part].device == "engine"
+
+
+def _encoder(part: str, source: str) -> RewardEncoder:
+    try:
+        return RewardEncoder.load(source)
+    except ModelError as error:
+        raise InvalidConfig(f"rewards.models.{part}.model", str(error)) from error
