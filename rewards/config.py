@@ -29,6 +29,10 @@ class RewardModelConfig(Section):
     ranking_timeout_s: Annotated[float, Field(gt=0)] = 1.0
     """A live request whose replies are ranked waits this long for the judges; then this part is left out."""
 
+    def names(self, served: str) -> tuple[str, ...]:
+        """The judges' models as configured, each once; ``served`` where the file names none."""
+        return tuple(dict.fromkeys((self.model or served, *self.further_models)))
+
     @field_validator("batch_tokens")
     @classmethod
     def _holds_the_longest(cls, batch_tokens: int, info: ValidationInfo) -> int:

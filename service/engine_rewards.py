@@ -26,6 +26,7 @@ from rewards.models.manifest import RewardManifest, active_version, languages, r
 from service import models
 from service.config import NodeConfig
 from service.learner_calls import WorkerCalls, carry_out
+from service.reward_footprint import shares_weights
 from trainer import messages
 
 log = structlog.get_logger(__name__)
@@ -262,26 +263,15 @@ def backbone_orders(config: NodeConfig, part: str, served: str) -> list[Backbone
     """
     settings = config.rewards.models[part]
     orders = []
-    for name in reward_model_names(config, part):
+    for name in settings.names(config.engine.model):
         if name == config.engine.model:
-            orders.append(BackboneOrder(name, served, settings.device, shares=shares_weights(config, part)))
+            orders.append(BackboneOrder(name, served, settings.device, shares=shares_weights(config, part, name)))
             continue
         try:
             orders.append(BackboneOrder(name, models.resolve(name), settings.device, shares=False))
         except ModelError as error:
             raise InvalidConfig(f"rewards.models.{part}.model", str(error).removeprefix("engine.model: ")) from error
     return orders
-
-
-def reward_model_names(config: NodeConfig, part: str) -> list[str]:
-    """A part's models as configured, each once; the served one where the file names none."""
-    settings = config.rewards.models[part]
-    return list(dict.fromkeys((settings.model or config.engine.model, *settings.further_models)))
-
-
-def shares_weights(config: NodeConfig, part: str) -> bool:
-    """True when a part that judges by the served model needs no second copy of it."""
-    return config.tuning.method == "adapter" and config.rewards.models[part].device == "engine"
 
 
 def _encoder(part: str, source: str) -> RewardEncoder:
