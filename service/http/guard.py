@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from fastapi import HTTPException
+from fastapi import APIRouter, HTTPException, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
@@ -28,6 +28,7 @@ from starlette.types import Scope as Connection
 from agent.config import TenantSettings
 from agent.errors import NotAllowed, NotAuthenticated, StoreError
 from service.http.depth import require_shallow
+from service.http.openapi import problems
 from service.http.state import parts_of, request_id_of
 from service.secrets import hash_key
 from service.tenancy.audit import AuditEntry
@@ -145,6 +146,17 @@ class TenantRoute(_LimitedRoute):
         if auth.is_admin(key):
             raise NotAllowed("this is the admin key, and /v1 routes take a tenant's key; `coloq key new` makes one")
         raise NotAuthenticated("nobody holds this key; check that it was copied whole, or ask for a new one")
+
+
+def tenant_router(prefix: str, tag: str) -> APIRouter:
+    """A router of routes for tenants' keys that answer from the store."""
+    return APIRouter(
+        prefix=prefix,
+        tags=[tag],
+        route_class=TenantRoute,
+        dependencies=[Security(TENANT_KEY)],
+        responses=problems(401, 403, 503),
+    )
 
 
 class HookRoute(_LimitedRoute):

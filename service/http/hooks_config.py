@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Security
+from fastapi import Depends, Path
 
 from agent.config import TenantSettings
-from service.http.guard import TENANT_KEY, TenantRoute, needs
+from service.http.guard import needs, tenant_router
 from service.http.hook_brief import as_fields, brief_of, checked_brief
 from service.http.openapi import problems
 from service.http.state import AppParts, get_parts, get_tenant
@@ -13,13 +13,7 @@ from service.http.webhook_schema import HookBody, HookList, HookPatch, HookView,
 from service.tenancy.record import Scope
 from service.webhooks.hooks import HookChange
 
-router = APIRouter(
-    prefix="/v1/hooks-config",
-    tags=["hooks"],
-    route_class=TenantRoute,
-    dependencies=[Security(TENANT_KEY)],
-    responses=problems(401, 403, 503),
-)
+router = tenant_router("/v1/hooks-config", "hooks")
 
 Parts = Annotated[AppParts, Depends(get_parts)]
 Tenant = Annotated[TenantSettings, Depends(get_tenant)]

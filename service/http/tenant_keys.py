@@ -2,25 +2,19 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Security
+from fastapi import Depends
 from starlette.requests import Request
 
 from agent.errors import NotAllowed
 from service.http.admin_tenants import DEFAULT_OVERLAP_S, KeyId, OverlapQuery, end_key, keys_of, make_key, replace_key
-from service.http.guard import TENANT_KEY, TenantRoute, needs
+from service.http.guard import needs, tenant_router
 from service.http.openapi import problems
 from service.http.state import AppParts, get_caller, get_parts
 from service.http.tenant_schema import IssuedKeyView, KeyBody, KeyList, KeyView
 from service.tenancy.caller import Caller
 from service.tenancy.record import Scope
 
-router = APIRouter(
-    prefix="/v1/keys",
-    tags=["keys"],
-    route_class=TenantRoute,
-    dependencies=[Security(TENANT_KEY)],
-    responses=problems(401, 403, 503),
-)
+router = tenant_router("/v1/keys", "keys")
 
 Parts = Annotated[AppParts, Depends(get_parts)]
 Holder = Annotated[Caller, Depends(get_caller)]

@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Response, Security
+from fastapi import Depends, Path, Query, Response
 
 from agent.config import TenantSettings
-from service.http.guard import TENANT_KEY, TenantRoute, needs
+from service.http.guard import needs, tenant_router
 from service.http.openapi import problems
 from service.http.state import AppParts, get_parts, get_tenant
 from service.http.webhook_schema import (
@@ -25,13 +25,7 @@ from service.webhooks.assembly import Webhooks
 from service.webhooks.events import EventType, sample, timestamp
 from service.webhooks.records import DeliveryState
 
-router = APIRouter(
-    prefix="/v1/webhooks",
-    tags=["webhooks"],
-    route_class=TenantRoute,
-    dependencies=[Security(TENANT_KEY)],
-    responses=problems(401, 403, 503),
-)
+router = tenant_router("/v1/webhooks", "webhooks")
 
 
 async def _webhooks(parts: Annotated[AppParts, Depends(get_parts)]) -> Webhooks:
