@@ -9,7 +9,7 @@
 A `HookRoute` takes no key: its handler finds out for whom it acts, and says so with `act_for_hook`.
 
 A tenants' route needs the scope `read` for GET and `generate` for the rest, unless it says otherwise with
-`openapi_extra=needs(Scope.ADMIN)`. What an operator's or a tenant's admin key changed goes to the audit log.
+`openapi_extra=ADMIN_ONLY`. What an operator's or a tenant's admin key changed goes to the audit log.
 """
 
 from collections.abc import Callable, Coroutine
@@ -50,6 +50,10 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 def needs(scope: Scope | None) -> dict[str, Any]:
     """`openapi_extra` of a tenants' route that needs this scope; None for one that takes any key and is not counted."""
     return {SCOPE_EXTENSION: scope.value if scope is not None else _ANY}
+
+
+ADMIN_ONLY = needs(Scope.ADMIN)
+"""`openapi_extra` of a tenants' route for keys that manage the tenant."""
 
 
 class _GuardedRoute(APIRoute):
