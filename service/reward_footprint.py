@@ -78,9 +78,10 @@ class RewardFootprint:
         sizes = [
             self._activation_bytes(model, settings, served_item_bytes if shares_weights(config, part, model) else None)
             for part, settings in config.rewards.models.items()
-            for model in config.rewards.models[part].names(config.engine.model)
+            for model in settings.names(config.engine.model)
+            if settings.device == "engine"
         ]
-        positions, each, size = max(sizes, key=lambda row: row[-1])
+        positions, each, size = max(sizes, key=lambda row: row[-1], default=(0, 0, 0))
         return MemoryLine("reward_activations", size, f"{positions:,} positions × {each:,} B", part="judges")
 
     def _activation_bytes(
@@ -111,9 +112,7 @@ def reward_footprint(config: NodeConfig, *, find: Callable[[str], str] = str) ->
         InvalidConfig: a model has no configuration here that could be fetched, or none that scores.
     """
     names = {
-        model: part
-        for part in config.rewards.models
-        for model in config.rewards.models[part].names(config.engine.model)
+        model: part for part, settings in config.rewards.models.items() for model in settings.names(config.engine.model)
     }
     if not names:
         return NO_JUDGES
@@ -135,7 +134,7 @@ def _copies(config: NodeConfig) -> tuple[dict[str, bool], dict[str, bool]]:
     beside: dict[str, bool] = {}
     on_host: dict[str, bool] = {}
     for part, settings in config.rewards.models.items():
-        for model in config.rewards.models[part].names(config.engine.model):
+        for model in settings.names(config.engine.model):
             (on_host if settings.device == "cpu" else beside)[model] = not shares_weights(config, part, model)
     return beside, on_host
 
@@ -176,12 +175,15 @@ def _scorer_shape(part: str, model: str) -> ScorerShape:
 def _model_config(part: str, model: str) -> "PretrainedConfig":
     from transformers import AutoConfig
 
+    found: PretrainedConfig
     if model in NAMED_SHAPES and not Path(model).is_dir():
-        return AutoConfig.for_model(**NAMED_SHAPES[model])
+        found = AutoConfig.for_model(**NAMED_SHAPES[model])
+        return found
     try:
-        return AutoConfig.from_pretrained(model)
+        found = AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise InvalidConfig(
             f"rewards.models.{part}.model", f"must be a folder or a Hugging Face id, got {model!r}: {reason}"
         ) from error
+    return found
