@@ -172,9 +172,20 @@ class EngineRewards:
             backbone.failure = str(error)
             log.error("reward_backbone_not_loaded", backbone=order.configured, reason=str(error))
             return
-        if backbone.facts is not None and backbone.facts.max_positions is not None:
+        facts = backbone.facts
+        if facts is None:
+            return
+        log.info(
+            "reward_backbone_opened",
+            backbone=order.configured,
+            device=order.device,
+            shares_weights=order.shares,
+            size_bytes=facts.size_bytes,
+            has_head=facts.has_head,
+        )
+        if facts.max_positions is not None:
             for judge in backbone.judges:
-                judge.max_tokens = min(judge.max_tokens, backbone.facts.max_positions)
+                judge.max_tokens = min(judge.max_tokens, facts.max_positions)
 
     async def _load_active(self, language: str) -> None:
         """Load what the pointer names. What cannot be loaded is logged, and breaks the language on its backbone."""
