@@ -9,72 +9,38 @@ the node serves on.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import structlog
 
-from agent.errors import ColoqError, EngineDead, InvalidConfig, ModelError, TrainerFailed
+from agent.brief import Brief
+from agent.errors import ColoqError, EngineDead, ModelError, TrainerFailed
 from rewards.config import RewardModelConfig
-from rewards.models.calibration import IDENTITY
+from rewards.models.calibration import Observation, fit_calibration
 from rewards.models.encoding import RewardEncoder
 from rewards.models.ensemble import ModelEnsemble
-from rewards.models.judge import Broken, Judge, Standing, Standings
-from rewards.models.manifest import RewardManifest, active_version, languages, read_manifest, version_folder
-from service import models
+from rewards.models.judge import Broken, Judge, Standing
+from rewards.models.manifest import (
+    RewardManifest,
+    active_version,
+    languages,
+    read_calibrations,
+    read_manifest,
+    version_folder,
+    write_calibration,
+)
+from rewards.score import Ungradable
+from rewards.words import count_words
 from service.config import NodeConfig
 from service.learner_calls import WorkerCalls, carry_out
-from service.reward_footprint import shares_weights
+from service.reward_backbones import BackboneOrder, HeldBackbone, backbone_orders, encoder_of
 from trainer import messages
 
 log = structlog.get_logger(__name__)
 
 FOLDER = "rewards"
 """Of the versions, in the node's data folder."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackboneOrder:
-    """One backbone that the configuration asks for."""
-
-    configured: str
-    """The model as configured: manifests name it so."""
-    source: str
-    """The folder or Hugging Face id behind it."""
-    device: Literal["engine", "cpu"]
-    shares: bool
-    """True: built on the served model's own weights."""
-
-    @property
-    def name(self) -> str:
-        """What the engine process calls it."""
-        return f"{self.configured} on {self.device}"
-
-
-@dataclass(slots=True)
-class _Backbone:
-    order: BackboneOrder
-    batch_tokens: int = 0
-    judges: list[Judge] = field(default_factory=list)
-    facts: messages.BackboneFacts | None = None
-    failure: str | None = None
-    """Why it could not be opened."""
-    by_language: dict[str, Standing | Broken] = field(default_factory=dict)
-    loaded: dict[str, list[str]] = field(default_factory=dict)
-    """Adapters in the engine process by language, the newest last: the one before it stays, since a thread may be on
-    its way to it, and a rollback finds it there."""
-
-    def seat(self) -> None:
-        """Let the judges go by what is known now."""
-        otherwise: Standing | Broken | None = None
-        if self.failure is not None:
-            otherwise = Broken(self.failure)
-        elif self.facts is not None and self.facts.has_head:
-            otherwise = Standing(self.order.configured, None, IDENTITY)
-        for judge in self.judges:
-            judge.standings = Standings(dict(self.by_language), otherwise)
 
 
 class EngineRewards:
@@ -84,7 +50,7 @@ class EngineRewards:
         """``root`` holds the versions by language (rewards.models.manifest)."""
         self._engine, self._root = engine, root
         self._loop = asyncio.get_running_loop()
-        self._backbones: dict[str, _Backbone] = {}
+        self._backbones: dict[str, HeldBackbone] = {}
         self._changing = asyncio.Lock()
         self.parts: dict[str, ModelEnsemble] = {}
         """What the panel asks, by the parts' names."""
@@ -93,7 +59,7 @@ class EngineRewards:
         """Add a part whose judges are these backbones."""
         judges = []
         for order, encoder in orders:
-            backbone = self._backbones.setdefault(order.name, _Backbone(order))
+            backbone = self._backbones.setdefault(order.name, HeldBackbone(order))
             backbone.batch_tokens = max(backbone.batch_tokens, config.batch_tokens)
             judge = Judge(order.name, encoder, self, max_tokens=min(config.max_tokens, encoder.max_tokens))
             backbone.judges.append(judge)
@@ -140,6 +106,47 @@ class EngineRewards:
                 backbone.seat()
             log.info("reward_model_activated", language=language, version=version)
 
+    def uncalibrated(self, wanted: Iterable[str]) -> list[str]:
+        """Languages among those wanted that an off-the-shelf scorer judges by the scale that it came with."""
+        backbones = self._backbones.values()
+        return [language for language in wanted if any(item.needs_calibration(language) for item in backbones)]
+
+    async def calibrate(self, language: str, replies: Sequence[tuple[Brief, str]]) -> None:
+        """Give off-the-shelf scorers their scale for a language, from replies that were served; kept across restarts.
+
+        Raises:
+            ModelError: fewer than two of them could be scored, or the calibration could not be written.
+            TrainerFailed, EngineDead: the models cannot be reached, or failed.
+        """
+        async with self._changing:
+            for backbone in self._backbones.values():
+                if backbone.needs_calibration(language):
+                    await self._calibrate(backbone, language, replies)
+
+    async def _calibrate(self, backbone: HeldBackbone, language: str, replies: Sequence[tuple[Brief, str]]) -> None:
+        name = backbone.order.configured
+        raws = await asyncio.to_thread(backbone.judges[0].raw_scores, replies, Standing(name))
+        observations = [
+            Observation(raw, brief.kind.value, count_words(text))
+            for (brief, text), raw in zip(replies, raws, strict=True)
+            if not isinstance(raw, Ungradable)
+        ]
+        try:
+            calibration = fit_calibration(observations)
+        except ValueError as error:
+            raise ModelError(f"{name} cannot be calibrated for {language}: {error}") from error
+        await asyncio.to_thread(write_calibration, self._root, language, name, calibration)
+        backbone.own_head[language] = Standing(name, None, calibration)
+        backbone.seat()
+        log.info(
+            "reward_model_calibrated",
+            backbone=name,
+            language=language,
+            num_replies=len(observations),
+            center=round(calibration.center, 4),
+            scale=round(calibration.scale, 4),
+        )
+
     def raw_scores(
         self, backbone: str, adapter: str | None, rows: Sequence[Sequence[int]], *, within_s: float | None = None
     ) -> list[float]:
@@ -158,9 +165,10 @@ class EngineRewards:
             raise TrainerFailed(f"the learner must score every reply, got {done.scores and len(done.scores)}")
         return done.scores
 
-    async def _open(self, backbone: _Backbone) -> None:
+    async def _open(self, backbone: HeldBackbone) -> None:
         order = backbone.order
         backbone.facts, backbone.failure = None, None
+        backbone.own_head.clear()
         backbone.by_language.clear()
         backbone.loaded.clear()
         try:
@@ -186,6 +194,8 @@ class EngineRewards:
         if facts.max_positions is not None:
             for judge in backbone.judges:
                 judge.max_tokens = min(judge.max_tokens, facts.max_positions)
+        if facts.has_head:
+            backbone.own_head = await asyncio.to_thread(_own_head, self._root, order.configured)
 
     async def _load_active(self, language: str) -> None:
         """Load what the pointer names. What cannot be loaded is logged, and breaks the language on its backbone."""
@@ -225,7 +235,7 @@ class EngineRewards:
             revision = f"{manifest.backbone}:{language}-v{manifest.version}"
             backbone.by_language[language] = Standing(revision, adapter, manifest.calibration)
 
-    async def _load_on(self, backbone: _Backbone, language: str, adapter: str, manifest: RewardManifest) -> None:
+    async def _load_on(self, backbone: HeldBackbone, language: str, adapter: str, manifest: RewardManifest) -> None:
         """Also forgets adapters of the language but for the one that judges until now."""
         if backbone.failure is not None:
             raise ModelError(backbone.failure)
@@ -259,34 +269,20 @@ async def load_rewards(config: NodeConfig, served: str, root: Path, engine: Work
         orders = await asyncio.to_thread(backbone_orders, config, part, served)
         for order in orders:
             if order.source not in encoders:
-                encoders[order.source] = await asyncio.to_thread(_encoder, part, order.source)
+                encoders[order.source] = await asyncio.to_thread(encoder_of, part, order.source)
         rewards.add(part, settings, [(order, encoders[order.source]) for order in orders])
     return rewards
 
 
-def backbone_orders(config: NodeConfig, part: str, served: str) -> list[BackboneOrder]:
-    """The backbones of a part, its first model first. Fetches an embedded model's weights.
-
-    The served model's own weights are shared unless tuning changes them or the part wants another device.
-
-    Raises:
-        InvalidConfig: there is no such model.
-    """
-    settings = config.rewards.models[part]
-    orders = []
-    for name in settings.names(config.engine.model):
-        if name == config.engine.model:
-            orders.append(BackboneOrder(name, served, settings.device, shares=shares_weights(config, part, name)))
-            continue
+def _own_head(root: Path, scorer: str) -> dict[str, Standing]:
+    """Languages for which a calibration of the scorer was kept."""
+    found: dict[str, Standing] = {}
+    for language in languages(root):
         try:
-            orders.append(BackboneOrder(name, models.resolve(name), settings.device, shares=False))
+            calibration = read_calibrations(root, language).get(scorer)
         except ModelError as error:
-            raise InvalidConfig(f"rewards.models.{part}.model", str(error).removeprefix("engine.model: ")) from error
-    return orders
-
-
-def _encoder(part: str, source: str) -> RewardEncoder:
-    try:
-        return RewardEncoder.load(source)
-    except ModelError as error:
-        raise InvalidConfig(f"rewards.models.{part}.model", str(error)) from error
+            log.error("reward_calibration_not_read", language=language, reason=str(error))
+            continue
+        if calibration is not None:
+            found[language] = Standing(scorer, None, calibration)
+    return found

@@ -34,6 +34,7 @@ from service.ledger import Ledger
 from service.memory_plan import MemoryPlan, compare
 from service.metering import MeteredChat, MeteredContent, NodeMetrics, watch_journal
 from service.pacing import Pacing
+from service.reward_calibration import RewardCalibrator
 from service.secrets import AdminKey, Secrets, admin_key
 from service.store import Store, open_store
 from service.supervised_engine import SupervisedEngine
@@ -134,6 +135,10 @@ async def open_node(
         await stack.enter_async_context(node.jobs.running())
         stack.push_async_callback(node.tuning.close)
         await stack.enter_async_context(_background(node, ground.metrics, announcements))
+        calibrator = RewardCalibrator(
+            room.rewards, node.journal, lambda: tenancy.tenants.languages, lambda: node.tuning.summary == "running"
+        )
+        await stack.enter_async_context(running(calibrator.run(), name="reward-calibration"))
         yield node
 
 

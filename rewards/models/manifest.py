@@ -4,6 +4,7 @@
                  adapter_config.json
                  manifest.json                 sha256 of every other file; written last
     <root>/de/active                           the version in use, as a number; 0 or no file: none
+    <root>/de/calibrations.json                of off-the-shelf scorers, by their name
 
 A version is immutable once written; its folder appears by rename. ``root`` is `rewards/` in the node's data folder. No
 pickle: weights are safetensors or refused.
@@ -21,11 +22,12 @@ from pydantic import TypeAdapter, ValidationError
 from agent.errors import ModelError
 from rewards.models.calibration import Calibration
 
-WEIGHTS, ADAPTER_CONFIG, MANIFEST, ACTIVE = (
+WEIGHTS, ADAPTER_CONFIG, MANIFEST, ACTIVE, CALIBRATIONS = (
     "adapter_model.safetensors",
     "adapter_config.json",
     "manifest.json",
     "active",
+    "calibrations.json",
 )
 _PLAIN_NAME = re.compile(r"[\w][\w.-]*", re.ASCII)
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
@@ -52,6 +54,7 @@ class RewardManifest:
 
 
 _records = TypeAdapter(RewardManifest)
+_calibrations = TypeAdapter(dict[str, Calibration])
 
 
 def version_folder(root: Path, language: str, version: int) -> Path:
@@ -101,17 +104,37 @@ def set_active_version(root: Path, language: str, version: int | None) -> None:
     folder = language_folder(root, language)
     if version is not None and not (folder / f"v{version}" / MANIFEST).is_file():
         raise ModelError(f"reward model v{version} of {language} is not there")
-    partial = folder / f".{ACTIVE}.{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("w") as file:
-            file.write(f"{version or 0}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / ACTIVE)
-        _sync(folder)
+        _replace(folder / ACTIVE, f"{version or 0}\n".encode())
     except OSError as error:
         raise ModelError(f"the pointer to the active reward model of {language} cannot be written: {error}") from error
+
+
+def read_calibrations(root: Path, language: str) -> dict[str, Calibration]:
+    """Calibrations of off-the-shelf scorers for a language, by the scorer's name; none where there is no file.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    try:
+        return _calibrations.validate_json((language_folder(root, language) / CALIBRATIONS).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValidationError) as error:
+        raise ModelError(f"the calibrations of reward models of {language} cannot be read: {error}") from error
+
+
+def write_calibration(root: Path, language: str, scorer: str, calibration: Calibration) -> None:
+    """Keep one calibration beside the others; one process writes at a time.
+
+    Raises:
+        ModelError: the file is damaged, or the disk refused.
+    """
+    calibrations = {**read_calibrations(root, language), scorer: calibration}
+    try:
+        _replace(language_folder(root, language) / CALIBRATIONS, _calibrations.dump_json(calibrations, indent=2))
+    except OSError as error:
+        raise ModelError(f"the calibrations of reward models of {language} cannot be written: {error}") from error
 
 
 def write_manifest(folder: Path, manifest: RewardManifest) -> RewardManifest:
@@ -169,6 +192,18 @@ def _name(folder: Path) -> str:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a small file so that a reader finds the old one or the new one, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    _sync(path.parent)
 
 
 def _sync(path: Path) -> None:

@@ -17,7 +17,8 @@ from rewards.models.encoding import RewardEncoder
 from rewards.models.manifest import WEIGHTS, set_active_version
 from rewards.score import Sample, Score, Ungradable
 from service.config import EngineConfig, NodeConfig
-from service.engine_rewards import EngineRewards, backbone_orders, load_rewards
+from service.engine_rewards import EngineRewards, load_rewards
+from service.reward_backbones import backbone_orders
 from tests.tiny_model import save_tiny_llama
 from tests.tiny_reward import save_tiny_adapter, save_tiny_scorer
 from trainer import messages
@@ -286,3 +287,42 @@ async def test_a_model_that_is_not_there_is_refused_with_its_key(engine: Engine,
         await _rewards(engine, tmp_path, tmp_path)
     with pytest.raises(InvalidConfig, match=r"rewards\.models\.taste\.model: must be an embedded model's name"):
         await _rewards(engine, tmp_path, Path("no such model"))
+
+
+async def test_an_off_the_shelf_scorer_gets_the_languages_scale_and_keeps_it(
+    engine: Engine, scorer: Path, tmp_path: Path
+) -> None:
+    """Ten replies give mean m and deviation s: a raw score r is worth tanh((r - m) / s / 2), after a restart, too."""
+    rewards = await _rewards(engine, tmp_path, scorer)
+    brief = _sample("").brief
+    replies = [(brief, f"{number} Kaffee") for number in range(10)]
+    assert rewards.uncalibrated(["de", "pl"]) == ["de", "pl"]
+    await rewards.calibrate("de", replies)
+    assert rewards.uncalibrated(["de", "pl"]) == ["pl"]
+    encoder = RewardEncoder.load(str(scorer))
+    backbone = Backbone(load_classifier(str(scorer), encoder.tokenizer))
+    raws = torch.tensor(backbone.scores([encoder.encode(*reply) for reply in replies], None), dtype=torch.float64)
+    (raw,) = backbone.scores([encoder.encode(brief, "gut")], None)
+    expected = torch.tanh((raw - raws.mean()) / raws.std(correction=0) / 2).item()
+    for _ in range(2):
+        (answer,) = await _judged(rewards, _sample("gut"))
+        assert isinstance(answer, Score)
+        assert answer.value == pytest.approx(expected, abs=1e-4)
+        rewards = await _rewards(engine, tmp_path, scorer)
+
+
+async def test_a_trained_language_needs_no_other_calibration(
+    engine: Engine, language_model: Path, tmp_path: Path
+) -> None:
+    """Its manifest has one; a language model's missing head has nothing to calibrate."""
+    save_tiny_adapter(tmp_path, "de", language_model)
+    set_active_version(tmp_path, "de", 1)
+    rewards = await _rewards(engine, tmp_path, language_model)
+    assert rewards.uncalibrated(["de", "pl"]) == []
+
+
+async def test_a_calibration_needs_replies(engine: Engine, scorer: Path, tmp_path: Path) -> None:
+    """One reply has no deviation."""
+    rewards = await _rewards(engine, tmp_path, scorer)
+    with pytest.raises(ModelError, match="cannot be calibrated for de: a calibration needs at least 2"):
+        await rewards.calibrate("de", [(_sample("").brief, "gut")])
