@@ -30,7 +30,7 @@ from vllm.platforms import current_platform
 from vllm.v1.outputs import AsyncModelRunnerOutput
 
 from agent.errors import TrainerFailed
-from trainer import messages
+from trainer import messages, vllm_changes
 from trainer.adapter_slots import EngineSlots
 from trainer.kernels import fuse_kernels
 from trainer.lanes import open_lanes
@@ -40,13 +40,6 @@ from trainer.pacer import Pacer
 from trainer.sampled import SampledTokens
 from trainer.thread import LearnerThread
 from trainer.views import build_training_model, shared_with
-from trainer.vllm_changes import (
-    ENGINE_PRIORITY,
-    capture_at_engine_priority,
-    group_lora_by_adapter,
-    keep_plain_weights,
-    lay_lora_out_on_the_host,
-)
 
 if TYPE_CHECKING or not current_platform.is_cpu():
     from vllm.v1.worker.gpu_worker import Worker
@@ -93,14 +86,14 @@ class ColoqWorker(Worker):
         self._sampled = SampledTokens()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         if current_platform.is_cpu():
-            keep_plain_weights()
-            group_lora_by_adapter()
+            vllm_changes.keep_plain_weights()
+            vllm_changes.group_lora_by_adapter()
         else:
-            capture_at_engine_priority()
-            lay_lora_out_on_the_host()
+            vllm_changes.capture_at_engine_priority()
+            vllm_changes.lay_lora_out_on_the_host()
         super().init_device()
         if self.device.type == "cuda":
-            torch.cuda.set_stream(torch.cuda.Stream(self.device, priority=ENGINE_PRIORITY))
+            torch.cuda.set_stream(torch.cuda.Stream(self.device, priority=vllm_changes.ENGINE_PRIORITY))
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """Load vLLM's model, then build the training model on its weights."""
