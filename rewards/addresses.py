@@ -49,7 +49,7 @@ _PATTERNS: Mapping[str, tuple[str, str]] = {
         + _openings(r"Descubre|Aprovecha|Pide|Elige|Disfruta|Haz|Encuentra|Ven|Vive|Consigue|Regístrate|Únete"),
     ),
     "it": (
-        r"(?<=[\w,;)–—-]\s)(?:Lei|La|Le|Suo|Sua|Suoi|Sue)(?!\w)(?=\s[a-zà-ù])|\w+(?:ar|er|ir)(?:La|Le)(?!\w)|"
+        r"(?<=[\w,;)–—-]\s)(?:Lei|La|Le|Suo|Sua|Suoi|Sue)(?!\w)(?=\s[a-zà-ù])|(?<!\w)\w+(?:ar|er|ir)(?:La|Le)(?!\w)|"
         + _openings(r"Scopra|Provi|Scelga|Venga|Approfitti|Prenoti|Si iscriva|Assapori|Lasci|Trovi"),
         _words(r"(?i:tu|ti|te|tuo|tua|tuoi|tue)|(?i:puoi|vuoi|hai|trovi|cerchi|devi|scoprirai|troverai|potrai)")
         + "|"

