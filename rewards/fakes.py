@@ -1,7 +1,9 @@
 """Working stand-ins for this package's ports, for tests and for trying a configuration."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from agent.errors import StoreError
+from rewards.preference import PreferencePair
 from rewards.score import Sample, Score, Ungradable
 
 
@@ -30,3 +32,17 @@ class FakeRewardModel:
 
     def _answer(self, value: float | Ungradable) -> Score | Ungradable:
         return value if isinstance(value, Ungradable) else Score(value, f"{self.name}@{self.revision}")
+
+
+class FakePreferencePairs:
+    """``rewards.preference.PreferencePairs`` out of a list; ``failure`` is raised instead while it is set."""
+
+    def __init__(self, pairs: Iterable[PreferencePair] = ()) -> None:
+        self.all = list(pairs)
+        self.failure: StoreError | None = None
+
+    async def pairs(self, language: str) -> list[PreferencePair]:
+        """See PreferencePairs.pairs; no caps."""
+        if self.failure is not None:
+            raise self.failure
+        return [pair for pair in self.all if pair.brief.language == language]
