@@ -1,6 +1,6 @@
 """Working stand-ins for this package's ports, for tests and for trying a configuration."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from agent.errors import StoreError
 from rewards.preference import PreferencePair
@@ -17,7 +17,7 @@ class FakeRewardModel:
         name: str = "fake",
         revision: str = "1",
     ) -> None:
-        self._judge = judge
+        self.judge = judge
         self.name = name
         self.revision = revision
         self.failure: Exception | None = None
@@ -28,10 +28,23 @@ class FakeRewardModel:
         self.batches.append(tuple(samples))
         if self.failure is not None:
             raise self.failure
-        return [self._answer(self._judge(sample)) for sample in samples]
+        return [self._answer(self.judge(sample)) for sample in samples]
 
     def _answer(self, value: float | Ungradable) -> Score | Ungradable:
         return value if isinstance(value, Ungradable) else Score(value, f"{self.name}@{self.revision}")
+
+
+class FakePanel(FakeRewardModel):
+    """Judges by a function, as its one part ``fake``, which weighs 1."""
+
+    def weights(self, tenant: str, language: str) -> Mapping[str, float]:
+        """See Panel.weights."""
+        return {"fake": 1.0}
+
+    def _answer(self, value: float | Ungradable) -> Score | Ungradable:
+        if isinstance(value, Ungradable):
+            return value
+        return Score(value, f"{self.name}@{self.revision}", {"fake": value})
 
 
 class FakePreferencePairs:

@@ -24,10 +24,12 @@ from agent.language import FastTextDetector
 from agent.ports import GenerateRequest
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent
+from rewards.panel import build_panel
 from service.bench.failure import BenchFailed
 from service.config import NodeConfig, ServerConfig
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue
+from service.feedback.assembly import NodeFeedback, node_feedback
 from service.http.content_executor import ContentExecutor
 from service.http.fakes import BASE_POLICY, READY, FakePolicies, FakeTuning, registry_of
 from service.http.job_webhooks import JobWebhooks
@@ -82,6 +84,7 @@ class StoredNode:
     policies: FakePolicies
     jobs: JobDesk
     webhooks: Webhooks
+    feedback: NodeFeedback
     tenancy: TenantRegistry
     limits: Limiter
     audit: RedisAudit
@@ -128,8 +131,10 @@ def _assemble(
         engine, encoder, PromptLibrary.load(), contract, FakeRanker(), journal, tenants, _not_journalled
     )
     content = MeteredContent(agent, metrics)
+    job_store = RedisJobStore(store, config.jobs)
+    panel = build_panel(config.rewards, tenants.all, contract)
     jobs = JobDesk(
-        RedisJobStore(store, config.jobs),
+        job_store,
         ContentExecutor(content, tenants, config.agent),
         Subscribers(JobWebhooks(webhooks.deliveries), LoggedEvents(), MeteredJobs(metrics)),
         config.jobs,
@@ -143,6 +148,7 @@ def _assemble(
         policies=FakePolicies({0: BASE_POLICY}),
         jobs=jobs,
         webhooks=webhooks,
+        feedback=node_feedback(config, store, journal, job_store, tenants, contract, panel, metrics),
         tenancy=registry_of([record.settings for record in tenants.records]),
         limits=limits,
         audit=RedisAudit(store),

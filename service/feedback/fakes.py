@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 from agent.episode import Episode
 from agent.errors import IdempotencyKeyReused, StoreError
+from agent.fakes import MemoryJournal
 from agent.feedback import Feedback
 from service.feedback.ports import MAX_LISTED
 from service.idempotency import HEADER, IdempotencyKey
@@ -57,10 +58,16 @@ class MemoryFeedback:
 
 
 class MemoryEpisodes:
-    """``Episodes`` over whatever ``episodes`` holds, such as a MemoryJournal's."""
+    """``Episodes`` in memory; ``failure`` is raised instead of an answer while it is set."""
 
     def __init__(self, episodes: Iterable[Episode] = ()) -> None:
-        self.episodes = list(episodes)
+        self.all = list(episodes)
+        self.failure: StoreError | None = None
+
+    @property
+    def episodes(self) -> Sequence[Episode]:
+        """Everything there is."""
+        return self.all
 
     async def known(self, tenant: str, request_ids: Sequence[str]) -> list[str]:
         """See Episodes."""
@@ -69,12 +76,27 @@ class MemoryEpisodes:
 
     async def get_many(self, tenant: str, request_ids: Sequence[str]) -> Mapping[str, Episode]:
         """See Episodes."""
-        return {
-            episode.id: episode
-            for episode in self.episodes
-            if episode.brief.tenant == tenant and episode.id in request_ids
-        }
+        self._check()
+        wanted = set(request_ids)
+        return {item.id: item for item in self.episodes if item.brief.tenant == tenant and item.id in wanted}
 
     async def find(self, request_id: str) -> Episode | None:
         """See Episodes."""
-        return next((episode for episode in self.episodes if episode.id == request_id), None)
+        self._check()
+        return next((item for item in self.episodes if item.id == request_id), None)
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+class JournalledEpisodes(MemoryEpisodes):
+    """``Episodes`` over what a journal in memory holds at the time."""
+
+    def __init__(self, journal: MemoryJournal) -> None:
+        super().__init__()
+        self._journal = journal
+
+    @property
+    def episodes(self) -> Sequence[Episode]:
+        return self._journal.episodes

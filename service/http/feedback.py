@@ -1,0 +1,82 @@
+"""The tenants' routes of feedback: say something of a reply, and see what was said."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Security
+from starlette.requests import Request
+
+from agent.errors import InvalidInput
+from service.feedback.records import ReplyRef
+from service.http.feedback_schema import (
+    EXAMPLE_ID,
+    MAX_ID_CHARS,
+    FeedbackList,
+    FeedbackReceipt,
+    FeedbackRequest,
+)
+from service.http.guard import TENANT_KEY, TenantRoute, needs
+from service.http.openapi import problems
+from service.http.state import AppParts, get_caller, get_parts
+from service.idempotency import AUTOMATIC, HEADER, IdempotencyKey, KeyLife, fingerprint_of, key_of_caller
+from service.tenancy.caller import Caller
+from service.tenancy.record import Scope
+
+FEEDBACK_ROUTE = "/v1/feedback"
+KEY_HEADER: dict[str, Any] = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Your own id of this act: however often it is sent, it counts once.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 257},
+    "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
+}
+
+router = APIRouter(
+    prefix=FEEDBACK_ROUTE,
+    tags=["feedback"],
+    route_class=TenantRoute,
+    dependencies=[Security(TENANT_KEY)],
+    responses=problems(401, 403, 404, 422, 503),
+)
+
+CallerOf = Annotated[Caller, Depends(get_caller)]
+Parts = Annotated[AppParts, Depends(get_parts)]
+RequestIdQuery = Annotated[
+    str, Query(min_length=1, max_length=MAX_ID_CHARS, description="The reply's `request_id`.", examples=[EXAMPLE_ID])
+]
+LanguageQuery = Annotated[
+    str | None, Query(min_length=2, max_length=35, description="Which reply of a call for several languages.")
+]
+
+
+@router.post(
+    "",
+    summary="Say what became of a reply",
+    responses=problems(400, 413, 415),
+    openapi_extra=needs(Scope.FEEDBACK) | {"parameters": [KEY_HEADER]},
+)
+async def give_feedback(body: FeedbackRequest, request: Request, caller: CallerOf, parts: Parts) -> FeedbackReceipt:
+    """Rating, thumbs, comparison, edited or published text, comment, or what became of it unseen; several at once, and
+    as late as the journal keeps the reply. The same said twice counts once: the newest word of a person counts."""
+    order = body.order()
+    key = _key(request, body.model_dump(mode="json", exclude_none=True), parts)
+    return FeedbackReceipt.of(await parts.node.feedback.desk.give(caller, order, key))
+
+
+@router.get("", summary="What is kept for a reply")
+async def list_feedback(
+    request_id: RequestIdQuery, caller: CallerOf, parts: Parts, language: LanguageQuery = None
+) -> FeedbackList:
+    """Every piece, also those that a later word of the same person took the place of."""
+    return FeedbackList.of(*await parts.node.feedback.desk.given(caller, ReplyRef(request_id, language=language)))
+
+
+def _key(request: Request, canonical: Any, parts: AppParts) -> IdempotencyKey | None:
+    """The call's own key; without one the content tells repetitions."""
+    headers = request.headers.getlist(HEADER)
+    if len(headers) > 1:
+        raise InvalidInput(HEADER, f"must be sent once, got {len(headers)} of them")
+    if not headers or headers[0].strip(' "') == AUTOMATIC:
+        return None
+    life = KeyLife(parts.config.jobs.idempotency_ttl_s, parts.config.jobs.answered_body_ttl_s)
+    return key_of_caller(headers[0], FEEDBACK_ROUTE, fingerprint_of(canonical), life)
