@@ -31,7 +31,8 @@ from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue
 from service.feedback.assembly import NodeFeedback, node_feedback
 from service.http.content_executor import ContentExecutor
-from service.http.fakes import BASE_POLICY, READY, FakePolicies, FakeTuning, registry_of
+from service.http.fake_tuning import BASE_POLICY, FakePolicies, FakeTuning
+from service.http.fakes import READY, registry_of
 from service.http.job_webhooks import JobWebhooks
 from service.http.keys import NodeKeys
 from service.http.ports import Health

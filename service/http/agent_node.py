@@ -26,7 +26,8 @@ from service.feedback.fakes import JournalledEpisodes, MemoryFeedback
 from service.feedback.inspection import Inspector
 from service.feedback.pairs import FeedbackPairs
 from service.http.content_executor import ContentExecutor
-from service.http.fakes import BASE_POLICY, EPOCH, READY, FakePolicies, FakeTuning, registry_of
+from service.http.fake_tuning import BASE_POLICY, EPOCH, FakePolicies, FakeTuning
+from service.http.fakes import READY, registry_of
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents
