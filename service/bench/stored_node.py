@@ -132,10 +132,9 @@ def _assemble(
         engine, encoder, PromptLibrary.load(), contract, FakeRanker(), journal, tenants, _not_journalled
     )
     content = MeteredContent(agent, metrics)
-    job_store = RedisJobStore(store, config.jobs)
     panel = build_panel(config.rewards, tenants.all, contract)
     jobs = JobDesk(
-        job_store,
+        RedisJobStore(store, config.jobs),
         ContentExecutor(content, tenants, config.agent),
         Subscribers(JobWebhooks(webhooks.deliveries), LoggedEvents(), MeteredJobs(metrics)),
         config.jobs,
@@ -149,7 +148,7 @@ def _assemble(
         policies=FakePolicies({0: BASE_POLICY}),
         jobs=jobs,
         webhooks=webhooks,
-        feedback=node_feedback(config, store, journal, job_store, tenants, contract, panel, metrics),
+        feedback=node_feedback(config, store, journal, jobs, tenants, contract, panel, metrics),
         tenancy=registry_of([record.settings for record in tenants.records]),
         limits=limits,
         audit=RedisAudit(store),

@@ -10,9 +10,8 @@ from service.config import NodeConfig
 from service.feedback.desk import FeedbackDesk
 from service.feedback.inspection import Inspector, WeighingPanel
 from service.feedback.pairs import FeedbackPairs
-from service.feedback.ports import Episodes
+from service.feedback.ports import Episodes, KeyedJobs
 from service.feedback.redis_store import RedisFeedback
-from service.jobs.ports import JobStore
 from service.store import Store
 from service.telemetry import Metrics
 from service.tenants import Tenants
@@ -31,7 +30,7 @@ def node_feedback(
     config: NodeConfig,
     store: Store,
     episodes: Episodes,
-    jobs: JobStore,
+    jobs: KeyedJobs,
     tenants: Tenants,
     contract: LanguageContract,
     panel: WeighingPanel,

@@ -15,10 +15,9 @@ from agent.feedback import Comparison, Feedback, Opinion
 from agent.language import primary_code
 from agent.texts import other_texts, served_text
 from rewards.preference import conversation
-from service.feedback.ports import Episodes, FeedbackStore
+from service.feedback.ports import Episodes, FeedbackStore, KeyedJobs
 from service.feedback.records import ComparisonOrder, FeedbackOrder, Receipt, ReplyRef
 from service.idempotency import IdempotencyKey
-from service.jobs.ports import JobStore
 from service.tenancy.caller import Caller
 
 
@@ -29,7 +28,7 @@ class FeedbackDesk:
         self,
         store: FeedbackStore,
         episodes: Episodes,
-        jobs: JobStore,
+        jobs: KeyedJobs,
         on_kept: Callable[[Feedback], None] = lambda _: None,
     ) -> None:
         self._store = store

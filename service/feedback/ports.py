@@ -6,6 +6,7 @@ from typing import Protocol
 from agent.episode import Episode
 from agent.feedback import Feedback
 from service.idempotency import IdempotencyKey
+from service.jobs.records import Job
 
 MAX_LISTED = 200
 """Pieces of feedback that are read for one request, the newest ones."""
@@ -35,6 +36,14 @@ class FeedbackStore(Protocol):
 
     async def tenants(self) -> Sequence[str]:
         """Tenants that have given feedback, sorted."""
+        ...
+
+
+class KeyedJobs(Protocol):
+    """Jobs, asked for by idempotency keys; `service.jobs.desk.JobDesk` is one."""
+
+    async def of_key(self, tenant: str, name: str) -> Job | None:
+        """See service.jobs.ports.JobStore.of_key."""
         ...
 
 

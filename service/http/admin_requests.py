@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Security
+from fastapi import APIRouter, Path, Security
 
 from service.http.feedback_schema import EXAMPLE_ID, MAX_ID_CHARS
 from service.http.guard import ADMIN_KEY, AdminRoute
 from service.http.inspection_schema import RequestView
 from service.http.openapi import problems
-from service.http.state import AppParts, get_parts
+from service.http.state import Parts
 
 router = APIRouter(
     prefix="/admin/requests",
@@ -24,7 +24,7 @@ async def get_request(
     request_id: Annotated[
         str, Path(min_length=1, max_length=MAX_ID_CHARS, description="The reply's id.", examples=[EXAMPLE_ID])
     ],
-    parts: Annotated[AppParts, Depends(get_parts)],
+    parts: Parts,
 ) -> RequestView:
     """The brief as it was, the served text, and every part of its reward as the present judges see it. It shows what
     people wrote: an operator's route."""

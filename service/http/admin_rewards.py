@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Security
+from fastapi import APIRouter, Path, Security
 from fastapi.responses import StreamingResponse
 
 from agent.language import primary_code
 from service.feedback.export import MEDIA_TYPE, export_chunks
 from service.http.guard import ADMIN_KEY, AdminRoute
 from service.http.openapi import problems
-from service.http.state import AppParts, get_parts
+from service.http.state import Parts
 
 NUM_PAIRS_HEADER = "X-Num-Pairs"
 
@@ -39,7 +39,7 @@ LanguageCode = Annotated[
         **problems(422),
     },
 )
-async def export_pairs(language: LanguageCode, parts: Annotated[AppParts, Depends(get_parts)]) -> StreamingResponse:
+async def export_pairs(language: LanguageCode, parts: Parts) -> StreamingResponse:
     """What reward models learn from: `prompt`, `chosen`, `rejected`, and `id`, `source`, `held_out`; under the caps on
     influence, without end users and tenants. Empty when there are none."""
     pairs = await parts.node.feedback.pairs.pairs(primary_code(language))

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Security
+from fastapi import Query
 from starlette.requests import Request
 
 from agent.errors import InvalidInput
@@ -14,33 +14,18 @@ from service.http.feedback_schema import (
     FeedbackReceipt,
     FeedbackRequest,
 )
-from service.http.guard import TENANT_KEY, TenantRoute, needs
+from service.http.guard import needs, tenant_router
+from service.http.hold import CALL_HEADERS
 from service.http.openapi import problems
-from service.http.state import AppParts, get_caller, get_parts
+from service.http.state import AppParts, Holder, Parts
 from service.idempotency import AUTOMATIC, HEADER, IdempotencyKey, KeyLife, fingerprint_of, key_of_caller
-from service.tenancy.caller import Caller
 from service.tenancy.record import Scope
 
 FEEDBACK_ROUTE = "/v1/feedback"
-KEY_HEADER: dict[str, Any] = {
-    "name": HEADER,
-    "in": "header",
-    "required": False,
-    "description": "Your own id of this act: however often it is sent, it counts once.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 257},
-    "example": "8e03978e-40d5-43dd-bc93-6894a57f9324",
-}
+KEY_HEADER = next(header for header in CALL_HEADERS if header["name"] == HEADER)
 
-router = APIRouter(
-    prefix=FEEDBACK_ROUTE,
-    tags=["feedback"],
-    route_class=TenantRoute,
-    dependencies=[Security(TENANT_KEY)],
-    responses=problems(401, 403, 404, 422, 503),
-)
+router = tenant_router(FEEDBACK_ROUTE, "feedback")
 
-CallerOf = Annotated[Caller, Depends(get_caller)]
-Parts = Annotated[AppParts, Depends(get_parts)]
 RequestIdQuery = Annotated[
     str, Query(min_length=1, max_length=MAX_ID_CHARS, description="The reply's `request_id`.", examples=[EXAMPLE_ID])
 ]
@@ -52,10 +37,10 @@ LanguageQuery = Annotated[
 @router.post(
     "",
     summary="Say what became of a reply",
-    responses=problems(400, 413, 415),
+    responses=problems(400, 404, 413, 415, 422),
     openapi_extra=needs(Scope.FEEDBACK) | {"parameters": [KEY_HEADER]},
 )
-async def give_feedback(body: FeedbackRequest, request: Request, caller: CallerOf, parts: Parts) -> FeedbackReceipt:
+async def give_feedback(body: FeedbackRequest, request: Request, caller: Holder, parts: Parts) -> FeedbackReceipt:
     """Rating, thumbs, comparison, edited or published text, comment, or what became of it unseen; several at once, and
     as late as the journal keeps the reply. The same said twice counts once: the newest word of a person counts."""
     order = body.order()
@@ -63,9 +48,9 @@ async def give_feedback(body: FeedbackRequest, request: Request, caller: CallerO
     return FeedbackReceipt.of(await parts.node.feedback.desk.give(caller, order, key))
 
 
-@router.get("", summary="What is kept for a reply")
+@router.get("", summary="What is kept for a reply", responses=problems(404, 422))
 async def list_feedback(
-    request_id: RequestIdQuery, caller: CallerOf, parts: Parts, language: LanguageQuery = None
+    request_id: RequestIdQuery, caller: Holder, parts: Parts, language: LanguageQuery = None
 ) -> FeedbackList:
     """Every piece, also those that a later word of the same person took the place of."""
     return FeedbackList.of(*await parts.node.feedback.desk.given(caller, ReplyRef(request_id, language=language)))

@@ -432,8 +432,9 @@ async def test_a_broken_episode_is_found_by_nobody_and_counted(store: Store) -> 
     corrupt: list[None] = []
     journal = RedisJournal(store, ALL_TRAIN, on_corrupt=lambda: corrupt.append(None))
     await fill(journal, [episode("r-0"), episode("r-1")])
-    broken = await store.redis.xadd("t:acme:journal:pl:train", {"id": "r-0", "episode": "{"})
-    await store.redis.hset("t:acme:journal:requests", "r-0", f"pl train {broken}")
+    broken = await store.redis.xadd("t:acme:journal:pl:train", {"id": "r-0", "episode": "{"}, id="99999999999999-0")
+    assert broken == "99999999999999-0"
+    await store.redis.hset("t:acme:journal:requests", "r-0", "pl train 99999999999999-0")
     assert list(await journal.get_many("acme", ["r-0", "r-1"])) == ["r-1"]
     assert len(corrupt) == 1
 
