@@ -50,6 +50,7 @@ def node_feedback(
         config.rewards.feedback,
         ChosenText(contract, brand_terms),
         held_out_share=config.store.held_out_share,
+        is_served=lambda tenant: tenants.get(tenant) is not None,
         on_weighed=metrics.set_preference_pairs,
     )
     return NodeFeedback(desk, pairs, Inspector(episodes, desk, panel))

@@ -29,6 +29,7 @@ class FeedbackPairs:
 
     Args:
         held_out_share: the journal's, so that a prompt is on the same side here and there.
+        is_served: whether a tenant is the node's still. Whoever was deleted moves nothing from then on.
         on_weighed: hears of each language that was weighed, and the result.
     """
 
@@ -40,6 +41,7 @@ class FeedbackPairs:
         flaw: TextFlaw,
         *,
         held_out_share: float,
+        is_served: Callable[[str], bool] = lambda tenant: True,
         on_weighed: Callable[[str, PairSet], None] = lambda language, pairs: None,
     ) -> None:
         self._store = store
@@ -47,6 +49,7 @@ class FeedbackPairs:
         self._caps = caps
         self._flaw = flaw
         self._held_out_share = held_out_share
+        self._is_served = is_served
         self._on_weighed = on_weighed
 
     async def pairs(self, language: str) -> list[PreferencePair]:
@@ -59,7 +62,8 @@ class FeedbackPairs:
         Raises:
             StoreError: the store could not be reached.
         """
-        replies = [reply for tenant in await self._store.tenants() for reply in await self._replies(tenant, language)]
+        tenants = [tenant for tenant in await self._store.tenants() if self._is_served(tenant)]
+        replies = [reply for tenant in tenants for reply in await self._replies(tenant, language)]
         found = await asyncio.to_thread(weighed_pairs, replies, self._caps, self._flaw)
         self._on_weighed(language, found)
         return found

@@ -99,6 +99,20 @@ async def test_what_was_left_out_is_told() -> None:
     assert weighed == [found]
 
 
+async def test_a_tenant_that_is_not_served_any_more_gives_no_pairs() -> None:
+    """Its feedback stays until retention ends it, and moves nothing."""
+    given = [said(TextEdit("Besser."), "req_1"), said(TextEdit("Kaufen!"), "req_2", tenant="spam")]
+    pairs = FeedbackPairs(
+        MemoryFeedback(given),
+        MemoryEpisodes([episode("req_1"), episode("req_2", tenant="spam")]),
+        FeedbackConfig(),
+        no_flaw,
+        held_out_share=0,
+        is_served=lambda tenant: tenant != "spam",
+    )
+    assert [pair.chosen for pair in await pairs.pairs("de")] == ["Besser."]
+
+
 async def test_a_lost_store_is_no_empty_list() -> None:
     """Neither the feedback's nor the journal's."""
     kept, episodes = MemoryFeedback([said(TextEdit("Besser."), "req_1")]), MemoryEpisodes([episode("req_1")])

@@ -32,7 +32,7 @@ async def test_pairs_are_json_lines_in_trls_format_without_people(
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "application/jsonl"
     assert response.headers["X-Num-Pairs"] == "2"
-    first, second = map(json.loads, response.text.splitlines())
+    first, second = [json.loads(line) for line in response.text.splitlines()]
     assert first == {
         "id": "p1",
         "source": "edit",
