@@ -129,8 +129,9 @@ async def test_feedback_on_a_reply_is_kept_and_shown_beside_its_reward(node: Nod
     """An edit of a real reply is listed for its tenant, shown with the reward of the node's one judge, and exported."""
     async with client(node) as http:
         written = (await ask(http, node, instructions="Write about a bell.")).json()
-        request_id, said = written["request_id"], {"rating": 1, "edit": {"text": "The bell is loud and clear."}}
-        given = await http.post("/v1/feedback", json={"request_id": request_id} | said, headers=node.tenant_headers)
+        request_id, edit = written["request_id"], {"text": "The bell is loud and clear."}
+        said = {"request_id": request_id, "rating": 1, "edit": edit}
+        given = await http.post("/v1/feedback", json=said, headers=node.tenant_headers)
         assert given.status_code == 200, given.text
         shown = (await http.get(f"/admin/requests/{request_id}", headers=node.admin_headers)).json()
         exported = await http.get("/admin/rewards/en/pairs", headers=node.admin_headers)
@@ -138,7 +139,7 @@ async def test_feedback_on_a_reply_is_kept_and_shown_beside_its_reward(node: Nod
     assert shown["reward"]["parts"] == [{"name": "vowels", "value": vowel_share(written["text"]), "weight": 1.0}]
     assert [piece["kind"] for piece in shown["feedback"]] == ["rating", "edit"]
     (pair,) = [json.loads(line) for line in exported.text.splitlines()]
-    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == (said["edit"]["text"], written["text"])
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == (edit["text"], written["text"])
 
 
 def test_the_training_model_has_no_weights_of_its_own(node: NodeProcess) -> None:
