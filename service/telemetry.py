@@ -6,7 +6,6 @@ Nothing here holds prompt or reply text. Metrics live in a registry of their own
 import logging
 import math
 import sys
-from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,10 +16,8 @@ from structlog.typing import Processor
 
 from agent.completion import GenerationTiming
 from agent.episode import Reply
-from agent.feedback import Feedback
-from rewards.influence import LeftOut, PairSet
-from rewards.preference import PairSource
 from service.controller import Decision
+from service.feedback.metrics import FeedbackMetrics
 from trainer.records import StepReport
 
 _LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
@@ -171,11 +168,7 @@ class Metrics:
         self._train_share = self._gauge("train_share", "Share of the last ten seconds in which training ran.")
         self._train_rate = self._gauge("train_tokens_per_second", "Positions trained on, mean of ten seconds.")
         self._webhooks = self._counter("webhook_attempts", "Tries to deliver an event.", "outcome")
-        self._feedback = self._counter("feedback", "Pieces of feedback kept.", "tenant", "language", "kind")
-        self._pairs = self._gauge("preference_pairs", "Pairs when they were last weighed.", "language", "source")
-        self._pairs_left_out = self._gauge(
-            "preference_pairs_left_out", "Feedback without a pair when it was last weighed.", "language", "reason"
-        )
+        self.feedback = FeedbackMetrics(self._registry)
         ProcessCollector(registry=self._registry)
 
     def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
@@ -317,18 +310,6 @@ class Metrics:
     def webhook_attempted(self, outcome: str) -> None:
         """Count a try to deliver an event: `delivered`, `retried`, `failed` or `discarded`."""
         self._webhooks.labels(outcome).inc()
-
-    def feedback_kept(self, feedback: Feedback) -> None:
-        """Count a new piece of feedback."""
-        self._feedback.labels(feedback.tenant, feedback.language, feedback.opinion.kind.value).inc()
-
-    def set_preference_pairs(self, language: str, found: PairSet) -> None:
-        """Show what the feedback of a language came to: pairs by source, and what was left out by reason."""
-        sources = Tally(pair.source for pair in found.pairs)
-        for source in PairSource:
-            self._pairs.labels(language, source.value).set(sources[source])
-        for reason in LeftOut:
-            self._pairs_left_out.labels(language, reason.value).set(found.left_out.get(reason, 0))
 
     def render(self) -> str:
         """Every metric in Prometheus' text format, version 0.0.4."""

@@ -43,7 +43,7 @@ def node_feedback(
         return () if settings is None else settings.brand_terms
 
     kept = RedisFeedback(store, config.store)
-    desk = FeedbackDesk(kept, episodes, jobs, metrics.feedback_kept)
+    desk = FeedbackDesk(kept, episodes, jobs, metrics.feedback.kept)
     pairs = FeedbackPairs(
         kept,
         episodes,
@@ -51,6 +51,6 @@ def node_feedback(
         ChosenText(contract, brand_terms),
         held_out_share=config.store.held_out_share,
         is_served=lambda tenant: tenants.get(tenant) is not None,
-        on_weighed=metrics.set_preference_pairs,
+        on_weighed=metrics.feedback.weighed,
     )
     return NodeFeedback(desk, pairs, Inspector(episodes, desk, panel))
