@@ -107,6 +107,10 @@ class Panel:
         """Judge by these tenants' weights and terms from now on; their names were checked when they were set."""
         self._seats = _seats(self._default.weights, tenants)
 
+    def weights(self, tenant: str, language: str) -> Mapping[str, float]:
+        """What each part weighs for a tenant and language."""
+        return dict(self._seats.get((tenant, primary_code(language)), self._default).weights)
+
     def score(self, samples: Sequence[Sample]) -> list[Score | Ungradable]:
         """Judge each sample by the judges and weights of its tenant and language, in order.
 
