@@ -52,8 +52,9 @@ class RewardModelConfig(Section):
     """ISO 639-1 codes of the languages that this part judges; unset judges all."""
     max_tokens: Annotated[int, Field(ge=16)] = 1024
     """Longest conversation that is judged, brief and reply together; a longer one is ungradable, never cut."""
-    batch_tokens: Annotated[int, Field(ge=16, validate_default=True)] = 4096
-    """Most positions of one forward pass, padding included."""
+    batch_tokens: Annotated[int, Field(ge=16)] | None = None
+    """Most positions of one forward pass, padding included, which is never interrupted. Unset takes 1,024 on a CPU and
+    4,096 on a GPU; a longer conversation goes alone."""
     device: Literal["engine", "cpu"] = "engine"
     """Where the models are: beside the engine, or in the engine process's main memory."""
     ranking_timeout_s: Annotated[float, Field(gt=0)] = 1.0
@@ -65,8 +66,8 @@ class RewardModelConfig(Section):
 
     @field_validator("batch_tokens")
     @classmethod
-    def _holds_the_longest(cls, batch_tokens: int, info: ValidationInfo) -> int:
-        if batch_tokens < info.data.get("max_tokens", 0):
+    def _holds_the_longest(cls, batch_tokens: int | None, info: ValidationInfo) -> int | None:
+        if batch_tokens is not None and batch_tokens < info.data.get("max_tokens", 0):
             raise PydanticCustomError("batch_tokens", "must be at least max_tokens")
         return batch_tokens
 

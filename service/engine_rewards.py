@@ -60,7 +60,8 @@ class EngineRewards:
         judges = []
         for order, encoder in orders:
             backbone = self._backbones.setdefault(order.name, HeldBackbone(order))
-            backbone.batch_tokens = max(backbone.batch_tokens, config.batch_tokens)
+            if config.batch_tokens is not None:
+                backbone.batch_tokens = max(backbone.batch_tokens or 0, config.batch_tokens)
             judge = Judge(order.name, encoder, self, max_tokens=min(config.max_tokens, encoder.max_tokens))
             backbone.judges.append(judge)
             judges.append(judge)

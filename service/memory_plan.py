@@ -162,7 +162,7 @@ def _around_the_cache(
         on_gpu=limit is not None,
     )
     yield from engine.lines()
-    scoring = judges.lines(config, served_item_bytes=engine.item_bytes)
+    scoring = judges.lines(config, served_item_bytes=engine.item_bytes, on_gpu=limit is not None)
     yield from scoring if limit is not None else _all_on_device(scoring)
     if limit is not None:
         yield from _overhead(limit)

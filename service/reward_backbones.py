@@ -36,7 +36,8 @@ class HeldBackbone:
     """A backbone of the engine process, as far as the front knows."""
 
     order: BackboneOrder
-    batch_tokens: int = 0
+    batch_tokens: int | None = None
+    """The largest that a part sets; None where none does."""
     judges: list[Judge] = field(default_factory=list)
     facts: messages.BackboneFacts | None = None
     failure: str | None = None

@@ -17,6 +17,7 @@ from service.config import NodeConfig
 from service.engine_footprint import HIDDEN_TENSORS, INNER_TENSORS
 from service.named_shapes import NAMED_SHAPES
 from trainer.footprint import MemoryLine
+from trainer.ports import CPU_MICROBATCH_TOKENS, GPU_MICROBATCH_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -47,7 +48,7 @@ class RewardFootprint:
     adapter_bytes: int = 0
     """Of the files of all active versions."""
 
-    def lines(self, config: NodeConfig, *, served_item_bytes: int) -> Iterator[MemoryLine]:
+    def lines(self, config: NodeConfig, *, served_item_bytes: int, on_gpu: bool) -> Iterator[MemoryLine]:
         """First the weights beside the engine, which may be none; then activations, and what is in main memory.
 
         Args:
@@ -56,7 +57,9 @@ class RewardFootprint:
         beside, on_host = _copies(config)
         yield self._weights("reward_models", beside, self.adapter_bytes)
         if config.rewards.models:
-            yield self._activations(config, served_item_bytes)
+            yield self._activations(
+                config, served_item_bytes, GPU_MICROBATCH_TOKENS if on_gpu else CPU_MICROBATCH_TOKENS
+            )
         if on_host:
             yield self._weights("reward_models_in_main_memory", on_host, 0, on_host=True)
 
@@ -74,9 +77,15 @@ class RewardFootprint:
             parts.append(f"adapters: {VERSIONS_HELD} × {adapters:,} B")
         return MemoryLine(name, size, "; ".join(parts) or "none", on_host=on_host, part="judges")
 
-    def _activations(self, config: NodeConfig, served_item_bytes: int) -> MemoryLine:
+    def _activations(self, config: NodeConfig, served_item_bytes: int, batch_tokens: int) -> MemoryLine:
+        """``batch_tokens`` are those of parts that set none."""
         sizes = [
-            self._activation_bytes(model, settings, served_item_bytes if shares_weights(config, part, model) else None)
+            self._activation_bytes(
+                model,
+                settings,
+                served_item_bytes if shares_weights(config, part, model) else None,
+                positions=max(settings.batch_tokens or batch_tokens, settings.max_tokens),
+            )
             for part, settings in config.rewards.models.items()
             for model in settings.names(config.engine.model)
             if settings.device == "engine"
@@ -85,14 +94,14 @@ class RewardFootprint:
         return MemoryLine("reward_activations", size, f"{positions:,} positions × {each:,} B", part="judges")
 
     def _activation_bytes(
-        self, model: str, settings: RewardModelConfig, served_item_bytes: int | None
+        self, model: str, settings: RewardModelConfig, served_item_bytes: int | None, *, positions: int
     ) -> tuple[int, int, int]:
         """Positions of the largest batch, bytes of each, and both multiplied."""
         shape = self.shapes[model]
         item = served_item_bytes or shape.item_bytes
         hidden, inner = HIDDEN_TENSORS * shape.hidden_size, INNER_TENSORS * shape.intermediate_size
         each = (hidden + inner) * item + settings.max_tokens * (MASK_BYTES + item)
-        return settings.batch_tokens, each, settings.batch_tokens * each
+        return positions, each, positions * each
 
     def _bytes_of(self, model: str) -> int:
         shape = self.shapes[model]

@@ -140,7 +140,8 @@ class ScoreReplies(Struct, tag=True, frozen=True):
     adapter: str | None
     """None is the backbone's own head."""
     rows: list[list[int]]
-    batch_tokens: int
+    batch_tokens: int | None
+    """Most positions of a forward pass; None takes what suits the engine's device."""
     within_s: float | None
     """A live request waits for the answer this long; None waits for its turn."""
 

@@ -25,6 +25,7 @@ from rewards.models.encoding import RewardEncoder
 from trainer import messages
 from trainer.lanes import Lanes
 from trainer.pacer import Pacer
+from trainer.ports import CPU_MICROBATCH_TOKENS, GPU_MICROBATCH_TOKENS
 
 OnAnswer = Callable[[messages.Answer], None]
 
@@ -116,7 +117,8 @@ class RewardDesk:
     def put(self, command: messages.ScoreReplies, answer: OnAnswer) -> None:
         """Take a job; ``answer`` is called in the learner's thread."""
         deadline = None if command.within_s is None else self._clock() + command.within_s
-        cut = batches([len(row) for row in command.rows], batch_tokens=command.batch_tokens)
+        suiting = GPU_MICROBATCH_TOKENS if self._device.type == "cuda" else CPU_MICROBATCH_TOKENS
+        cut = batches([len(row) for row in command.rows], batch_tokens=command.batch_tokens or suiting)
         job = _Job(command, answer, deadline, deque(cut), [0.0] * len(command.rows))
         with self._lock:
             (self._others if deadline is None else self._live).append(job)

@@ -219,4 +219,4 @@ def test_reward_models_are_parts_with_a_name_of_their_own() -> None:
     with pytest.raises(InvalidConfig, match=r"rewards\.models\.length: must not take the name of another part"):
         parse("[rewards.models.length]\n")
     with pytest.raises(InvalidConfig, match=r"rewards\.models\.taste\.batch_tokens: must be at least max_tokens"):
-        parse("[rewards.models.taste]\nmax_tokens = 9000\n")
+        parse("[rewards.models.taste]\nmax_tokens = 9000\nbatch_tokens = 8000\n")

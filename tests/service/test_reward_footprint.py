@@ -25,9 +25,9 @@ def _config(*, method: str = "adapter", **models: RewardModelConfig) -> NodeConf
     )
 
 
-def _lines(config: NodeConfig, adapter_bytes: int = 0) -> dict[str, MemoryLine]:
+def _lines(config: NodeConfig, adapter_bytes: int = 0, *, on_gpu: bool = True) -> dict[str, MemoryLine]:
     footprint = RewardFootprint({"served": SMALL, "org/judge": SMALL}, adapter_bytes)
-    return {line.name: line for line in footprint.lines(config, served_item_bytes=2)}
+    return {line.name: line for line in footprint.lines(config, served_item_bytes=2, on_gpu=on_gpu)}
 
 
 def test_without_reward_models_there_is_nothing() -> None:
@@ -74,6 +74,13 @@ def test_activations_are_those_of_the_largest_batch() -> None:
         )
     )["reward_activations"]
     assert line.size_bytes == 64 * (120 * 4 + 32 * 5)
+
+
+@pytest.mark.parametrize(("on_gpu", "positions"), [(True, 4096), (False, 1024)])
+def test_a_batch_that_is_left_open_suits_the_device(on_gpu: bool, positions: int) -> None:
+    """Positions of 120 x 4 B + 1,024 x (1 + 4) B = 5,600 B."""
+    lines = _lines(_config(taste=RewardModelConfig(model="org/judge")), on_gpu=on_gpu)
+    assert lines["reward_activations"].size_bytes == positions * 5600
 
 
 def test_sizes_are_read_from_configurations_and_files(tmp_path: Path) -> None:
