@@ -17,7 +17,7 @@ from functools import partial
 import structlog
 
 from agent.errors import EngineDead, StoreError, TrainerFailed
-from service.assembly.engine_room import open_engine_room
+from service.assembly.engine_room import EngineRoom, open_engine_room
 from service.assembly.feedback import open_feedback
 from service.assembly.ground import Ground
 from service.assembly.judges import open_judges
@@ -27,7 +27,6 @@ from service.assembly.tuning import Tuning, open_tuning
 from service.config import NodeConfig
 from service.data_dir import locked_data_dir
 from service.engine import WORKER
-from service.engine_trainer import EngineTrainer
 from service.feedback.assembly import NodeFeedback
 from service.http.keys import NodeKeys
 from service.http.ports import Health
@@ -37,6 +36,7 @@ from service.ledger import Ledger
 from service.memory_plan import MemoryPlan, compare
 from service.metering import MeteredChat, MeteredContent, NodeMetrics, watch_journal
 from service.pacing import Pacing
+from service.reward_calibration import RewardCalibrator
 from service.secrets import AdminKey, Secrets, admin_key
 from service.store import Store, open_store
 from service.supervised_engine import SupervisedEngine
@@ -116,7 +116,6 @@ async def open_node(
         StoreError: the data folder is in use, or the store does not answer.
         ModelError: the engine could not load the model.
     """
-    judges = await open_judges(config)
     async with AsyncExitStack() as stack:
         data_dir = stack.enter_context(locked_data_dir(config.data_dir))
         admin = admin_key(data_dir, secrets.admin_key_hash)
@@ -124,6 +123,7 @@ async def open_node(
         ground = Ground(config, data_dir, store, Ledger(store), Metrics())
         room = await open_engine_room(ground, model, plan, worker)
         stack.push_async_callback(room.engine.stop)
+        judges = await open_judges(config, room.rewards.parts)
         webhooks = await stack.enter_async_context(
             open_webhooks(store, config.webhooks, ground.metrics.webhook_attempted)
         )
@@ -134,11 +134,15 @@ async def open_node(
         serving = open_serving(ground, judges, room, tenancy, tuning, webhooks)
         feedback = open_feedback(ground, judges, tenancy, tuning, serving)
         node = _joined(ground, room.engine, tenancy, tuning, serving, webhooks, feedback, admin)
-        await room.engine.start(partial(_ready_for_traffic, node, room.trainer, plan))
+        await room.engine.start(partial(_ready_for_traffic, node, room, plan))
         stack.push_async_callback(node.content.agent.drain)
         await stack.enter_async_context(node.jobs.running())
         stack.push_async_callback(node.tuning.close)
         await stack.enter_async_context(_background(node, ground.metrics, announcements))
+        calibrator = RewardCalibrator(
+            room.rewards, node.journal, lambda: tenancy.tenants.languages, lambda: node.tuning.summary == "running"
+        )
+        await stack.enter_async_context(running(calibrator.run(), name="reward-calibration"))
         yield node
 
 
@@ -188,14 +192,15 @@ async def _background(node: Node, metrics: Metrics, announcements: Announcements
         yield
 
 
-async def _ready_for_traffic(node: Node, trainer: EngineTrainer, plan: MemoryPlan) -> None:
-    """What a fresh engine needs before the first request: room and graphs for training, and the active policy.
+async def _ready_for_traffic(node: Node, room: EngineRoom, plan: MemoryPlan) -> None:
+    """What a fresh engine needs before the first request: room and graphs for training, reward models, the active
+    policy.
 
     A model that cannot be trained is served all the same. The plan is logged beside what the device holds then.
     """
     run = RunPlan.of(RunRequest(), node.config.tuning, ())
     try:
-        await trainer.prepare(
+        await room.trainer.prepare(
             run.learner,
             max_length=node.config.engine.max_model_len,
             reply_tokens=run.max_tokens,
@@ -205,6 +210,7 @@ async def _ready_for_traffic(node: Node, trainer: EngineTrainer, plan: MemoryPla
         raise
     except TrainerFailed as error:
         log.error("training_not_prepared", reason=str(error))
+    await room.rewards.prepare()
     await node.policies.restore()
     await node.tuning.pick_up()
     for row in compare(plan, await node.engine.call("coloq_memory")):

@@ -119,11 +119,13 @@ def checked_plan(
     from service.model_shape import read_shape
     from service.plan_advice import require_fit
     from service.plan_table import plan_text
+    from service.reward_footprint import reward_footprint
 
     gpu, shape = find_gpu(), read_shape(model)
-    plan = plan_memory(config, shape, gpu)
+    judges = reward_footprint(config, find=lambda name: model if name == config.engine.model else models.resolve(name))
+    plan = plan_memory(config, shape, gpu, judges=judges)
     announce(plan_text(plan))
-    require_fit(config, shape, gpu, plan)
+    require_fit(config, shape, gpu, plan, judges)
     return plan
 
 

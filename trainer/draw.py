@@ -198,7 +198,7 @@ class _Drawing:
             self._dropped["prompt_too_long"] += 1
             return None
         await self._source.admission.admitted()
-        samples = [Sample.of(episode.brief, completion) for completion in completions]
+        samples = [Sample.in_episode(episode, completion) for completion in completions]
         scores = await asyncio.to_thread(self._source.panel.score, samples)
         group = Group(episode.brief, completions, tuple(scores))
         self._groups.append(group)

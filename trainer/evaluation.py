@@ -101,7 +101,7 @@ class Evaluator:
 
 def to_sample(episode: Episode, completion: Completion) -> Sample:
     """A completion as the panel judges it."""
-    return Sample.of(episode.brief, completion)
+    return Sample.in_episode(episode, completion)
 
 
 @dataclass(frozen=True, slots=True)

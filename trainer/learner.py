@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from agent.errors import PublicationFailed, TrainerFailed
 from trainer.arena import Arena
 from trainer.batch import TrainingBatch
-from trainer.flight import fly
+from trainer.flight import Interlude, fly
 from trainer.graphs import Execution, Shape
 from trainer.head import token_logprobs
 from trainer.lanes import Lanes, open_lanes
@@ -42,13 +42,23 @@ class Learner:
     """One policy on one model. Not thread-safe: one thread drives it."""
 
     def __init__(
-        self, model: PreTrainedModel, *, base_model: str, lanes: Lanes | None = None, pacer: Pacer | None = None
+        self,
+        model: PreTrainedModel,
+        *,
+        base_model: str,
+        lanes: Lanes | None = None,
+        pacer: Pacer | None = None,
+        interlude: Interlude | None = None,
     ) -> None:
-        """Without ``lanes`` and ``pacer`` the model's device is taken as it is and every turn is granted."""
+        """Without ``lanes`` and ``pacer`` the model's device is taken as it is and every turn is granted.
+
+        ``interlude`` is given the time between two micro-batches.
+        """
         self._model = model
         self._base_model = base_model
         self._lanes = lanes or open_lanes(model.device)
         self._pacer = pacer or Pacer(self._lanes.sizes, self._lanes.reason)
+        self._interlude = interlude
         self._run: _Run | None = None
         self._weights: TrainedWeights | None = None
         self._programs: dict[Hashable, Programs] = {}
@@ -111,7 +121,7 @@ class Learner:
         with self._lanes.whole.active():
             microbatches = list(self._cut(batch, run.settings, programs.update.shapes))
         if programs.scoring is not None:
-            fly(programs.scoring, microbatches, self._lanes, self._pacer, trains=False)
+            self._fly(programs.scoring, microbatches, trains=False)
         updates = [self._update(run, programs.update, microbatches) for _ in range(run.settings.updates_per_batch)]
         return step_result(updates, batch, run.settings.objective, duration_s=time.perf_counter() - started)
 
@@ -270,13 +280,16 @@ class Learner:
         with self._lanes.whole.active():
             optimizer.discard()  # an update that raised midway has left its gradient
             self._tally.clear()
-        fly(execution, microbatches, self._lanes, self._pacer, trains=True)
+        self._fly(execution, microbatches, trains=True)
         with self._lanes.whole.active():
             update = Update(self._tally.read(), float(optimizer.gradient_norm()))
             update.check_finite()
             optimizer.step(max_grad_norm=run.settings.max_grad_norm, gradient_norm=update.grad_norm)
             run.weights.after_step()
         return update
+
+    def _fly(self, execution: Execution, microbatches: Sequence[Microbatch], *, trains: bool) -> None:
+        fly(execution, microbatches, self._lanes, self._pacer, trains=trains, interlude=self._interlude)
 
     def _programs_for(self, settings: LearnerSettings, temperature: float) -> Programs:
         """Those for each set of constants, which graphs hold."""

@@ -12,6 +12,7 @@ from service.assembly.ground import Ground
 from service.config import NodeConfig
 from service.encoder import ChatEncoder
 from service.engine import VllmEngine
+from service.engine_rewards import FOLDER, EngineRewards, load_rewards
 from service.engine_trainer import EngineTrainer
 from service.memory_plan import MemoryPlan
 from service.pacing import LiveRequests, ScoringGate
@@ -29,6 +30,8 @@ class EngineRoom:
     encoder: ChatEncoder
     live: LiveRequests
     gate: ScoringGate
+    rewards: EngineRewards
+    """Reward models of the configuration; what holds them is the engine process."""
 
 
 async def open_engine_room(ground: Ground, model: str, plan: MemoryPlan, worker: str) -> EngineRoom:
@@ -41,6 +44,7 @@ async def open_engine_room(ground: Ground, model: str, plan: MemoryPlan, worker:
 
     Raises:
         ModelError: the model has no usable tokenizer.
+        InvalidConfig: a reward model is not there.
     """
     config, metrics = ground.config, ground.metrics
     encoder = await asyncio.to_thread(ChatEncoder.load, model)
@@ -52,7 +56,8 @@ async def open_engine_room(ground: Ground, model: str, plan: MemoryPlan, worker:
         on_restart=metrics.engine_restarted,
         on_live=live.add,
     )
-    return EngineRoom(engine, EngineTrainer(engine), encoder, live, ScoringGate())
+    rewards = await load_rewards(config, model, ground.data_dir / FOLDER, engine)
+    return EngineRoom(engine, EngineTrainer(engine), encoder, live, ScoringGate(), rewards)
 
 
 def _launcher(config: NodeConfig, model: str, plan: MemoryPlan, worker: str) -> Callable[[], Awaitable[VllmEngine]]:

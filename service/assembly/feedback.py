@@ -9,7 +9,7 @@ from service.feedback.assembly import NodeFeedback, node_feedback
 
 
 def open_feedback(ground: Ground, judges: Judges, tenancy: Tenancy, tuning: Tuning, serving: Serving) -> NodeFeedback:
-    """Feedback on the journal's replies, judged by the panel that rewards."""
+    """Feedback on the journal's replies, judged by the panel that rewards, as far as it answers at once."""
     return node_feedback(
         ground.config,
         ground.store,
@@ -17,6 +17,6 @@ def open_feedback(ground: Ground, judges: Judges, tenancy: Tenancy, tuning: Tuni
         serving.jobs,
         tenancy.tenants,
         judges.contract,
-        judges.panel,
+        judges.panel.live,
         ground.metrics,
     )

@@ -53,7 +53,7 @@ def open_serving(
         room.encoder,
         PromptLibrary.load(),
         judges.contract,
-        PanelRanker(judges.panel),
+        PanelRanker(judges.panel.live),
         tuning.journal,
         tenancy.tenants,
         partial(_journal_failed, metrics),
