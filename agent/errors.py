@@ -11,6 +11,7 @@
     │   ├── NotAllowed          a key without the scope
     │   ├── NotFound            no such run, policy, model
     │   ├── Conflict            a second tuning run, an unknown transition
+    │   ├── TooFewPairs         a reward model has too little to learn from
     │   ├── JobCancelled        the job was cancelled before it had a result
     │   ├── HookNotVerified     a call of an inbound hook without the hook's secret
     │   └── LimitReached        too much at once, or in a period; says when to come back
@@ -86,6 +87,10 @@ class Conflict(Refused):
     def __init__(self, message: str, blocking_id: str | None = None) -> None:
         super().__init__(message)
         self.blocking_id = blocking_id
+
+
+class TooFewPairs(Refused):
+    """There are fewer preference pairs than a reward model is trained or measured on."""
 
 
 class JobCancelled(Refused):

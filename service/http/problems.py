@@ -67,6 +67,9 @@ ROWS: Mapping[type[Exception], Row] = {
     errors.NotAllowed: Row(403, "not_allowed", "The key is not for this route"),
     errors.NotFound: Row(404, "not_found", "No such thing"),
     errors.Conflict: Row(409, "conflict", "Not in the current state"),
+    errors.TooFewPairs: Row(
+        409, "too_few_pairs", "Too few preference pairs", "Collect more feedback in this language first."
+    ),
     errors.JobCancelled: Row(409, "job_cancelled", "The job was cancelled", "Send the request again for a new job."),
     errors.JobAbandoned: Row(
         500,
