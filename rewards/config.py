@@ -7,6 +7,32 @@ from pydantic import Field
 from agent.config import Section
 
 
+class RewardTrainingConfig(Section):
+    """Section `[rewards.training]`: how reward models learn from people's feedback."""
+
+    backbone: str | None = None
+    """Hugging Face id, local folder or embedded model's name that reward models are trained on; unset takes the served
+    model. Judging takes them where a `rewards.models.<name>.model` is the same."""
+    min_pairs: Annotated[int, Field(ge=1)] = 100
+    """Preference pairs of a language to train on, below which no reward model is trained."""
+    min_held_out: Annotated[int, Field(ge=5)] = 30
+    """Held-out pairs of a language to measure on, below which no reward model is trained."""
+    epochs: Annotated[int, Field(ge=1, le=100)] = 2
+    """Times that every pair is trained on."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    """AdamW's learning rate at the start; it falls to 0 along a line."""
+    rank: Annotated[int, Field(ge=1, le=256)] = 16
+    """Rank of the LoRA adapter."""
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Pairs of an optimizer step."""
+    max_tokens: Annotated[int, Field(ge=16)] = 1024
+    """Pairs with a reply that is longer than this, prompt included, are left out."""
+    num_threads: Annotated[int, Field(ge=1)] = 2
+    """CPU threads of a training, which runs at the lowest priority."""
+    significance: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Greatest p-value at which a new reward model counts as better than the active one."""
+
+
 class RewardsConfig(Section):
     """Section `[rewards]`."""
 
@@ -17,3 +43,4 @@ class RewardsConfig(Section):
     extra: dict[str, str] = Field(default_factory=dict)
     """Reward models of your own: name to `package.module:factory`; the factory takes no argument.
     Each one needs a weight, here or in a tenant's `reward_weights`."""
+    training: RewardTrainingConfig = RewardTrainingConfig()

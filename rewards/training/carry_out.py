@@ -30,7 +30,7 @@ from rewards.training.progress import Progress
 from rewards.training.report import TrainingReport, write_report
 from rewards.training.scored import ScoredPair, ScoredReply
 from rewards.training.selection import PairSelection, by_source
-from rewards.training.settings import PAIRS_NAME, VERSION_NAME, TrainingOrder, read_order
+from rewards.training.settings import PAIRS_NAME, VERSION_NAME, TrainingOrder
 from rewards.words import count_words
 
 _BATCH_TOKENS = 4096
@@ -57,15 +57,14 @@ class _Raw:
     rejected: float
 
 
-def carry_out(work: Path, on_step: Callable[[Progress], None]) -> TrainingReport:
-    """Train, measure and write the version into the work folder.
+def carry_out(order: TrainingOrder, work: Path, on_step: Callable[[Progress], None]) -> TrainingReport:
+    """Train on the work folder's pairs, measure, and write the version beside them.
 
     Raises:
         ModelError: the backbone cannot be loaded, or the adapter that was trained on it cannot.
         TooFewPairs: so many pairs are too long that too few are left.
         ValueError: the chat template takes no user's and assistant's turn.
     """
-    order = read_order(work)
     encoder = RewardEncoder.load(order.model)
     entries = [_entry(encoder, pair) for pair in read_pairs(work / PAIRS_NAME)]
     fitting = [entry for entry in entries if entry.num_tokens <= order.settings.max_tokens]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent.errors import ColoqError
 from rewards.training.progress import Progress, progress_line
+from rewards.training.settings import read_order
 
 NICENESS = 19
 """The lowest priority: whatever else wants the processor has it first."""
@@ -26,11 +27,13 @@ def main() -> None:
     def tell(progress: Progress) -> None:
         lines.write(progress_line(progress))
 
-    # Imported at low priority: it takes seconds.
+    work = Path(sys.argv[1])
+    order = read_order(work)
+    # Imported once there is something to do, and at low priority: it takes seconds.
     from rewards.training.carry_out import carry_out
 
     try:
-        carry_out(Path(sys.argv[1]), tell)
+        carry_out(order, work, tell)
     except ColoqError as error:
         sys.exit(str(error))
 

@@ -23,7 +23,6 @@ from rewards.training.settings import (
     Minimum,
     TrainingOrder,
     TrainingSettings,
-    write_order,
 )
 from tests.planted_pairs import planted_pairs
 from tests.tiny_model import save_tiny_llama
@@ -40,7 +39,7 @@ SETTINGS = TrainingSettings(
 )
 NUM_TRAINING, NUM_HELD_OUT = 64, 24
 
-CarryOut = Callable[[Path, Callable[[Progress], None]], TrainingReport]
+CarryOut = Callable[[TrainingOrder, Path, Callable[[Progress], None]], TrainingReport]
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +56,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llama(tmp_path_factory.mktemp("tiny"), hidden_size=64, num_layers=1)
 
 
-def work_folder(folder: Path, model: Path, pairs: Sequence[PreferencePair], baseline: Path | None = None) -> Path:
-    folder.mkdir()
-    order = TrainingOrder(
+def order_of(model: Path, baseline: Path | None = None) -> TrainingOrder:
+    return TrainingOrder(
         language="de",
         version=1,
         backbone="tiny",
@@ -69,7 +67,10 @@ def work_folder(folder: Path, model: Path, pairs: Sequence[PreferencePair], base
         minimum=Minimum(training=8, held_out=8),
         settings=SETTINGS,
     )
-    write_order(folder, order)
+
+
+def work_folder(folder: Path, pairs: Sequence[PreferencePair]) -> Path:
+    folder.mkdir()
     write_pairs(folder / PAIRS_NAME, pairs)
     return folder
 
@@ -78,8 +79,8 @@ def work_folder(folder: Path, model: Path, pairs: Sequence[PreferencePair], base
 def trained(carry_out: CarryOut, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Progress]]:
     """A version trained on the planted taste, and what was told on the way."""
     told: list[Progress] = []
-    work = work_folder(tmp_path_factory.mktemp("work") / "a", tiny, planted_pairs(NUM_TRAINING, NUM_HELD_OUT))
-    carry_out(work, told.append)
+    work = work_folder(tmp_path_factory.mktemp("work") / "a", planted_pairs(NUM_TRAINING, NUM_HELD_OUT))
+    carry_out(order_of(tiny), work, told.append)
     return work / VERSION_NAME, told
 
 
@@ -126,8 +127,8 @@ def test_equal_seeds_make_equal_files(
     carry_out: CarryOut, trained: tuple[Path, list[Progress]], tiny: Path, tmp_path: Path
 ) -> None:
     """Same order, same pairs: the same bytes, manifest and report included."""
-    work = work_folder(tmp_path / "b", tiny, planted_pairs(NUM_TRAINING, NUM_HELD_OUT))
-    carry_out(work, lambda progress: None)
+    work = work_folder(tmp_path / "b", planted_pairs(NUM_TRAINING, NUM_HELD_OUT))
+    carry_out(order_of(tiny), work, lambda progress: None)
     for path in trained[0].iterdir():
         assert (work / VERSION_NAME / path.name).read_bytes() == path.read_bytes(), path.name
 
@@ -136,8 +137,8 @@ def test_an_equal_candidate_does_not_beat_the_active_version(
     carry_out: CarryOut, trained: tuple[Path, list[Progress]], tiny: Path, tmp_path: Path
 ) -> None:
     """What ranks every prompt alike has no vote: p = 1."""
-    work = work_folder(tmp_path / "c", tiny, planted_pairs(NUM_TRAINING, NUM_HELD_OUT), baseline=trained[0])
-    report = carry_out(work, lambda progress: None)
+    work = work_folder(tmp_path / "c", planted_pairs(NUM_TRAINING, NUM_HELD_OUT))
+    report = carry_out(order_of(tiny, trained[0]), work, lambda progress: None)
     assert report.verdict.baseline == 1
     assert (report.verdict.wins, report.verdict.losses, report.verdict.p_value) == (0, 0, 1.0)
     assert not report.verdict.accepted
@@ -150,8 +151,8 @@ def test_held_out_pairs_are_never_trained_on(
     """With every held-out pair turned round the weights stay the same, and the accuracy is what is left of 1."""
     pairs = planted_pairs(NUM_TRAINING, NUM_HELD_OUT)
     turned = [replace(p, chosen=p.rejected, rejected=p.chosen) if p.held_out else p for p in pairs]
-    work = work_folder(tmp_path / "d", tiny, turned)
-    report = carry_out(work, lambda progress: None)
+    work = work_folder(tmp_path / "d", turned)
+    report = carry_out(order_of(tiny), work, lambda progress: None)
     assert (work / VERSION_NAME / WEIGHTS).read_bytes() == (trained[0] / WEIGHTS).read_bytes()
     accuracy = read_report(trained[0]).candidate.accuracy.value
     assert report.candidate.accuracy.value == pytest.approx(1 - accuracy)
@@ -161,7 +162,7 @@ def test_held_out_pairs_are_never_trained_on(
 def test_pairs_that_are_too_long_are_left_out(carry_out: CarryOut, tiny: Path, tmp_path: Path) -> None:
     """When too few are left, the training refuses with the counts and leaves no version."""
     pairs = [replace(pair, chosen="Menschen " * 300) for pair in planted_pairs(9, 8)]
-    work = work_folder(tmp_path / "e", tiny, pairs)
+    work = work_folder(tmp_path / "e", pairs)
     with pytest.raises(TooFewPairs, match=r"for de needs at least 8 training pairs .*got 0 and at least 8 held-out"):
-        carry_out(work, lambda progress: None)
+        carry_out(order_of(tiny), work, lambda progress: None)
     assert not (work / VERSION_NAME).exists()
