@@ -26,6 +26,7 @@
     ├── StoreError              Redis or Valkey could not be reached or refused
     ├── JobAbandoned            a job ended its node so often that it is not tried again
     ├── ModelError              a model could not be fetched, converted or verified
+    │   └── RewardModelFailed   a version of a reward model could not be read, verified or loaded
     └── TuningError             a tuning run cannot go on; serving does
         ├── TrainerFailed       the trainer raised, or its loss or gradient was not finite
         ├── ParityFailed        engine and trainer disagree about a candidate
@@ -152,6 +153,10 @@ class JobAbandoned(ColoqError):
 
 class ModelError(ColoqError):
     """A model could not be fetched, converted or verified."""
+
+
+class RewardModelFailed(ModelError):
+    """A version of a reward model could not be read, verified or loaded. The one before it still judges."""
 
 
 class TuningError(ColoqError):

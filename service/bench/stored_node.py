@@ -38,6 +38,7 @@ from service.jobs.desk import JobDesk
 from service.jobs.store import RedisJobStore
 from service.journal import RedisJournal
 from service.metering import MeteredChat, MeteredContent, MeteredJobs
+from service.reward_models.fakes import FakeRewardModels
 from service.secrets import AdminKey, hash_key
 from service.serve import run_until_told
 from service.store import Store, open_store
@@ -80,6 +81,7 @@ class StoredNode:
     chat: MeteredChat
     tuning: FakeTuning
     policies: FakePolicies
+    reward_models: FakeRewardModels
     jobs: JobDesk
     webhooks: Webhooks
     tenancy: TenantRegistry
@@ -141,6 +143,7 @@ def _assemble(
         chat=MeteredChat(ChatAgent(engine, encoder, contract, agent.keeper, tenants), metrics),
         tuning=FakeTuning(),
         policies=FakePolicies({0: BASE_POLICY}),
+        reward_models=FakeRewardModels(),
         jobs=jobs,
         webhooks=webhooks,
         tenancy=registry_of([record.settings for record in tenants.records]),

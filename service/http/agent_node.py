@@ -22,6 +22,7 @@ from service.http.fakes import BASE_POLICY, EPOCH, READY, FakePolicies, FakeTuni
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents
+from service.reward_models.fakes import FakeRewardModels
 from service.tenancy.audit import MemoryAudit
 from service.tenancy.limits import Limiter
 from service.tenants import Tenants
@@ -63,6 +64,7 @@ class AgentNode:
         self.tuning = FakeTuning()
         tuned = PolicyRecord(3, "adapter", 0, "run_1", EPOCH, None, None, None)
         self.policies = FakePolicies({0: BASE_POLICY, 3: tuned}, active_version=3)
+        self.reward_models = FakeRewardModels()
         executor = ContentExecutor(self.content, Tenants.of(tenants), agent)
         self.jobs = JobDesk(MemoryJobStore(), executor, RememberedEvents(), JobsConfig(), sole_user=True)
         self.webhooks = fake_webhooks()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import structlog
 
+from agent.errors import ModelError, RewardModelFailed
 from service.reward_models.ports import LoadedModels
 from service.reward_models.shelf import NONE, LanguageModels, ModelShelf
 
@@ -27,11 +28,14 @@ class ModelActivation:
         Raises:
             NotFound: there is no such version.
             Conflict: the gate rejected it.
-            ModelError: it is damaged.
-            ColoqError: it could not be loaded; what judged before still does.
+            RewardModelFailed: it is damaged, or does not fit.
+            EngineDead: the models that judge are away.
         """
         async with self._flipping:
-            return await self._flip(language, version)
+            try:
+                return await self._flip(language, version)
+            except ModelError as error:
+                raise RewardModelFailed(str(error)) from error
 
     def tell(self) -> None:
         """Tell ``on_active`` how each language stands, at the start."""

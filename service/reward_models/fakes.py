@@ -1,10 +1,16 @@
-"""Fakes of `service.reward_models.ports`, and pairs in memory. They keep what they were asked."""
+"""Fakes of reward models in a node: of `ports.py`, of the desk itself, and pairs in memory.
+
+They keep what they were asked.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
+from agent.brief import Kind
+from agent.errors import Conflict, NotFound
 from rewards.models.calibration import Calibration
 from rewards.models.manifest import ADAPTER_CONFIG, WEIGHTS, RewardManifest, write_manifest
 from rewards.preference import PairSource, PreferencePair
@@ -15,8 +21,23 @@ from rewards.training.progress import Progress
 from rewards.training.report import TrainingReport, write_report
 from rewards.training.scored import ScoredPair, ScoredReply
 from rewards.training.selection import PairSelection, by_source
-from rewards.training.settings import PAIRS_NAME, VERSION_NAME, TrainingOrder, read_order
+from rewards.training.settings import (
+    PAIRS_NAME,
+    VERSION_NAME,
+    Minimum,
+    TrainingOrder,
+    TrainingSettings,
+    read_order,
+)
 from service.reward_models.ports import OnProgress
+from service.reward_models.records import TrainingState, TrainingStatus
+from service.reward_models.shelf import LanguageModels, ShelvedModel
+from service.reward_models.trainings import TrainingRequest
+
+SETTINGS = TrainingSettings(
+    epochs=2, learning_rate=2e-4, rank=16, batch_size=8, max_tokens=1024, seed=0, num_threads=2, significance=0.05
+)
+_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -127,3 +148,109 @@ def _scored(pairs: Sequence[PreferencePair], ranks_right: Callable[[PreferencePa
         )
         for pair in pairs
     ]
+
+
+@dataclass
+class FakeRewardModels:
+    """Reward models in memory, as operators see them; a training takes a step each time that it is asked for.
+
+    Versions are what `shelved` makes. After `num_steps` a training has ended as `ends`.
+    """
+
+    languages: Sequence[str] = ("de", "en")
+    ends: TrainingState = TrainingState.ACCEPTED
+    reason: str | None = None
+    error: Exception | None = None
+    """Raised by `train` and `activate`."""
+    num_steps: int = 2
+    models: dict[str, LanguageModels] = field(default_factory=dict)
+    started: dict[str, TrainingStatus] = field(default_factory=dict)
+    requests: list[TrainingRequest] = field(default_factory=list)
+
+    async def list(self) -> Sequence[LanguageModels]:
+        """See RewardModelDesk.list."""
+        return [await self.of(language) for language in self.languages]
+
+    async def of(self, language: str) -> LanguageModels:
+        """See RewardModelDesk.of."""
+        if language not in self.languages:
+            raise NotFound(f"language must be among {', '.join(self.languages)}, got {language}")
+        return self.models.get(language, LanguageModels(language, None, ()))
+
+    async def activate(self, language: str, version: int) -> LanguageModels:
+        """See RewardModelDesk.activate."""
+        models = await self.of(language)
+        if self.error is not None:
+            raise self.error
+        if version:
+            models.find(version)
+        self.models[language] = replace(models, active=version or None)
+        return self.models[language]
+
+    async def train(self, language: str, request: TrainingRequest) -> TrainingStatus:
+        """See RewardModelDesk.train."""
+        models = await self.of(language)
+        if self.error is not None:
+            raise self.error
+        running = next((status.id for status in self.started.values() if not status.state.final), None)
+        if running is not None:
+            raise Conflict(f"one training of a reward model at a time, and {running} is running", running)
+        self.requests.append(request)
+        status = TrainingStatus(
+            id=f"training_{len(self.started) + 1}",
+            language=language,
+            state=TrainingState.RUNNING,
+            version=len(models.versions) + 1,
+            settings=SETTINGS,
+            num_training={"edit": 90, "rating": 10},
+            num_held_out={"edit": 30},
+            started_at=_AT,
+        )
+        self.started[status.id] = status
+        return status
+
+    async def training(self, training_id: str) -> TrainingStatus:
+        """See RewardModelDesk.training."""
+        status = self._find(training_id)
+        if status.state.final:
+            return status
+        status = replace(status, step=status.step + 1, num_steps=self.num_steps, loss=0.5)
+        if status.step == self.num_steps:
+            status = replace(status, state=self.ends, reason=self.reason, ended_at=_AT)
+        self.started[training_id] = status
+        return status
+
+    async def trainings(self) -> Sequence[TrainingStatus]:
+        """See RewardModelDesk.trainings."""
+        return [*reversed(self.started.values())]
+
+    async def cancel(self, training_id: str) -> TrainingStatus:
+        """See RewardModelDesk.cancel."""
+        status = self._find(training_id)
+        if not status.state.final:
+            reason = "cancelled by an operator"
+            status = replace(status, state=TrainingState.CANCELLED, reason=reason, ended_at=_AT)
+            self.started[training_id] = status
+        return status
+
+    def _find(self, training_id: str) -> TrainingStatus:
+        if training_id not in self.started:
+            raise NotFound(f"there is no training {training_id} of a reward model")
+        return self.started[training_id]
+
+
+def shelved(version: int, *, num_right: int = 9, num_wrong: int = 1) -> ShelvedModel:
+    """A German version that ranked so many of its held-out prompts right and wrong, and was compared with chance."""
+    right, wrong = ScoredReply(1.0, 1.0, 2.0), ScoredReply(0.0, 0.0, 2.0)
+    pairs = [
+        ScoredPair(
+            str(number), Kind.CREATE, PairSource.EDIT, *((right, wrong) if number < num_right else (wrong, right))
+        )
+        for number in range(num_right + num_wrong)
+    ]
+    candidate = report_of(pairs)
+    verdict = compare(pairs, None, baseline_version=None, significance=SETTINGS.significance)
+    counts = {"edit": len(pairs)}
+    order = TrainingOrder("de", version, "tiny", "tiny", None, _AT, Minimum(1, 1), SETTINGS)
+    report = TrainingReport(SETTINGS, {"edit": 100}, counts, 0, (0.5,), candidate, None, verdict)
+    return ShelvedModel(_manifest(order, 100, candidate.accuracy.value), report)

@@ -264,8 +264,12 @@ class _Running:
         self._process = asyncio.create_task(running, name=f"{self.id} process")
         await asyncio.wait({self._process})
         if self._process.cancelled():
-            raise self._stopped or _Stopped(TrainingState.CANCELLED, "its task was cancelled")
+            raise self._why
         self._process.result()
+
+    @property
+    def _why(self) -> _Stopped:
+        return self._stopped or _Stopped(TrainingState.INTERRUPTED, "its task was cancelled")
 
     def _progressed(self, progress: Progress) -> None:
         assert self.status is not None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import EngineDead, ModelError, NotFound
+from agent.errors import EngineDead, NotFound, RewardModelFailed
 from rewards.models.manifest import WEIGHTS, active_version
 from tests.service.reward_models.desks import Rig
 
@@ -39,7 +39,7 @@ async def test_a_version_that_is_not_loaded_is_not_active(rig: Rig) -> None:
 async def test_a_damaged_version_is_refused(rig: Rig) -> None:
     """Its digests are checked before anything moves."""
     (rig.shelf.root / "de" / "v1" / WEIGHTS).write_bytes(b"other")
-    with pytest.raises(ModelError, match="must have sha256"):
+    with pytest.raises(RewardModelFailed, match="must have sha256"):
         await rig.desk.activate("de", 1)
     assert active_version(rig.shelf.root, "de") == 2
 
