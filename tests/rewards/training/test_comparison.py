@@ -1,5 +1,7 @@
 """The gate of reward models, by hand."""
 
+import math
+
 import pytest
 
 from rewards.training.comparison import compare, sign_test
@@ -78,3 +80,12 @@ def test_models_are_compared_on_the_same_prompts() -> None:
     """Anything else is no comparison."""
     with pytest.raises(ValueError, match="same prompts"):
         compare(pairs({"a": [1.0]}), pairs({"b": [1.0]}), baseline_version=1, significance=0.05)
+
+
+@pytest.mark.parametrize("num_votes", [1, 5, 8, 30, 200])
+def test_an_equally_good_candidate_is_accepted_five_times_in_a_hundred_at_most(num_votes: int) -> None:
+    """Where each vote is a fair coin's: the sum of the chances of all counts of wins that would be accepted."""
+    chances = [math.comb(num_votes, wins) / (1 << num_votes) for wins in range(num_votes + 1)]
+    accepted = [wins for wins in range(num_votes + 1) if sign_test(wins, num_votes - wins) <= 0.05]
+    assert sum(chances[wins] for wins in accepted) <= 0.05
+    assert bool(accepted) == (num_votes >= 5)  # 2^-5 is the first power of 1/2 below 0.05
