@@ -11,8 +11,8 @@ class RewardTrainingConfig(Section):
     """Section `[rewards.training]`: how reward models learn from people's feedback."""
 
     backbone: str | None = None
-    """Hugging Face id, local folder or embedded model's name that reward models are trained on; unset takes the served
-    model. Judging takes them where a `rewards.models.<name>.model` is the same."""
+    """Model of a part of `rewards.models` that reward models are trained on; unset takes the served model where a part
+    judges by it, or else the first part's."""
     min_pairs: Annotated[int, Field(ge=1)] = 100
     """Preference pairs of a language to train on, below which no reward model is trained."""
     min_held_out: Annotated[int, Field(ge=5)] = 30

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Response, Security
+from fastapi import APIRouter, Path, Response, Security
 from starlette.requests import Request
 
 from service.http.guard import ADMIN_KEY, AdminRoute, changed
@@ -16,7 +16,7 @@ from service.http.reward_model_schema import (
     RewardTrainingView,
     TrainBody,
 )
-from service.http.state import AppParts, get_parts
+from service.http.state import Parts
 from service.tenancy.audit import digest
 
 router = APIRouter(
@@ -27,7 +27,6 @@ router = APIRouter(
     responses=problems(401, 403, 503),
 )
 
-Parts = Annotated[AppParts, Depends(get_parts)]
 Language = Annotated[str, Path(min_length=2, max_length=35, description="ISO 639-1 code of a tenant's language.")]
 TrainingId = Annotated[str, Path(min_length=1, max_length=64, description="A training's id.")]
 _LOCATION = {"Location": {"description": "Where the training's status is.", "schema": {"type": "string"}}}

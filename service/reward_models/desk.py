@@ -56,6 +56,10 @@ class RewardModelDesk:
         """See RewardTrainings.cancel."""
         return await self._trainings.cancel(training_id)
 
+    async def close(self) -> None:
+        """End with the node."""
+        await self._trainings.close()
+
     def _known(self) -> Sequence[str]:
         return sorted({*map(primary_code, self._languages()), *self._shelf.languages()})
 

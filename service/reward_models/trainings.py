@@ -68,10 +68,10 @@ class RewardTrainings:
         activation: ModelActivation,
         process: TrainingProcess,
         config: RewardTrainingConfig,
-        backbone: TrainedBackbone,
+        backbone: TrainedBackbone | None,
         on_end: Callable[[TrainingStatus], None] = lambda status: None,
     ) -> None:
-        """``on_end`` feeds the metrics."""
+        """Without a backbone that a part of the reward judges by nothing is trained. ``on_end`` feeds the metrics."""
         self._pairs, self._shelf, self._activation, self._process = pairs, shelf, activation, process
         self._config, self._backbone, self._on_end = config, backbone, on_end
         self._records = TrainingRecords(shelf.root / "trainings")
@@ -97,13 +97,15 @@ class RewardTrainings:
         """Start to train a language's next version.
 
         Raises:
-            Conflict: a training is running; ``blocking_id`` is its id.
+            Conflict: a training is running, whose id is ``blocking_id``; or no part judges by models.
             TooFewPairs: people have said too little yet.
             StoreError: pairs could not be read, or the training not be recorded.
         """
         if self._running is not None:
             blocking = self._running.id
             raise Conflict(f"one training of a reward model at a time, and {blocking} is running", blocking)
+        if self._backbone is None:
+            raise Conflict("no part of the reward judges by models: configure a table [rewards.models.<name>]")
         running = self._running = _Running(f"training_{secrets.token_hex(6)}")
         try:
             pairs = await self._pairs.pairs(language)
@@ -115,7 +117,7 @@ class RewardTrainings:
             self._running = None
             running.ended.set()
             raise
-        running.task = asyncio.create_task(self._carry_out(running, pairs), name=running.id)
+        running.task = asyncio.create_task(self._carry_out(running, self._backbone, pairs), name=running.id)
         return running.status
 
     def status(self, training_id: str) -> TrainingStatus:
@@ -172,13 +174,13 @@ class RewardTrainings:
             significance=config.significance,
         )
 
-    async def _carry_out(self, running: "_Running", pairs: Sequence[PreferencePair]) -> None:
+    async def _carry_out(self, running: "_Running", backbone: TrainedBackbone, pairs: Sequence[PreferencePair]) -> None:
         """The boundary that outlives whatever a training raises."""
         assert running.status is not None
         work: Path | None = None
         try:
             work = self._shelf.work_folder(running.status.language, running.id)
-            await asyncio.to_thread(self._write_work, work, running.status, pairs)
+            await asyncio.to_thread(self._write_work, work, running.status, backbone, pairs)
             await running.run(self._process, work, self._config.num_threads)
             state, reason = await self._keep(running.status, work / VERSION_NAME)
         except _Stopped as stopped:
@@ -192,12 +194,14 @@ class RewardTrainings:
             await asyncio.to_thread(remove, [work])
         await self._finish(running, state, reason)
 
-    def _write_work(self, work: Path, status: TrainingStatus, pairs: Sequence[PreferencePair]) -> None:
+    def _write_work(
+        self, work: Path, status: TrainingStatus, backbone: TrainedBackbone, pairs: Sequence[PreferencePair]
+    ) -> None:
         order = TrainingOrder(
             language=status.language,
             version=status.version,
-            backbone=self._backbone.name,
-            model=self._backbone.model,
+            backbone=backbone.name,
+            model=backbone.model,
             baseline=self._shelf.active_folder(status.language),
             created_at=status.started_at,
             minimum=self._minimum,

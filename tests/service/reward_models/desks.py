@@ -25,7 +25,7 @@ class Rig:
     root: Path
     pairs: Sequence[PreferencePair] = field(default_factory=lambda: planted_pairs(8, 8))
     process: TrainingProcess = field(default_factory=FakeTrainingProcess)
-    model: str = "tiny"
+    model: str | None = "tiny"
     config: RewardTrainingConfig = CONFIG
     loaded: FakeLoadedModels = field(default_factory=FakeLoadedModels)
     ended: list[TrainingStatus] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Rig:
             self.activation,
             self.process,
             self.config,
-            TrainedBackbone("tiny", self.model),
+            TrainedBackbone("tiny", self.model) if self.model is not None else None,
             self.ended.append,
         )
         self.desk = RewardModelDesk(self.shelf, self.activation, self.trainings, lambda: ["de", "pl"])

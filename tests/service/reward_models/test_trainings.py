@@ -149,6 +149,12 @@ async def test_an_accepted_model_that_cannot_be_loaded_is_kept(tmp_path: Path) -
     assert (await rig.desk.activate("de", 1)).active == 1
 
 
+async def test_without_a_part_that_judges_nothing_is_trained(tmp_path: Path) -> None:
+    """A version that nobody would ask is not made; the refusal says what to configure."""
+    with pytest.raises(Conflict, match=r"configure a table \[rewards.models"):
+        await Rig(tmp_path, model=None).train()
+
+
 async def test_an_unknown_training_does_not_exist(tmp_path: Path) -> None:
     """To see or to cancel."""
     rig = Rig(tmp_path)
