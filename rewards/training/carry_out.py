@@ -18,10 +18,11 @@ from transformers import set_seed
 
 from agent.errors import ModelError
 from rewards.models.backbone import Backbone, batches, load_classifier
-from rewards.models.calibration import IDENTITY, Calibration, Observation, fit_calibration
+from rewards.models.calibration import IDENTITY, Calibration
 from rewards.models.encoding import RewardEncoder
 from rewards.models.manifest import RewardManifest, read_manifest, write_manifest
 from rewards.preference import PreferencePair, conversation
+from rewards.training.calibrate import TrainingReply, calibrate
 from rewards.training.comparison import compare
 from rewards.training.fit import EncodedPair, fit, save_adapter
 from rewards.training.held_out import report_of
@@ -77,7 +78,7 @@ def carry_out(order: TrainingOrder, work: Path, on_step: Callable[[Progress], No
     manifest = write_manifest(folder, _manifest(order, len(training)))
     backbone = _backbone(order, encoder)
     backbone.load_adapter(_CANDIDATE, folder)
-    calibration = fit_calibration(_observations(training, _scores(backbone, _CANDIDATE, training)))
+    calibration = calibrate(_replies(training, _scores(backbone, _CANDIDATE, training)))
     candidate = _scored(held_out, _scores(backbone, _CANDIDATE, held_out), calibration)
     baseline, baseline_version = _baseline_scores(order, backbone, held_out)
     verdict = compare(candidate, baseline, baseline_version=baseline_version, significance=order.settings.significance)
@@ -156,11 +157,14 @@ def _scores(backbone: Backbone, adapter: str, entries: Sequence[_Entry]) -> list
     return [_Raw(*pair) for pair in zip(scores[::2], scores[1::2], strict=True)]
 
 
-def _observations(entries: Sequence[_Entry], scores: Sequence[_Raw]) -> list[Observation]:
+def _replies(entries: Sequence[_Entry], scores: Sequence[_Raw]) -> list[TrainingReply]:
     return [
-        Observation(raw, entry.pair.brief.kind, count_words(text))
+        TrainingReply(raw, entry.pair.brief.kind.value, num_words, math.log1p(num_words), chosen)
         for entry, score in zip(entries, scores, strict=True)
-        for raw, text in ((score.chosen, entry.pair.chosen), (score.rejected, entry.pair.rejected))
+        for raw, num_words, chosen in (
+            (score.chosen, count_words(entry.pair.chosen), True),
+            (score.rejected, count_words(entry.pair.rejected), False),
+        )
     ]
 
 
