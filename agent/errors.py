@@ -10,6 +10,7 @@
     │   ├── NotAuthenticated    no key, or a key nobody knows
     │   ├── NotAllowed          a key without the scope
     │   ├── NotFound            no such run, policy, model
+    │   │   └── ReplyNotKept        feedback on a reply that is not in the journal (any longer)
     │   ├── Conflict            a second tuning run, an unknown transition
     │   ├── TooFewPairs         a reward model has too little to learn from
     │   ├── JobCancelled        the job was cancelled before it had a result
@@ -80,6 +81,10 @@ class NotAllowed(Refused):
 
 class NotFound(Refused):
     """The named thing does not exist."""
+
+
+class ReplyNotKept(NotFound):
+    """The journal has no reply of that id, or no longer."""
 
 
 class Conflict(Refused):

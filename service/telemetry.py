@@ -17,6 +17,7 @@ from structlog.typing import Processor
 from agent.completion import GenerationTiming
 from agent.episode import Reply
 from service.controller import Decision
+from service.feedback.metrics import FeedbackMetrics
 from trainer.records import StepReport
 
 _LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
@@ -170,6 +171,7 @@ class Metrics:
         self._reward_version = self._gauge("reward_model_version", "Reward model that judges; 0 is none.", "language")
         self._reward_accuracy = self._gauge("reward_model_accuracy", "Its held-out accuracy.", "language")
         self._reward_trainings = self._counter("reward_trainings", "Trainings of reward models.", "outcome")
+        self.feedback = FeedbackMetrics(self._registry)
         ProcessCollector(registry=self._registry)
 
     def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
