@@ -1,10 +1,10 @@
-"""Fakes of reward models in a node: of `ports.py`, of the desk itself, and pairs in memory.
+"""Fakes of reward models in a node: of `ports.py`, of the desk itself.
 
-They keep what they were asked.
+They keep what they were asked. Pairs in memory are rewards.fakes.FakePreferencePairs.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,20 +38,6 @@ SETTINGS = TrainingSettings(
     epochs=2, learning_rate=2e-4, rank=16, batch_size=8, max_tokens=1024, seed=0, num_threads=2, significance=0.05
 )
 _AT = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@dataclass
-class MemoryPairs:
-    """`PreferencePairs` of a list."""
-
-    by_language: Mapping[str, Sequence[PreferencePair]] = field(default_factory=dict)
-    error: Exception | None = None
-
-    async def pairs(self, language: str) -> list[PreferencePair]:
-        """See PreferencePairs.pairs."""
-        if self.error is not None:
-            raise self.error
-        return list(self.by_language.get(language, ()))
 
 
 @dataclass

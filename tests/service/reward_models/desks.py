@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rewards.config import RewardTrainingConfig
+from rewards.fakes import FakePreferencePairs
 from rewards.preference import PreferencePair
 from service.reward_models.activation import ModelActivation
 from service.reward_models.desk import RewardModelDesk
-from service.reward_models.fakes import FakeLoadedModels, FakeTrainingProcess, MemoryPairs
+from service.reward_models.fakes import FakeLoadedModels, FakeTrainingProcess
 from service.reward_models.ports import TrainingProcess
 from service.reward_models.records import TrainingStatus
 from service.reward_models.shelf import LanguageModels, ModelShelf
@@ -32,7 +33,7 @@ class Rig:
     active: list[LanguageModels] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.source = MemoryPairs({"de": self.pairs})
+        self.source = FakePreferencePairs(self.pairs)
         self.shelf = ModelShelf(self.root / "rewards")
         self.activation = ModelActivation(self.shelf, self.loaded, self.active.append)
         self.trainings = RewardTrainings(

@@ -73,7 +73,7 @@ async def test_too_few_pairs_start_nothing(tmp_path: Path) -> None:
     with pytest.raises(TooFewPairs, match=r"8 training pairs .* got 3 \(comparison 1, edit 1, rating 1\)"):
         await rig.train()
     assert await rig.desk.trainings() == []
-    rig.source.error = StoreError("the store is away")
+    rig.source.failure = StoreError("the store is away")
     with pytest.raises(StoreError):
         await rig.train()
 
