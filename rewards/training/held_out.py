@@ -7,7 +7,7 @@ calibration error compares it with accuracy in ten bins of equal width (Guo et a
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rewards.training.scored import ScoredPair, ScoredReply, by_prompt, share_right
@@ -39,7 +39,8 @@ class HeldOutReport:
     calibration_error: float
     """Expected calibration error of sigmoid(margin), in [0, 1]."""
     raw_length_correlation: float | None
-    """Pearson's correlation of the head's output with log(1 + words); None where one of them is constant."""
+    """Pearson's correlation of the head's output with log(1 + words), among chosen replies and among rejected ones:
+    that people prefer longer replies is no bias. None where one of them is constant."""
     length_correlation: float | None
     """The same, of the score without what length explains."""
     by_source: Mapping[str, Accuracy]
@@ -49,7 +50,6 @@ def report_of(pairs: Sequence[ScoredPair]) -> HeldOutReport:
     """Measure a model. Raises ValueError when there is no pair."""
     if not pairs:
         raise ValueError("a report needs at least one held-out pair, got none")
-    replies = [reply for pair in pairs for reply in (pair.chosen, pair.rejected)]
     sources = sorted({pair.source for pair in pairs})
     return HeldOutReport(
         num_prompts=len(by_prompt(pairs)),
@@ -57,8 +57,8 @@ def report_of(pairs: Sequence[ScoredPair]) -> HeldOutReport:
         raw_accuracy=sum(pair.chosen.raw > pair.rejected.raw for pair in pairs) / len(pairs),
         brier=statistics.fmean((1 - sigmoid(pair.margin)) ** 2 for pair in pairs),
         calibration_error=calibration_error(pairs),
-        raw_length_correlation=_correlation(replies, [reply.raw for reply in replies]),
-        length_correlation=_correlation(replies, [reply.score for reply in replies]),
+        raw_length_correlation=_correlation(pairs, lambda reply: reply.raw),
+        length_correlation=_correlation(pairs, lambda reply: reply.score),
         by_source={source: accuracy_of([pair for pair in pairs if pair.source is source]) for source in sources},
     )
 
@@ -103,8 +103,17 @@ def _mean_confidence(pairs: Sequence[ScoredPair]) -> float:
     return statistics.fmean(map(_confidence, pairs))
 
 
-def _correlation(replies: Sequence[ScoredReply], values: Sequence[float]) -> float | None:
-    lengths = [reply.log_words for reply in replies]
-    if len(set(lengths)) < 2 or len(set(values)) < 2:
+def _correlation(pairs: Sequence[ScoredPair], value: Callable[[ScoredReply], float]) -> float | None:
+    """Of deviations from the mean of each side."""
+    lengths, values = [], []
+    for side in ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs]):
+        mean_length, mean_value = (statistics.fmean(map(of, side)) for of in (_log_words, value))
+        lengths += [reply.log_words - mean_length for reply in side]
+        values += [value(reply) - mean_value for reply in side]
+    if not any(lengths) or not any(values):
         return None
     return statistics.correlation(lengths, values)
+
+
+def _log_words(reply: ScoredReply) -> float:
+    return reply.log_words

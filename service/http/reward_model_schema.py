@@ -72,7 +72,9 @@ class HeldOutView(_View):
     raw_accuracy: float = Field(description="Before length is taken out of the score.")
     brier: float = Field(description="Mean squared distance of sigmoid(margin) from 1; 0.25 knows nothing.")
     calibration_error: float = Field(description="Expected calibration error of sigmoid(margin).")
-    raw_length_correlation: float | None = Field(description="Of the head's output with log(1 + words).")
+    raw_length_correlation: float | None = Field(
+        description="Of the head's output with log(1 + words), among chosen and among rejected replies."
+    )
     length_correlation: float | None = Field(description="The same, once length is taken out.")
     by_source: dict[str, AccuracyView] = Field(description="By what people did: `edit`, `comparison`, `rating`.")
 

@@ -57,11 +57,20 @@ def test_certainty_beyond_what_a_float_holds_is_measured() -> None:
     assert calibration_error([pair(1000.0), pair(-1000.0)]) == pytest.approx(0.5)
 
 
-def test_length_bias_is_a_correlation() -> None:
-    """Raw scores that rise with log(1 + words) correlate by 1; scores that do not move have no correlation."""
-    longer = ScoredReply(math.log(8), 0.0, math.log(8))
-    shorter = ScoredReply(math.log(2), 0.0, math.log(2))
-    report = report_of([ScoredPair("p", Kind.CREATE, PairSource.EDIT, longer, shorter)])
+def test_length_bias_is_a_correlation_within_each_side() -> None:
+    """Raw scores that rise with log(1 + words), and by 5 more for rejected replies, correlate by 1 all the same.
+
+    Scores that do not move have no correlation.
+    """
+
+    def reply(num: int, offset: float) -> ScoredReply:
+        return ScoredReply(math.log(num) + offset, 0.0, math.log(num))
+
+    pairs = [
+        ScoredPair("p", Kind.CREATE, PairSource.EDIT, reply(8, 0.0), reply(2, 5.0)),
+        ScoredPair("p", Kind.CREATE, PairSource.EDIT, reply(4, 0.0), reply(16, 5.0)),
+    ]
+    report = report_of(pairs)
     assert report.raw_length_correlation == pytest.approx(1.0)
     assert report.length_correlation is None
 
