@@ -12,6 +12,7 @@
     │   ├── NotFound            no such run, policy, model
     │   │   └── ReplyNotKept        feedback on a reply that is not in the journal (any longer)
     │   ├── Conflict            a second tuning run, an unknown transition
+    │   ├── TooFewPairs         a reward model has too little to learn from
     │   ├── JobCancelled        the job was cancelled before it had a result
     │   ├── HookNotVerified     a call of an inbound hook without the hook's secret
     │   └── LimitReached        too much at once, or in a period; says when to come back
@@ -26,6 +27,7 @@
     ├── StoreError              Redis or Valkey could not be reached or refused
     ├── JobAbandoned            a job ended its node so often that it is not tried again
     ├── ModelError              a model could not be fetched, converted or verified
+    │   └── RewardModelFailed   a version of a reward model could not be read, verified or loaded
     └── TuningError             a tuning run cannot go on; serving does
         ├── TrainerFailed       the trainer raised, or its loss or gradient was not finite
         ├── ParityFailed        engine and trainer disagree about a candidate
@@ -93,6 +95,10 @@ class Conflict(Refused):
         self.blocking_id = blocking_id
 
 
+class TooFewPairs(Refused):
+    """There are fewer preference pairs than a reward model is trained or measured on."""
+
+
 class JobCancelled(Refused):
     """The job was cancelled before it had a result."""
 
@@ -152,6 +158,10 @@ class JobAbandoned(ColoqError):
 
 class ModelError(ColoqError):
     """A model could not be fetched, converted or verified."""
+
+
+class RewardModelFailed(ModelError):
+    """A version of a reward model could not be read, verified or loaded. The one before it still judges."""
 
 
 class TuningError(ColoqError):

@@ -72,6 +72,32 @@ class RewardModelConfig(Section):
         return batch_tokens
 
 
+class RewardTrainingConfig(Section):
+    """Section `[rewards.training]`: how reward models learn from people's feedback."""
+
+    backbone: str | None = None
+    """Model of a part of `rewards.models` that reward models are trained on; unset takes the served model where a part
+    judges by it, or else the first part's."""
+    min_pairs: Annotated[int, Field(ge=1)] = 100
+    """Preference pairs of a language to train on, below which no reward model is trained."""
+    min_held_out: Annotated[int, Field(ge=5)] = 30
+    """Held-out pairs of a language to measure on, below which no reward model is trained."""
+    epochs: Annotated[int, Field(ge=1, le=100)] = 2
+    """Times that every pair is trained on."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    """AdamW's learning rate at the start; it falls to 0 along a line."""
+    rank: Annotated[int, Field(ge=1, le=256)] = 16
+    """Rank of the LoRA adapter."""
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Pairs of an optimizer step."""
+    max_tokens: Annotated[int, Field(ge=16)] = 1024
+    """Pairs with a reply that is longer than this, prompt included, are left out."""
+    num_threads: Annotated[int, Field(ge=1)] = 2
+    """CPU threads of a training, which runs at the lowest priority."""
+    significance: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Greatest p-value at which a new reward model counts as better than the active one."""
+
+
 class RewardsConfig(Section):
     """Section `[rewards]`."""
 
@@ -84,3 +110,4 @@ class RewardsConfig(Section):
     models: dict[str, RewardModelConfig] = Field(default_factory=dict)
     """Reward models by the name of their part. Each one needs a weight, here or in a tenant's `reward_weights`."""
     feedback: FeedbackConfig = FeedbackConfig()
+    training: RewardTrainingConfig = RewardTrainingConfig()

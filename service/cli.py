@@ -57,6 +57,7 @@ def _keys() -> typer.Typer:
 
 
 def _rewards() -> typer.Typer:
+    import service.cli_reward_models  # noqa: F401 - its commands join the group
     from service.cli_rewards import rewards_app
 
     return rewards_app

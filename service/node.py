@@ -21,6 +21,7 @@ from service.assembly.engine_room import EngineRoom, open_engine_room
 from service.assembly.feedback import open_feedback
 from service.assembly.ground import Ground
 from service.assembly.judges import open_judges
+from service.assembly.reward_models import open_reward_models
 from service.assembly.serving import Serving, open_serving
 from service.assembly.tenancy import Tenancy, open_tenancy
 from service.assembly.tuning import Tuning, open_tuning
@@ -37,6 +38,7 @@ from service.memory_plan import MemoryPlan, compare
 from service.metering import MeteredChat, MeteredContent, NodeMetrics, watch_journal
 from service.pacing import Pacing
 from service.reward_calibration import RewardCalibrator
+from service.reward_models.desk import RewardModelDesk
 from service.secrets import AdminKey, Secrets, admin_key
 from service.store import Store, open_store
 from service.supervised_engine import SupervisedEngine
@@ -79,6 +81,7 @@ class Node:
     audit: RedisAudit
     webhooks: Webhooks
     feedback: NodeFeedback
+    reward_models: RewardModelDesk
 
     @property
     def gave_up(self) -> "asyncio.Future[str]":
@@ -133,7 +136,9 @@ async def open_node(
         tuning = await open_tuning(ground, judges, room, tenancy.tenants, announcements)
         serving = open_serving(ground, judges, room, tenancy, tuning, webhooks)
         feedback = open_feedback(ground, judges, tenancy, tuning, serving)
-        node = _joined(ground, room.engine, tenancy, tuning, serving, webhooks, feedback, admin)
+        reward_models = await open_reward_models(ground, model, tenancy.tenants, feedback.pairs, room.rewards)
+        stack.push_async_callback(reward_models.close)
+        node = _joined(ground, room.engine, tenancy, tuning, serving, webhooks, feedback, reward_models, admin)
         await room.engine.start(partial(_ready_for_traffic, node, room, plan))
         stack.push_async_callback(node.content.agent.drain)
         await stack.enter_async_context(node.jobs.running())
@@ -154,6 +159,7 @@ def _joined(
     serving: Serving,
     webhooks: Webhooks,
     feedback: NodeFeedback,
+    reward_models: RewardModelDesk,
     admin: AdminKey,
 ) -> Node:
     return Node(
@@ -176,6 +182,7 @@ def _joined(
         audit=RedisAudit(ground.store),
         webhooks=webhooks,
         feedback=feedback,
+        reward_models=reward_models,
     )
 
 

@@ -168,6 +168,9 @@ class Metrics:
         self._train_share = self._gauge("train_share", "Share of the last ten seconds in which training ran.")
         self._train_rate = self._gauge("train_tokens_per_second", "Positions trained on, mean of ten seconds.")
         self._webhooks = self._counter("webhook_attempts", "Tries to deliver an event.", "outcome")
+        self._reward_version = self._gauge("reward_model_version", "Reward model that judges; 0 is none.", "language")
+        self._reward_accuracy = self._gauge("reward_model_accuracy", "Its held-out accuracy.", "language")
+        self._reward_trainings = self._counter("reward_trainings", "Trainings of reward models.", "outcome")
         self.feedback = FeedbackMetrics(self._registry)
         ProcessCollector(registry=self._registry)
 
@@ -310,6 +313,15 @@ class Metrics:
     def webhook_attempted(self, outcome: str) -> None:
         """Count a try to deliver an event: `delivered`, `retried`, `failed` or `discarded`."""
         self._webhooks.labels(outcome).inc()
+
+    def set_reward_model(self, language: str, version: int | None, accuracy: float | None) -> None:
+        """Show which version of a language's reward model judges, and its accuracy where it was measured."""
+        self._reward_version.labels(language).set(version or 0)
+        self._reward_accuracy.labels(language).set(math.nan if accuracy is None else accuracy)
+
+    def reward_training_ended(self, outcome: str) -> None:
+        """Count a training of a reward model that ended as ``outcome``, such as `accepted` or `rejected`."""
+        self._reward_trainings.labels(outcome).inc()
 
     def render(self) -> str:
         """Every metric in Prometheus' text format, version 0.0.4."""

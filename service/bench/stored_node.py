@@ -41,6 +41,7 @@ from service.jobs.desk import JobDesk
 from service.jobs.store import RedisJobStore
 from service.journal import RedisJournal
 from service.metering import MeteredChat, MeteredContent, MeteredJobs
+from service.reward_models.fakes import FakeRewardModels
 from service.secrets import AdminKey, hash_key
 from service.serve import run_until_told
 from service.store import Store, open_store
@@ -83,6 +84,7 @@ class StoredNode:
     chat: MeteredChat
     tuning: FakeTuning
     policies: FakePolicies
+    reward_models: FakeRewardModels
     jobs: JobDesk
     webhooks: Webhooks
     feedback: NodeFeedback
@@ -146,6 +148,7 @@ def _assemble(
         chat=MeteredChat(ChatAgent(engine, encoder, contract, agent.keeper, tenants), metrics),
         tuning=FakeTuning(),
         policies=FakePolicies({0: BASE_POLICY}),
+        reward_models=FakeRewardModels(),
         jobs=jobs,
         webhooks=webhooks,
         feedback=node_feedback(config, store, journal, jobs, tenants, contract, panel, metrics),

@@ -31,6 +31,7 @@ from service.http.fakes import READY, registry_of
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents
+from service.reward_models.fakes import FakeRewardModels
 from service.tenancy.audit import MemoryAudit
 from service.tenancy.limits import Limiter
 from service.tenants import Tenants
@@ -72,6 +73,7 @@ class AgentNode:
         self.tuning = FakeTuning()
         tuned = PolicyRecord(3, "adapter", 0, "run_1", EPOCH, None, None, None)
         self.policies = FakePolicies({0: BASE_POLICY, 3: tuned}, active_version=3)
+        self.reward_models = FakeRewardModels()
         executor = ContentExecutor(self.content, Tenants.of(tenants), agent)
         jobs, kept, episodes = MemoryJobStore(), MemoryFeedback(), JournalledEpisodes(self.journal)
         desk = FeedbackDesk(kept, episodes, jobs)

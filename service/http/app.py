@@ -9,6 +9,7 @@ from service.config import NodeConfig
 from service.http import (
     admin,
     admin_requests,
+    admin_reward_models,
     admin_rewards,
     admin_tenants,
     content,
@@ -78,7 +79,7 @@ def create_app(
     app.state.parts = AppParts(node=node, auth=auth, config=config, metrics=metrics)
     handlers.install(app)
     tenants = (content.router, openai.router, jobs.router, tenant_keys.router)
-    for router in (*tenants, admin.router, admin_tenants.router, health.router):
+    for router in (*tenants, admin.router, admin_reward_models.router, admin_tenants.router, health.router):
         app.include_router(router)
     for router in (webhooks.router, hooks_config.router, hooks.router):
         app.include_router(router)

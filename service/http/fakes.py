@@ -36,6 +36,7 @@ from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents
 from service.jobs.ports import JobEvents, JobStore
+from service.reward_models.fakes import FakeRewardModels
 from service.secrets import hash_key
 from service.tenancy.audit import MemoryAudit
 from service.tenancy.caller import Caller
@@ -162,6 +163,7 @@ class FakeNode:
     chat: FakeChat = field(default_factory=FakeChat)
     tuning: FakeTuning = field(default_factory=FakeTuning)
     policies: FakePolicies = field(default_factory=FakePolicies)
+    reward_models: FakeRewardModels = field(default_factory=FakeRewardModels)
     webhooks: Webhooks = field(default_factory=fake_webhooks)
     state: Health = READY
     tenancy: TenantRegistry = field(default_factory=lambda: registry_of(()))

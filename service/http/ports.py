@@ -18,6 +18,9 @@ from agent.episode import Reply
 from agent.ports import Listener
 from service.feedback.assembly import NodeFeedback
 from service.jobs.desk import JobDesk
+from service.reward_models.records import TrainingStatus
+from service.reward_models.shelf import LanguageModels
+from service.reward_models.trainings import TrainingRequest
 from service.tenancy.audit import AuditLog
 from service.tenancy.caller import Caller
 from service.tenancy.limits import Limiter
@@ -119,6 +122,24 @@ class PolicyPort(Protocol):
         ...
 
 
+class RewardModelsPort(Protocol):
+    """Reward models of all languages, service.reward_models.desk.RewardModelDesk; see there for what calls raise."""
+
+    async def list(self) -> Sequence[LanguageModels]: ...
+
+    async def of(self, language: str) -> LanguageModels: ...
+
+    async def activate(self, language: str, version: int) -> LanguageModels: ...
+
+    async def train(self, language: str, request: TrainingRequest) -> TrainingStatus: ...
+
+    async def training(self, training_id: str) -> TrainingStatus: ...
+
+    async def trainings(self) -> Sequence[TrainingStatus]: ...
+
+    async def cancel(self, training_id: str) -> TrainingStatus: ...
+
+
 class TenancyPort(Protocol):
     """The tenants' registry, service.tenancy.registry.TenantRegistry; see there for what each call raises."""
 
@@ -153,6 +174,9 @@ class NodePorts(Protocol):
 
     @property
     def policies(self) -> PolicyPort: ...
+
+    @property
+    def reward_models(self) -> RewardModelsPort: ...
 
     @property
     def jobs(self) -> JobDesk: ...

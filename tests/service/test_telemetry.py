@@ -277,3 +277,17 @@ def test_two_nodes_in_one_process_count_apart() -> None:
     one.engine_restarted()
     assert "coloq_engine_restarts_total 1.0" in lines(one)
     assert "coloq_engine_restarts_total 0.0" in lines(other)
+
+
+def test_reward_models_are_shown_by_language() -> None:
+    """Version and accuracy of what judges, 0 and no number where nothing does; trainings by outcome."""
+    metrics = Metrics()
+    metrics.set_reward_model("de", 2, 0.875)
+    metrics.set_reward_model("pl", None, None)
+    metrics.reward_training_ended("rejected")
+    text = metrics.render()
+    assert 'coloq_reward_model_version{language="de"} 2.0' in text
+    assert 'coloq_reward_model_accuracy{language="de"} 0.875' in text
+    assert 'coloq_reward_model_version{language="pl"} 0.0' in text
+    assert 'coloq_reward_model_accuracy{language="pl"} NaN' in text
+    assert 'coloq_reward_trainings_total{outcome="rejected"} 1.0' in text
