@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.allowance import Allowance
+from agent.language import primary_code
 
 
 class Section(BaseModel):
@@ -15,6 +16,10 @@ class Section(BaseModel):
 
 Term = Annotated[str, Field(min_length=1, max_length=200)]
 """A word or a few."""
+
+
+LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
+"""ISO 639-1, or a three-letter code where that has none."""
 
 
 OwnTemplate = Annotated[str, Field(min_length=1, max_length=8000)]
@@ -58,7 +63,7 @@ class LanguageSettings(Section):
     """What terms are to be called in this language; those that a request holds are told to the model."""
     foreign_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of a reply's letters that may be in other languages; the language check lets them pass."""
-    foreign_languages: Annotated[tuple[str, ...], Field(max_length=32)] = ()
+    foreign_languages: Annotated[tuple[LanguageCode, ...], Field(max_length=32)] = ()
     """ISO 639-1 codes of the languages that `foreign_share` is for; empty for any."""
     prompts: PromptOverrides = PRODUCT_PROMPTS
     """Templates of the tenant's own, by kind."""
@@ -114,7 +119,7 @@ class TenantSettings(Section):
     """Hashes of the tenant's API keys; `coloq key new` prints a key once, with the hash for this list."""
     languages: dict[str, LanguageSettings] = Field(min_length=1)
     """ISO 639-1 codes of the languages this tenant may ask for, each with its settings."""
-    fallback_language: str | None = None
+    fallback_language: LanguageCode | None = None
     """Language of requests that name none, or one that is not among `languages`; unset refuses them."""
     idempotency: Literal["header", "body"] = "header"
     """How a repeated call is recognised: by its `Idempotency-Key`, or, where there is none, by its body."""
@@ -124,6 +129,11 @@ class TenantSettings(Section):
     """Share of a busy engine, relative to the other tenants'."""
     max_queued: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Requests that may wait for a busy engine; one more is refused with 429."""
+
+    def language_of(self, tag: str) -> str | None:
+        """The tenant's code of a language tag: `de` for `de-AT`, where it has no `de-at`. None when it lacks it."""
+        code = tag.strip().lower()
+        return next((known for known in (code, primary_code(code)) if known in self.languages), None)
 
 
 class AgentConfig(Section):
