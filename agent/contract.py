@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agent.allowance import NOTHING, Allowance
-from agent.language import Detection, LanguageDetector, find_language, primary_code
+from agent.language import SOLE_LANGUAGES, Detection, LanguageDetector, find_language, primary_code
 from agent.relatives import CONFUSABLE, UNLIKELY, UNLIKELY_LETTERS, VARIANTS
 from agent.script import Script, count_letters
 from agent.sentences import Sentence, split_sentences, strip_noise
@@ -123,7 +123,7 @@ class LanguageContract:
     def _judge_unit(self, unit: Sequence[_Piece], wanted: str) -> _Judgement:
         line = " ".join(piece.clean for piece in unit)
         letters = _letters_of(unit)
-        detection = _correct_ideographs(self._detector.detect(line), letters)
+        detection = _by_script(letters) or _correct_ideographs(self._detector.detect(line), letters)
         if _is_foreign_script(letters, wanted):
             return _judge_foreign_script(detection, letters, wanted, self._variants(wanted))
         if detection is None or not self.covers(wanted) or _may_be_kanji(unit, letters, wanted):
@@ -223,8 +223,19 @@ def _bar(detected: str, wanted: str, num_letters: int) -> _Bar | None:
     return _SHORT_BAR if num_letters < _POOL_LETTERS else _BAR
 
 
+def _by_script(letters: Mapping[Script, int]) -> Detection | None:
+    """The language that alone is written in the script of all letters, without asking a detector; None for others.
+
+    Text in ideographs alone is Chinese, or Japanese that _may_be_kanji; with kana it is Japanese.
+    """
+    if letters.keys() <= {Script.HAN, Script.KANA}:
+        return Detection("ja" if Script.KANA in letters else "zh", 1.0)
+    sole = SOLE_LANGUAGES.get(next(iter(letters))) if len(letters) == 1 else None
+    return None if sole is None else Detection(sole, 1.0)
+
+
 def _correct_ideographs(detection: Detection | None, letters: Mapping[Script, int]) -> Detection | None:
-    """Kana decides between Japanese and Chinese, which detectors mix up, also with Korean, on text without a space."""
+    """Kana decides between Japanese and Chinese, which detectors mix up, also with Korean, beside Latin letters."""
     is_ideographic = Script.HAN in letters and Script.HANGUL not in letters
     if detection is None or not is_ideographic or detection.language not in _IDEOGRAPHIC:
         return detection

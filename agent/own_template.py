@@ -8,6 +8,7 @@ Whatever passes here renders for every brief.
 from collections.abc import Iterator
 
 from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, nodes
+from jinja2.defaults import DEFAULT_NAMESPACE
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -44,7 +45,10 @@ def template_flaw(template: str) -> str | None:
         tree = template_environment().parse(template)
     except TemplateSyntaxError as error:
         return f"must be a template, got line {error.lineno}: {error.message}"
-    used = find_undeclared_variables(tree)
+    # Jinja's own globals do not count as undeclared, so they are refused by name.
+    used = (
+        find_undeclared_variables(tree) | {name.name for name in tree.find_all(nodes.Name)} & DEFAULT_NAMESPACE.keys()
+    )
     if unknown := sorted(used - VARIABLES):
         return f"may use {', '.join(sorted(VARIABLES))}, got {', '.join(unknown)[:100]}"
     if (num_used := len(list(tree.find_all(nodes.Name)))) > _MAX_VARIABLES:
