@@ -161,6 +161,6 @@ async def test_other_answers_in_a_wrong_language_are_served_as_they_are() -> Non
         ({"names_language": True}, {"listeners": [lambda delta: None]}),
     ):
         rig = _Rig(_WRONG, _WRONG)
-        reply = await rig.agent.answer(_dialogue(**fields), _SAMPLING, request_id="r1", **options)  # type: ignore[arg-type]
+        reply = await rig.agent.answer(_dialogue(**fields), _SAMPLING, request_id="r1", **options)
         assert (reply.verdict, reply.choices[0].reply.repair) == (Verdict.FAILED, None)
         assert len(rig.engine.requests) == len(reply.choices)
