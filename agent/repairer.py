@@ -21,7 +21,8 @@ from agent.config import AgentConfig, LanguageSettings
 from agent.draft import Draft, Judge, Reading
 from agent.errors import ColoqError, SchemaNotMet
 from agent.outcome import Outcome
-from agent.ports import Engine, GenerateRequest
+from agent.ports import Engine, GenerateRequest, PromptEncoder
+from agent.prompt import PromptLibrary
 from agent.repair import Repair, RepairAttempt, RepairMethod, RepairMode, RepairOutcome
 from agent.rewriting import Rewriting, SentenceWriter, Span
 from agent.siblings import sibling
@@ -72,8 +73,9 @@ class Repairer:
     budget_s: float
 
     @classmethod
-    def of(cls, engine: Engine, writer: SentenceWriter, config: AgentConfig) -> "Repairer":
+    def of(cls, engine: Engine, encoder: PromptEncoder, prompts: PromptLibrary, config: AgentConfig) -> "Repairer":
         """The repairer of a node's configuration."""
+        writer = SentenceWriter(engine, encoder, prompts)
         return cls(engine, writer, RepairMode(config.repair), config.repair_budget_s)
 
     async def repair(self, draft: Draft, order: RepairOrder) -> Repaired:

@@ -13,12 +13,14 @@ from agent.fakes import CharEncoder, FakeEngine, FakeRanker, MemoryJournal
 from agent.language import FastTextDetector
 from agent.ports import GenerateRequest
 from agent.prompt import PromptLibrary
+from agent.repairer import Repairer
 from agent.writer import ContentAgent, TenantLanguages
 from service.config import JobsConfig
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue, Share
 from service.http.content_executor import ContentExecutor
-from service.http.fakes import BASE_POLICY, EPOCH, READY, FakePolicies, FakeTuning, registry_of
+from service.http.fake_tuning import BASE_POLICY, EPOCH, FakePolicies, FakeTuning
+from service.http.fakes import READY, registry_of
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents
@@ -49,17 +51,20 @@ class AgentNode:
         self.tenancy, self.limits, self.audit = registry_of(tenants), Limiter(), MemoryAudit()
         engine = FairEngine(self.engine, FairQueue(lambda: _NUM_SLOTS, lambda _: Share()), self.limits.charge)
         contract, encoder, languages = LanguageContract(FastTextDetector()), CharEncoder(), TenantLanguages(tenants)
+        prompts = PromptLibrary.load()
+        repairer = Repairer.of(engine, encoder, prompts, agent)
         self.content = ContentAgent(
             engine,
             encoder,
-            PromptLibrary.load(),
+            prompts,
             contract,
             FakeRanker(),
             self.journal,
             languages,
             lambda tenant, error: self.failures.append((tenant, error)),
+            repairer,
         )
-        self.chat = ChatAgent(engine, encoder, contract, self.content.keeper, languages)
+        self.chat = ChatAgent(engine, encoder, contract, self.content.keeper, languages, repairer)
         self.tuning = FakeTuning()
         tuned = PolicyRecord(3, "adapter", 0, "run_1", EPOCH, None, None, None)
         self.policies = FakePolicies({0: BASE_POLICY, 3: tuned}, active_version=3)

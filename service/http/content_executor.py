@@ -44,8 +44,7 @@ class ContentExecutor:
             raise NotAllowed(f"the tenant {order.tenant} is not served by this node any more")
         request = ContentRequest.model_validate_json(order.body)
         work = ContentOrder.of(request, tenant, self._defaults, order.request_id)
-        answer = await work.carry_out(self._content, wait_s=order.wait_s)
-        return Answer(200, answer.body.model_dump_json(by_alias=True), headers=answer.headers)
+        return await work.carry_out(self._content, wait_s=order.wait_s)
 
     def failure(self, order: Order, error: Exception) -> Answer:
         """See Executor."""
