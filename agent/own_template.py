@@ -50,16 +50,16 @@ def template_flaw(template: str) -> str | None:
         find_undeclared_variables(tree) | {name.name for name in tree.find_all(nodes.Name)} & DEFAULT_NAMESPACE.keys()
     )
     if unknown := sorted(used - VARIABLES):
-        return f"may use {', '.join(sorted(VARIABLES))}, got {', '.join(unknown)[:100]}"
+        return f"must use {', '.join(sorted(VARIABLES))} alone, got {', '.join(unknown)[:100]}"
     if (num_used := len(list(tree.find_all(nodes.Name)))) > _MAX_VARIABLES:
-        return f"may use variables {_MAX_VARIABLES} times, got {num_used}"
+        return f"must use variables at most {_MAX_VARIABLES} times, got {num_used}"
     return next(_flaws(tree, loop_variable=None), None)
 
 
 def _flaws(node: nodes.Node, loop_variable: str | None) -> Iterator[str]:
     """What a node and those below it must not be. ``loop_variable`` names the example that a loop is at."""
     if not isinstance(node, _TAKEN):
-        yield f"may print, choose with 'if' and go through 'examples' with 'for', got {type(node).__name__.lower()}"
+        yield f"must print, choose with 'if', and go through 'examples' with 'for', got {type(node).__name__.lower()}"
         return
     if isinstance(node, nodes.For):
         yield from _flaws_of_loop(node, loop_variable)
@@ -75,18 +75,18 @@ def _flaws_of_loop(node: nodes.For, outer: str | None) -> Iterator[str]:
         isinstance(node.iter, nodes.Name) and node.iter.name == "examples" and isinstance(node.target, nodes.Name)
     )
     if not is_plain or node.recursive or node.test is not None or outer is not None:
-        yield "a loop must read 'for example in examples', not inside of another one"
+        yield "must have loops that read 'for example in examples', none inside of another one"
     if isinstance(node.target, nodes.Name) and node.target.name in VARIABLES | {"loop"}:
-        yield f"a loop's variable must have a name of its own, got {node.target.name}"
+        yield f"must give a loop's variable a name of its own, got {node.target.name}"
 
 
 def _own_flaws(node: nodes.Node, loop_variable: str | None) -> Iterator[str]:
     if isinstance(node, nodes.Filter) and (node.name not in _FILTERS or node.args or node.kwargs):
-        yield f"may use the filters {', '.join(sorted(_FILTERS))} without arguments, got {node.name}"
+        yield f"must filter by {', '.join(sorted(_FILTERS))}, without arguments, got {node.name}"
     if isinstance(node, nodes.Operand) and node.op not in _COMPARISONS:
-        yield f"may compare with == and !=, got {node.op}"
+        yield f"must compare with == and !=, got {node.op}"
     if isinstance(node, nodes.Getattr) and not _is_known_part(node, loop_variable):
-        yield f"may take {', '.join(sorted(_EXAMPLE_PARTS))} of an example, got .{node.attr}"
+        yield f"must take {', '.join(sorted(_EXAMPLE_PARTS))} of an example, got .{node.attr}"
 
 
 def _is_known_part(node: nodes.Getattr, loop_variable: str | None) -> bool:
