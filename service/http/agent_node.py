@@ -41,8 +41,9 @@ class AgentNode:
         tenants: Sequence[TenantSettings],
         *,
         says: str = "This is the new bell.",
-        agent: AgentConfig = AgentConfig(),  # noqa: B008 - frozen
+        agent: AgentConfig = AgentConfig(repair="off"),  # noqa: B008 - frozen
     ) -> None:
+        """Repairs are off by default: a script says the same again, and one brief is then one generation."""
         self.says = says
         self.reply: Callable[[GenerateRequest], str] | None = None
         self.engine = FakeEngine(self._say, version=3)
