@@ -46,13 +46,6 @@ class Episode:
             raise ValueError(f"served must index one of {len(self.completions)} completions, got {self.served}")
 
     @property
-    def served_text(self) -> str:
-        """What the caller read, but for kind ``suggest``, which may read alternatives of several completions."""
-        if self.repair is not None and self.repair.text is not None:
-            return self.repair.text
-        return self.completions[self.served].text
-
-    @property
     def served_as_sampled(self) -> bool:
         """True when what was served is a completion, so that the completions may be trained on."""
         return self.repair is None or self.repair.text is None

@@ -65,3 +65,9 @@ class Repair:
     """What was served, when sentences were put into a completion's text; None when a completion was served as it is."""
     num_tokens: int = 0
     """Tokens sampled for sentences, which are in no completion of the episode."""
+
+    @property
+    def sampled_once_more(self) -> bool:
+        """True when the episode's last completion is that of a retry, whether it was served or not."""
+        ended = (RepairOutcome.REPAIRED, RepairOutcome.BETTER, RepairOutcome.NO_BETTER)
+        return any(item.method is RepairMethod.RETRY and item.outcome in ended for item in self.attempts)

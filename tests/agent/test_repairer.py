@@ -18,6 +18,7 @@ from agent.prompt import PromptLibrary
 from agent.repair import Repair, RepairAttempt, RepairMethod, RepairMode, RepairOutcome
 from agent.repairer import Repairer
 from agent.rewriting import SentenceWriter
+from agent.texts import other_texts, served_text
 from agent.verdict import Verdict
 from agent.writer import ContentAgent, TenantLanguages
 
@@ -108,7 +109,7 @@ async def test_a_text_with_a_sentence_put_in_is_no_sample() -> None:
     reply = await rig.write()
     (episode,) = rig.journal.episodes
     assert [completion.text for completion in episode.completions] == [_MIXED]
-    assert (episode.served_text, episode.served_as_sampled) == (reply.text, False)
+    assert (served_text(episode), episode.served_as_sampled) == (reply.text, False)
     assert episode.verdict == reply.verdict
     # One token per character and a stop token, of both.
     assert reply.completion_tokens == len(_MIXED) + 1 + len(_REWRITTEN) + 1
@@ -127,7 +128,7 @@ async def test_a_reply_that_is_mostly_wrong_is_sampled_once_more() -> None:
     assert second.prompt_token_ids == first.prompt_token_ids
     (episode,) = rig.journal.episodes
     assert [completion.text for completion in episode.completions] == [_WRONG, _GOOD]
-    assert (episode.served, episode.served_text, episode.served_as_sampled) == (1, _GOOD, True)
+    assert (episode.served, served_text(episode), episode.served_as_sampled) == (1, _GOOD, True)
 
 
 async def test_what_does_not_help_changes_nothing_and_is_told() -> None:
@@ -234,9 +235,23 @@ async def test_suggestions_are_sampled_again_as_a_whole() -> None:
     """The alternatives are those of the new reply."""
     brief = Brief("acme", Kind.SUGGEST, "de", instructions="Brot", num_alternatives=2)
     first, second = f"1. {_WRONG}\n2. {_GOOD}", f"1. {_GOOD}\n2. {_ALSO_GOOD}"
-    reply = await _Rig(_Engine({"": first, "retry": second})).write(brief)
+    rig = _Rig(_Engine({"": first, "retry": second}))
+    reply = await rig.write(brief)
     assert (reply.alternatives, reply.text) == ((_GOOD, _ALSO_GOOD), second)
     assert reply.verdict.verdict is Verdict.REPAIRED
+    (episode,) = rig.journal.episodes
+    assert (served_text(episode), other_texts(episode)) == (second, reply.alternatives)
+
+
+async def test_suggestions_that_a_retry_did_not_mend_are_what_their_reader_saw() -> None:
+    """The retry is kept as a sample, and is no part of the texts."""
+    brief = Brief("acme", Kind.SUGGEST, "de", instructions="Brot", num_alternatives=2)
+    first = f"1. {_WRONG}\n2. {_GOOD}"
+    rig = _Rig(_Engine({"": first, "retry": f"1. {_WRONG}\n2. {_WRONG.replace('one', 'lot')} Indeed so."}))
+    reply = await rig.write(brief)
+    (episode,) = rig.journal.episodes
+    assert len(episode.completions) == 2
+    assert (served_text(episode), other_texts(episode)) == (reply.text, reply.alternatives) == (first, (_WRONG, _GOOD))
 
 
 async def test_a_failure_of_the_engine_does_not_reach_the_caller() -> None:
