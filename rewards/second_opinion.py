@@ -17,6 +17,14 @@ _MIN_LETTERS = 20
 """With less text, in letters of an alphabet, langdetect is often certain of a wrong language."""
 
 
+_PROFILES = Path(langdetect.__file__).parent / "profiles"
+
+
+def langdetect_labels() -> frozenset[str]:
+    """Codes of the languages that langdetect can tell, without loading it: its profiles are named by them."""
+    return frozenset(primary_code(profile.name) for profile in _PROFILES.iterdir() if "." not in profile.name)
+
+
 class LangdetectDetector:
     """langdetect with a fixed seed and profiles of its own, so that the library's global state does not matter.
 
@@ -25,7 +33,7 @@ class LangdetectDetector:
 
     def __init__(self) -> None:
         self._factory = DetectorFactory()
-        self._factory.load_profile(str(Path(langdetect.__file__).parent / "profiles"))
+        self._factory.load_profile(str(_PROFILES))
         self._factory.set_seed(_SEED)
         self._labels = frozenset(primary_code(code) for code in self._factory.get_lang_list())
 

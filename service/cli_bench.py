@@ -5,6 +5,7 @@
     coserve   the same load with and without training beside it
     swap      publications under load
     suite     coserve and swap on one node, which starts once
+    language  how often the language contract finds a wrong sentence, and what it costs
     train     training steps and whole GRPO steps, beside TRL
     learn     whether a real model gets better on held-out prompts, beside TRL, with old rollouts
 
@@ -41,6 +42,7 @@ from service.bench.cli_options import (
     positive_numbers,
 )
 from service.bench.control import BatchShape, PaceOrder, PublishOrder
+from service.bench.language_cli import language_command
 from service.bench.learn_cli import learn_command
 from service.bench.load import Arrivals, Closed, Poisson
 from service.bench.options import BenchOptions
@@ -49,6 +51,7 @@ from service.bench.train_cli import train_command
 bench_app = typer.Typer(help="Measure a node: load, training beside it, swaps.", no_args_is_help=True)
 bench_app.command("train")(train_command)
 bench_app.command("learn")(learn_command)
+bench_app.command("language")(language_command)
 
 _QUICK_SHAPE = "tiny"
 _QUICK_PROMPT, _QUICK_REPLY = 64, 8

@@ -23,6 +23,7 @@ from agent.errors import InvalidConfig
 from rewards.config import RewardsConfig
 from service.config import NodeConfig
 from service.config_tree import keys, section_at
+from service.language_rules import fallback_rules, language_rules
 from service.secrets import STORE_PASSWORD
 
 _LANGUAGE_CODE = re.compile(r"[a-z]{2,3}")
@@ -166,6 +167,8 @@ def tenant_rules(tenant: TenantSettings, parts: Collection[str], prefix: str = "
         ):
             yield f"{path}.min_words: must not exceed max_words ({settings.max_words}), got {settings.min_words}"
         yield from _unknown_parts(f"{path}.reward_weights", settings.reward_weights, parts)
+        yield from language_rules(settings, path)
+    yield from fallback_rules(tenant, prefix)
 
 
 def _unknown_parts(path: str, weights: Mapping[str, float], known: Collection[str]) -> Iterator[str]:

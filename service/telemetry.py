@@ -18,6 +18,7 @@ from agent.completion import GenerationTiming
 from agent.episode import Reply
 from service.controller import Decision
 from service.feedback.metrics import FeedbackMetrics
+from service.language_metrics import LanguageMetrics
 from trainer.records import StepReport
 
 _LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
@@ -117,6 +118,7 @@ class Metrics:
         self._reply_latency = self._histogram("reply_duration_seconds", "Time to write a reply.", "language")
         self._tokens = self._counter("tokens", "Tokens of served replies.", "tenant", "language", "part")
         self._verdicts = self._counter("language_verdicts", "Verdicts on replies.", "tenant", "language", "verdict")
+        self._language = LanguageMetrics(self._registry)
         self._content_failures = self._counter("content_failures", "Briefs without a reply.", "tenant", "error")
         self._journal_failures = self._counter("journal_failures", "Episodes that were not journalled.", "tenant")
         self._journal_corrupt = self._counter("journal_corrupt", "Journal entries that could not be read.")
@@ -186,6 +188,7 @@ class Metrics:
         self._tokens.labels(tenant, reply.language, "prompt").inc(reply.prompt_tokens)
         self._tokens.labels(tenant, reply.language, "completion").inc(reply.completion_tokens)
         self._verdicts.labels(tenant, reply.language, reply.verdict.verdict.value).inc()
+        self._language.observe(tenant, reply)
 
     def content_failed(self, tenant: str, error: BaseException) -> None:
         """Count a brief that got no reply, by the error's type."""

@@ -170,10 +170,14 @@ class _Drawing:
     def _logged(self, claim: Claim) -> tuple[Completion, ...]:
         """The completions that a request asked for, where at least two of them may be trained on; once in their life.
 
-        The others of such a request are counted as dropped.
+        The others of such a request are counted as dropped, and so are all when a repair put sentences into the one
+        that was served: nothing that was sampled was served then.
         """
         completions = claim.episode.completions
         if claim.again or len(completions) < 2:
+            return ()
+        if not claim.episode.served_as_sampled:
+            self._dropped["repaired"] += len(completions)
             return ()
         flaws = [self._fitness.flaw(completion) for completion in completions]
         self._dropped.update(flaw for flaw in flaws if flaw is not None)

@@ -7,6 +7,7 @@ import structlog
 
 from agent.chat import ChatAgent
 from agent.prompt import PromptLibrary
+from agent.repairer import Repairer
 from agent.writer import ContentAgent
 from rewards.ranker import PanelRanker
 from service.assembly.engine_room import EngineRoom
@@ -48,17 +49,20 @@ def open_serving(
     metrics = ground.metrics
     queue = FairQueue(lambda: room.engine.slots.total.num_seqs, tenancy.tenants.share)
     engine = FairEngine(room.engine, queue, tenancy.limits.charge)
+    prompts = PromptLibrary.load()
+    repairer = Repairer.of(engine, room.encoder, prompts, ground.config.agent)
     agent = ContentAgent(
         engine,
         room.encoder,
-        PromptLibrary.load(),
+        prompts,
         judges.contract,
         PanelRanker(judges.panel.live),
         tuning.journal,
         tenancy.tenants,
         partial(_journal_failed, metrics),
+        repairer,
     )
-    chat = ChatAgent(engine, room.encoder, judges.contract, agent.keeper, tenancy.tenants)
+    chat = ChatAgent(engine, room.encoder, judges.contract, agent.keeper, tenancy.tenants, repairer)
     content = MeteredContent(agent, metrics)
     return Serving(
         content=content,

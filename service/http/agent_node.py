@@ -13,6 +13,7 @@ from agent.fakes import CharEncoder, FakeEngine, FakeRanker, MemoryJournal
 from agent.language import FastTextDetector
 from agent.ports import GenerateRequest
 from agent.prompt import PromptLibrary
+from agent.repairer import Repairer
 from agent.writer import ContentAgent, TenantLanguages
 from rewards.config import FeedbackConfig, RewardsConfig
 from rewards.panel import build_panel
@@ -49,8 +50,9 @@ class AgentNode:
         tenants: Sequence[TenantSettings],
         *,
         says: str = "This is the new bell.",
-        agent: AgentConfig = AgentConfig(),  # noqa: B008 - frozen
+        agent: AgentConfig = AgentConfig(repair="off"),  # noqa: B008 - frozen
     ) -> None:
+        """Repairs are off by default: a script says the same again, and one brief is then one generation."""
         self.says = says
         self.reply: Callable[[GenerateRequest], str] | None = None
         self.engine = FakeEngine(self._say, version=3)
@@ -59,17 +61,20 @@ class AgentNode:
         self.tenancy, self.limits, self.audit = registry_of(tenants), Limiter(), MemoryAudit()
         engine = FairEngine(self.engine, FairQueue(lambda: _NUM_SLOTS, lambda _: Share()), self.limits.charge)
         contract, encoder, languages = LanguageContract(FastTextDetector()), CharEncoder(), TenantLanguages(tenants)
+        prompts = PromptLibrary.load()
+        repairer = Repairer.of(engine, encoder, prompts, agent)
         self.content = ContentAgent(
             engine,
             encoder,
-            PromptLibrary.load(),
+            prompts,
             contract,
             FakeRanker(),
             self.journal,
             languages,
             lambda tenant, error: self.failures.append((tenant, error)),
+            repairer,
         )
-        self.chat = ChatAgent(engine, encoder, contract, self.content.keeper, languages)
+        self.chat = ChatAgent(engine, encoder, contract, self.content.keeper, languages, repairer)
         self.tuning = FakeTuning()
         tuned = PolicyRecord(3, "adapter", 0, "run_1", EPOCH, None, None, None)
         self.policies = FakePolicies({0: BASE_POLICY, 3: tuned}, active_version=3)

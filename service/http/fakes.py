@@ -63,6 +63,7 @@ class FakeContent:
     timing: GenerationTiming | None = None
     calls: list[tuple[Brief, Sampling, str]] = field(default_factory=list)
     alternatives: list[Alternatives] = field(default_factory=list)
+    waits_s: list[float | None] = field(default_factory=list)
     started: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -74,8 +75,10 @@ class FakeContent:
         request_id: str,
         alternatives: Alternatives = ONE,
         listener: Listener | None = None,
+        wait_s: float | None = None,
     ) -> Reply:
         self.calls.append((brief, sampling, request_id))
+        self.waits_s.append(wait_s)
         self.alternatives.append(alternatives)
         self.started.set()
         if listener is not None and self.error is None:
@@ -125,6 +128,7 @@ class FakeChat:
         request_id: str,
         num_choices: int = 1,
         listeners: Sequence[Listener] = (),
+        wait_s: float | None = None,
     ) -> ChatReply:
         self.calls.append((dialogue, sampling, num_choices))
         content = FakeContent(text=self.text, error=self.error, delay_s=self.delay_s, cancelled=self.cancelled)

@@ -53,8 +53,10 @@ class ContentPort(Protocol):
         request_id: str,
         alternatives: Alternatives = ONE,
         listener: Listener | None = None,
+        wait_s: float | None = None,
     ) -> Reply:
-        """Answer a brief and journal the episode; a listener hears the text that is served as it comes.
+        """Answer a brief and journal the episode; a listener hears the text that is served as it comes. A repair ends
+        when the caller has waited for ``wait_s``.
 
         Raises InvalidBrief, EngineError, TimeoutError.
         """
@@ -70,8 +72,10 @@ class ChatPort(Protocol):
         request_id: str,
         num_choices: int = 1,
         listeners: Sequence[Listener] = (),
+        wait_s: float | None = None,
     ) -> ChatReply:
-        """Answer a conversation and journal the episode; listeners, one for each choice, hear the text as it comes.
+        """Answer a conversation and journal the episode; listeners, one for each choice, hear the text as it comes. A
+        repair ends when the caller has waited for ``wait_s``.
 
         Raises EngineError, InvalidBrief, TimeoutError.
         """
@@ -146,6 +150,8 @@ class TenancyPort(Protocol):
     def list(self) -> Sequence[TenantRecord]: ...
 
     def get(self, tenant: str) -> TenantRecord: ...
+
+    def warnings(self, settings: TenantSettings) -> tuple[str, ...]: ...
 
     async def last_used(self, tenant: str) -> Mapping[str, datetime]: ...
 

@@ -78,6 +78,7 @@ class TenantRegistry:
         records = {record.id: record for record in snapshot.records}
         _refuse_foreign_keys(from_file, snapshot)
         for settings in from_file:
+            self._warn(settings)
             if settings.id in snapshot.deleted:
                 log.warning("tenant_in_file_was_deleted", tenant=settings.id)
             else:
@@ -125,6 +126,10 @@ class TenantRegistry:
             raise NotFound(f"there is no tenant {tenant}")
         return record
 
+    def warnings(self, settings: TenantSettings) -> tuple[str, ...]:
+        """What is accepted in a tenant's settings and odd."""
+        return self._rules.warnings(settings)
+
     async def last_used(self, tenant: str) -> dict[str, datetime]:
         """When the tenant's keys were last used, by key id; up to a minute old."""
         return await self._store.last_used(self.get(tenant).id)
@@ -137,6 +142,7 @@ class TenantRegistry:
             Conflict: there is one of that id.
         """
         self._rules.check(settings)
+        self._warn(settings)
         async with self._writing:
             await self.refresh()
             if self._tenants.record(settings.id) is not None:
@@ -152,6 +158,7 @@ class TenantRegistry:
             NotFound: there is no such tenant.
         """
         self._rules.check(settings)
+        self._warn(settings)
         async with self._writing:
             await self.refresh()
             record = self.get(settings.id)
@@ -213,6 +220,10 @@ class TenantRegistry:
                 key = replace(key, revoked_at=self._now())
                 await self._save(record.with_key(key))
             return key
+
+    def _warn(self, settings: TenantSettings) -> None:
+        for warning in self.warnings(settings):
+            log.warning("tenant_setting_odd", tenant=settings.id, warning=warning)
 
     async def _save(self, record: TenantRecord) -> TenantRecord:
         written = await self._store.save(replace(record, updated_at=self._now()))

@@ -5,7 +5,7 @@ import pytest
 
 from agent.contract import LanguageContract
 from agent.verdict import Verdict
-from rewards.second_opinion import LangdetectDetector
+from rewards.second_opinion import LangdetectDetector, langdetect_labels
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +69,10 @@ def test_ideographs_are_judged_by_script_where_the_library_errs(detector: Langde
     assert detection is not None
     assert detection.language == "ko"
     assert LanguageContract(detector).judge(chinese, "zh").verdict is Verdict.PASS
+
+
+def test_the_labels_are_known_without_loading_a_profile(detector: LangdetectDetector) -> None:
+    """The names of the profiles are what the loaded detector says it can tell."""
+    assert langdetect_labels() == detector.labels
+    assert {"zh", "de"} <= langdetect_labels()
+    assert "ga" not in langdetect_labels()

@@ -56,7 +56,8 @@ async def create_chat_completion(
     x_language: LanguageHeader = None,
 ) -> ChatCompletion | Response:
     """As OpenAI's clients call it. The reply's language is judged, not asked for: by `metadata.language`, the header
-    `X-Language`, the tenant's only language, or else the one of its languages that the last message is in."""
+    `X-Language`, the tenant's only language, or else the one of its languages that the last message is in. With one of
+    the first two, a single answer in another language is sampled once more, unless it is streamed."""
     sampling = body.sampling(parts.config.agent)
     dialogue = body.dialogue(tenant, x_language, await find_version(body.model, parts.node.policies))
     request_id, created, logprobs = request_id_of(request), int(time.time()), bool(body.logprobs)
@@ -65,8 +66,9 @@ async def create_chat_completion(
         usage = options is not None and bool(options.include_usage)
         stream = ChatStream(request_id, body.model, created, body.n or 1, logprobs, usage)
         return await stream.open(dialogue, sampling, request, parts)
-    work = parts.node.chat.answer(dialogue, sampling, request_id=request_id, num_choices=body.n or 1)
-    async with asyncio.timeout(parts.config.agent.hold_s):
+    hold_s = parts.config.agent.hold_s
+    work = parts.node.chat.answer(dialogue, sampling, request_id=request_id, num_choices=body.n or 1, wait_s=hold_s)
+    async with asyncio.timeout(hold_s):
         reply = await while_connected(request.receive, work)
     response.headers.update(headers_of(reply))
     return ChatCompletion.of(reply, created=created, logprobs=logprobs)
