@@ -1,0 +1,319 @@
+"""The gate's decision about a candidate, from what it and the baseline got in the same exam.
+
+For every language and judged metric (trainer.measures) one of three verdicts:
+
+    passed        the interval of the difference, over prompts, ends above minus the margin: not worse by more than that
+    failed        the mean fell by more than the margin, and between equal policies no language and metric would look as
+                  bad in more than ``false_block`` of the exams
+    undetermined  neither, which says how many prompts would do
+
+A candidate fails when a single comparison does. The chance of a false alarm is held over all comparisons together
+(trainer.paired.chances), however many languages there are; what it costs is power, which more replies bring back.
+Passing needs no such correction: a candidate that is worse in one language has to be lucky in that one. What becomes of
+an undetermined candidate, and whether the reward has to rise, is configured (`tuning.gate`).
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from trainer.config import GateConfig
+from trainer.gate_records import Drift, GateReport, GateVerdict, Improvement, MetricComparison, ReplyPair
+from trainer.measures import JUDGED, METRICS, Metric
+from trainer.paired import Interval, Values, bootstrap, chances, lower_bound, prompts_needed
+from trainer.records import Evaluation
+
+_NEEDED = ("reward", "fidelity")
+"""A language without these has no verdict."""
+
+
+@dataclass(frozen=True, slots=True)
+class GradedReply:
+    """What one reply got."""
+
+    prompt: str
+    """Digest of the prompt."""
+    language: str
+    number: int
+    """Counts the replies to the prompt, which have the same seeds by every policy."""
+    measures: Mapping[str, float]
+    """Values by trainer.measures.METRICS' names."""
+    text: str | None = None
+    """Kept where `tuning.gate.keep_texts` says so, of each prompt's first reply."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What one version got in an exam."""
+
+    version: int
+    replies: tuple[GradedReply, ...] = ()
+    """Empty for one that an older release recorded."""
+
+
+def decide(
+    candidate: Judged,
+    baseline: Judged,
+    config: GateConfig,
+    *,
+    num_prompts: Mapping[str, int],
+    exam: str,
+    targets: Sequence[str],
+    drift: Mapping[str, Drift] | None = None,
+    notes: Sequence[str] = (),
+) -> Evaluation:
+    """The decision, with its report.
+
+    Args:
+        num_prompts: the exam's prompts by language, 0 for those without.
+        exam: digest of the exam's prompts; also seeds the resampling, so that the same exam decides alike again.
+        targets: languages in which the candidate should have become better.
+    """
+    seed = int.from_bytes(hashlib.sha256(exam.encode()).digest()[:4])
+    sheets = {language: _Sheet.of(language, candidate, baseline) for language in sorted(num_prompts)}
+    worst = chances([sheet.judged for sheet in sheets.values()], seed=seed)
+    comparisons = tuple(
+        comparison
+        for sheet, row in zip(sheets.values(), worst, strict=True)
+        for comparison in _comparisons(sheet, row, config, seed)
+    )
+    failed = _failed(comparisons, drift or {}, config)
+    undetermined = _undetermined(comparisons, num_prompts, config, failed)
+    improvement = _improvement([sheets[code] for code in sorted(set(targets)) if code in sheets], config, seed)
+    report = GateReport(
+        verdict=_overall(failed, undetermined),
+        exam=exam,
+        num_prompts=dict(num_prompts),
+        comparisons=comparisons,
+        failed=failed,
+        undetermined=undetermined,
+        improvement=improvement,
+        drift=drift,
+        notes=tuple(notes),
+        texts=_texts(candidate, baseline),
+    )
+    return _evaluation(candidate, baseline, report, _rejected(report, config))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sheet:
+    """One language's pairs: replies of both policies to the same prompt with the same seed."""
+
+    language: str
+    prompts: tuple[str, ...] = ()
+    """Prompt of each pair."""
+    ours: Values = field(default_factory=lambda: np.empty((0, len(METRICS))))
+    """[pairs, METRICS], the candidate's; NaN where a metric is absent."""
+    theirs: Values = field(default_factory=lambda: np.empty((0, len(METRICS))))
+
+    @classmethod
+    def of(cls, language: str, candidate: Judged, baseline: Judged) -> "_Sheet":
+        known = {(reply.prompt, reply.number): reply for reply in baseline.replies if reply.language == language}
+        pairs = [
+            (reply, known[reply.prompt, reply.number])
+            for reply in candidate.replies
+            if reply.language == language and (reply.prompt, reply.number) in known
+        ]
+        if not pairs:
+            return cls(language)
+        ours, theirs = (np.array([_row(pair[side]) for pair in pairs]) for side in (0, 1))
+        return cls(language, tuple(reply.prompt for reply, _ in pairs), ours, theirs)
+
+    @property
+    def judged(self) -> Values:
+        """[pairs, JUDGED] differences of which below 0 is worse."""
+        columns = [METRICS.index(metric) for metric in JUDGED]
+        signs = np.array([metric.turned(1.0) for metric in JUDGED])
+        differences: Values = (self.ours - self.theirs)[:, columns] * signs
+        return differences
+
+    def by_prompt(self, metric: Metric) -> Values:
+        """[prompts, 2]: means of the candidate's and the baseline's replies, over pairs in which both have a value."""
+        column = METRICS.index(metric)
+        values: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+        for prompt, ours, theirs in zip(self.prompts, self.ours[:, column], self.theirs[:, column], strict=True):
+            if not np.isnan(ours - theirs):
+                values[prompt].append((ours, theirs))
+        return np.array([np.mean(rows, axis=0) for rows in values.values()]).reshape(-1, 2)
+
+    def num_pairs(self, metric: Metric) -> int:
+        column = METRICS.index(metric)
+        return int(np.sum(~np.isnan(self.ours[:, column] - self.theirs[:, column])))
+
+
+def _row(reply: GradedReply) -> list[float]:
+    return [reply.measures.get(metric.name, np.nan) for metric in METRICS]
+
+
+def _comparisons(sheet: _Sheet, worst: Values, config: GateConfig, seed: int) -> list[MetricComparison]:
+    """Every metric that both policies have."""
+    chance_of = dict(zip((metric.name for metric in JUDGED), worst.tolist(), strict=True)) if sheet.prompts else {}
+    found = []
+    for metric in METRICS:
+        values = sheet.by_prompt(metric)
+        if len(values):
+            found.append(_comparison(sheet, metric, values, chance_of.get(metric.name), config, seed))
+    return found
+
+
+def _comparison(
+    sheet: _Sheet, metric: Metric, values: Values, chance: float | None, config: GateConfig, seed: int
+) -> MetricComparison:
+    differences: Values = values[:, 0] - values[:, 1]
+    interval = bootstrap(differences, confidence=config.confidence, seed=seed)
+    margin = config.margin_of(metric.name) if metric.judged else None
+    verdict = needed = None
+    if margin is not None and chance is not None:
+        verdict = _verdict(metric, interval, margin, chance, len(values), config)
+        if verdict is GateVerdict.UNDETERMINED:
+            needed = prompts_needed(
+                differences, margin=margin, confidence=config.confidence, least=config.min_determined
+            )
+    candidate, baseline = values.mean(axis=0).tolist()
+    return MetricComparison(
+        language=sheet.language,
+        metric=metric.name,
+        candidate=candidate,
+        baseline=baseline,
+        difference=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        num_prompts=len(values),
+        num_replies=sheet.num_pairs(metric),
+        margin=margin,
+        verdict=verdict,
+        chance=chance if metric.judged else None,
+        prompts_needed=needed,
+    )
+
+
+def _verdict(
+    metric: Metric, interval: Interval, margin: float, chance: float, num_prompts: int, config: GateConfig
+) -> GateVerdict:
+    worst = metric.turned(interval.high if metric.lower_is_better else interval.low)
+    if metric.turned(interval.mean) < -margin and chance <= config.false_block:
+        return GateVerdict.FAILED
+    if worst >= -margin and num_prompts >= config.min_determined:
+        return GateVerdict.PASSED
+    return GateVerdict.UNDETERMINED
+
+
+def _failed(comparisons: Sequence[MetricComparison], drift: Mapping[str, Drift], config: GateConfig) -> dict[str, str]:
+    """By language; several metrics that failed stand in one text."""
+    reasons: defaultdict[str, list[str]] = defaultdict(list)
+    for comparison in comparisons:
+        if comparison.verdict is GateVerdict.FAILED:
+            reasons[comparison.language].append(f"{_change(comparison)}, more than {comparison.margin:g}")
+    for language, moved in drift.items():
+        if config.max_kl is not None and not moved.kl <= config.max_kl:
+            reasons[language].append(
+                f"moved {moved.kl:.3f} nats per token from the baseline, more than {config.max_kl:g}"
+            )
+    return {language: "; ".join(texts) for language, texts in sorted(reasons.items())}
+
+
+def _undetermined(
+    comparisons: Sequence[MetricComparison],
+    num_prompts: Mapping[str, int],
+    config: GateConfig,
+    failed: Mapping[str, str],
+) -> dict[str, str]:
+    """By language, without those that failed."""
+    found: dict[str, str] = {}
+    for language in sorted(num_prompts.keys() - failed.keys()):
+        own = [comparison for comparison in comparisons if comparison.language == language]
+        reasons = [_shortage(item) for item in own if item.verdict is GateVerdict.UNDETERMINED]
+        absent = [name for name in _NEEDED if name not in {comparison.metric for comparison in own}]
+        if not num_prompts[language]:
+            reasons = [f"no held-out prompt, at least {config.min_determined} are needed"]
+        elif absent:
+            reasons.insert(0, f"no reply of both policies could be judged by {' and '.join(absent)}")
+        if reasons:
+            found[language] = "; ".join(reasons)
+    return found
+
+
+def _change(comparison: MetricComparison) -> str:
+    words = next(metric.words for metric in METRICS if metric.name == comparison.metric)
+    verb = "fell" if comparison.difference < 0 else "rose"
+    return (
+        f"{words} {verb} from {comparison.baseline:.3f} to {comparison.candidate:.3f} "
+        f"({comparison.difference:+.3f}, interval {comparison.low:+.3f} to {comparison.high:+.3f})"
+    )
+
+
+def _shortage(comparison: MetricComparison) -> str:
+    return (
+        f"{_change(comparison)} over {comparison.num_prompts} prompts, with a margin of {comparison.margin:g}; "
+        f"about {comparison.prompts_needed} prompts are needed"
+    )
+
+
+def _improvement(sheets: Sequence[_Sheet], config: GateConfig, seed: int) -> Improvement | None:
+    """None when no reply in these languages could be graded."""
+    reward = METRICS[0]
+    values = {sheet.language: sheet.by_prompt(reward) for sheet in sheets}
+    differences = {language: rows[:, 0] - rows[:, 1] for language, rows in values.items() if len(rows)}
+    if not differences:
+        return None
+    low = lower_bound(list(differences.values()), level=config.improvement_level, seed=seed)
+    return Improvement(
+        languages=tuple(differences),
+        difference=float(np.mean([row.mean() for row in differences.values()])),
+        low=low,
+        level=config.improvement_level,
+        shown=low > 0,
+    )
+
+
+def _overall(failed: Mapping[str, str], undetermined: Mapping[str, str]) -> GateVerdict:
+    if failed:
+        return GateVerdict.FAILED
+    return GateVerdict.UNDETERMINED if undetermined else GateVerdict.PASSED
+
+
+def _rejected(report: GateReport, config: GateConfig) -> dict[str, str]:
+    """Why the candidate is not published, by language; empty when it is."""
+    rejected = dict(report.failed)
+    if config.undetermined == "reject":
+        rejected |= {language: f"undetermined: {why}" for language, why in report.undetermined.items()}
+    gain = report.improvement
+    if config.require_improvement and not rejected and (gain is None or not gain.shown):
+        languages = ", ".join(gain.languages) if gain is not None else "all languages"
+        bound = f"the lower bound is {gain.low:+.3f}" if gain is not None else "no reply could be graded"
+        rejected[languages] = f"no rise of the reward is shown, {bound}"
+    return rejected
+
+
+def _texts(candidate: Judged, baseline: Judged) -> tuple[ReplyPair, ...]:
+    theirs = {reply.prompt: reply.text for reply in baseline.replies if reply.text is not None}
+    return tuple(
+        ReplyPair(reply.language, reply.prompt, reply.text, text)
+        for reply in candidate.replies
+        if reply.text is not None and (text := theirs.get(reply.prompt)) is not None
+    )
+
+
+def _evaluation(candidate: Judged, baseline: Judged, report: GateReport, rejected: Mapping[str, str]) -> Evaluation:
+    pairs = {
+        name: {item.language: (item.candidate, item.baseline) for item in report.comparisons if item.metric == name}
+        for name in _NEEDED
+    }
+    return Evaluation(
+        version=candidate.version,
+        baseline_version=baseline.version,
+        reward=_mean_reward(candidate),
+        baseline_reward=_mean_reward(baseline),
+        by_language=pairs["reward"],
+        fidelity=pairs["fidelity"],
+        rejected=rejected,
+        report=report,
+    )
+
+
+def _mean_reward(judged: Judged) -> float:
+    values = [reply.measures["reward"] for reply in judged.replies if "reward" in reply.measures]
+    return sum(values) / len(values)
