@@ -29,7 +29,8 @@ from service.config import NodeConfig, ServerConfig
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue
 from service.http.content_executor import ContentExecutor
-from service.http.fakes import BASE_POLICY, READY, FakePolicies, FakeTuning, registry_of
+from service.http.fake_tuning import BASE_POLICY, FakePolicies, FakeTuning
+from service.http.fakes import READY, registry_of
 from service.http.job_webhooks import JobWebhooks
 from service.http.keys import NodeKeys
 from service.http.ports import Health

@@ -4,10 +4,9 @@ import asyncio
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Response, Security
+from fastapi import APIRouter, Header, Path, Response, Security
 from starlette.requests import Request
 
-from agent.config import TenantSettings
 from agent.errors import NotFound
 from service.http.content import REPLY_HEADERS
 from service.http.disconnect import while_connected
@@ -18,7 +17,7 @@ from service.http.openai.reply import ChatCompletion, headers_of
 from service.http.openai.request import ChatRequest
 from service.http.openai.stream import ChatStream
 from service.http.sse import documented_stream
-from service.http.state import AppParts, get_parts, get_tenant, request_id_of
+from service.http.state import Parts, Tenant, request_id_of
 
 router = APIRouter(
     prefix="/v1",
@@ -28,7 +27,6 @@ router = APIRouter(
     responses=openai_errors(401, 403, 429),
 )
 
-Parts = Annotated[AppParts, Depends(get_parts)]
 LanguageHeader = Annotated[
     str | None,
     Header(max_length=35, description="Language that the reply is judged by; one of the tenant's.", examples=["de"]),
@@ -53,7 +51,7 @@ async def create_chat_completion(
     body: ChatRequest,
     request: Request,
     response: Response,
-    tenant: Annotated[TenantSettings, Depends(get_tenant)],
+    tenant: Tenant,
     parts: Parts,
     x_language: LanguageHeader = None,
 ) -> ChatCompletion | Response:
