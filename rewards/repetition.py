@@ -9,6 +9,7 @@ from agent.sentences import split_sentences
 from rewards.part import RuleInput
 from rewards.words import ngrams, split_words
 
+REPETITION = "repetition"
 _WORD_NGRAM = 4
 _LETTER_NGRAM = 8
 """Scripts without spaces yield letters, of which eight say about as much as four words."""
@@ -20,7 +21,7 @@ _STUTTER = re.compile(r"(\S{1,8}?)\1{7,}")
 class Repetition:
     """How little of a reply repeats itself."""
 
-    name = "repetition"
+    name = REPETITION
 
     def judge(self, given: RuleInput) -> float:
         """See repetition_value."""

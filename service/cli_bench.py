@@ -6,6 +6,7 @@
     swap      publications under load
     suite     coserve and swap on one node, which starts once
     train     training steps and whole GRPO steps, beside TRL
+    gate      how often the gate blocks a worse candidate, and an equal one
     learn     whether a real model gets better on held-out prompts, beside TRL, with old rollouts
 
 With `--quick` each runs in about a minute on a CPU with the smallest shape, to see that everything works; figures worth
@@ -23,6 +24,7 @@ from rich.console import Console
 
 from agent.errors import InvalidInput
 from service.bench.control import BatchShape, PaceOrder, PublishOrder
+from service.bench.gate_cli import gate_command
 from service.bench.learn_cli import learn_command
 from service.bench.load import Arrivals, Closed, Poisson
 from service.bench.options import BenchOptions
@@ -31,6 +33,7 @@ from service.bench.train_cli import train_command
 bench_app = typer.Typer(help="Measure a node: load, training beside it, swaps.", no_args_is_help=True)
 bench_app.command("train")(train_command)
 bench_app.command("learn")(learn_command)
+bench_app.command("gate")(gate_command)
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where JSON and charts go.")]
 Work = Annotated[Path, typer.Option(metavar="DIR", help="Where models are kept between runs.")]

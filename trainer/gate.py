@@ -7,6 +7,10 @@ For every language and judged metric (trainer.measures) one of three verdicts:
                   bad in more than ``false_block`` of the exams
     undetermined  neither, which says how many prompts would do
 
+A language passes by its reward and its language fidelity. The other metrics are guards: one that failed fails the
+language, one that is undetermined does not hold it back, for shares of replies vary too much to be settled by the
+prompts that settle a mean.
+
 A candidate fails when a single comparison does. The chance of a false alarm is held over all comparisons together
 (trainer.paired.chances), however many languages there are; what it costs is power, which more replies bring back.
 Passing needs no such correction: a candidate that is worse in one language has to be lucky in that one. What becomes of
@@ -27,7 +31,7 @@ from trainer.paired import Interval, Values, bootstrap, chances, lower_bound, pr
 from trainer.records import Evaluation
 
 _NEEDED = ("reward", "fidelity")
-"""A language without these has no verdict."""
+"""What a language passes by; without these it has no verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +229,8 @@ def _undetermined(
     found: dict[str, str] = {}
     for language in sorted(num_prompts.keys() - failed.keys()):
         own = [comparison for comparison in comparisons if comparison.language == language]
-        reasons = [_shortage(item) for item in own if item.verdict is GateVerdict.UNDETERMINED]
+        open_ones = [item for item in own if item.metric in _NEEDED and item.verdict is GateVerdict.UNDETERMINED]
+        reasons = [_shortage(item) for item in open_ones]
         absent = [name for name in _NEEDED if name not in {comparison.metric for comparison in own}]
         if not num_prompts[language]:
             reasons = [f"no held-out prompt, at least {config.min_determined} are needed"]

@@ -15,7 +15,7 @@ from rewards.agreement import LanguageJudge
 from rewards.length import length_value
 from rewards.line_rates import line_pass, word_pass
 from rewards.refusals import is_refusal
-from rewards.repetition import repetition_value
+from rewards.repetition import REPETITION, repetition_value
 from rewards.score import Sample, Score, Ungradable
 from rewards.words import count_words
 
@@ -58,7 +58,7 @@ def measures(
     found = {
         "ungradable": float(not isinstance(score, Score)),
         "refusal": float(is_refusal(sample.text)),
-        "repetition": repetition_value(sample.text),
+        "repetition": _repetition(sample.text, score),
         "tokens": float(len(completion.token_ids)),
         **_language(sample, judge),
     }
@@ -69,6 +69,12 @@ def measures(
     if completion.timing is not None and completion.timing.inter_token_s:
         found["tokens_per_s"] = 1 / completion.timing.inter_token_s
     return found
+
+
+def _repetition(text: str, score: Score | Ungradable) -> float:
+    """The panel has counted it where it has a weight."""
+    known = score.parts.get(REPETITION) if isinstance(score, Score) else None
+    return repetition_value(text) if known is None else known
 
 
 def _language(sample: Sample, judge: LanguageJudge) -> dict[str, float]:
