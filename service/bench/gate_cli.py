@@ -51,9 +51,10 @@ def gate_command(
 
 
 def _undetermined(word: str) -> Literal["publish", "reject"]:
-    if word == "publish" or word == "reject":
-        return word
-    raise InvalidInput("--undetermined", f"must be publish or reject, got {word}")
+    known: dict[str, Literal["publish", "reject"]] = {"publish": "publish", "reject": "reject"}
+    if word not in known:
+        raise InvalidInput("--undetermined", f"must be publish or reject, got {word}")
+    return known[word]
 
 
 def _strengths(text: str) -> tuple[float, ...]:
