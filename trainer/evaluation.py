@@ -23,8 +23,9 @@ from rewards.agreement import LanguageJudge
 from rewards.panel import Panel
 from rewards.score import Sample
 from trainer.config import GateConfig
-from trainer.gate import GradedReply, Judged, decide
+from trainer.gate import decide
 from trainer.gate_records import Drift
+from trainer.graded import GradedReply, Judged
 from trainer.measures import measures
 from trainer.ports import Admission
 from trainer.records import Evaluation

@@ -16,8 +16,8 @@ from agent.episode import Episode
 from agent.errors import GateRejected, TrainerFailed
 from trainer.drift import Recital, drift, recite, recited
 from trainer.evaluation import Evaluator, Exam
-from trainer.gate import Judged
 from trainer.gate_records import Drift
+from trainer.graded import Judged
 from trainer.plan import RunPlan
 from trainer.ports import TrainerPort
 from trainer.records import Evaluation

@@ -20,42 +20,18 @@ an undetermined candidate, and whether the reward has to rise, is configured (`t
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from trainer.config import GateConfig
 from trainer.gate_records import Drift, GateReport, GateVerdict, Improvement, MetricComparison, ReplyPair
+from trainer.graded import Judged, Sheet
 from trainer.measures import JUDGED, METRICS, Metric
 from trainer.paired import Interval, Values, bootstrap, chances, lower_bound, prompts_needed
 from trainer.records import Evaluation
 
 _NEEDED = ("reward", "fidelity")
 """What a language passes by; without these it has no verdict."""
-
-
-@dataclass(frozen=True, slots=True)
-class GradedReply:
-    """What one reply got."""
-
-    prompt: str
-    """Digest of the prompt."""
-    language: str
-    number: int
-    """Counts the replies to the prompt, which have the same seeds by every policy."""
-    measures: Mapping[str, float]
-    """Values by trainer.measures.METRICS' names."""
-    text: str | None = None
-    """Kept where `tuning.gate.keep_texts` says so, of each prompt's first reply."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What one version got in an exam."""
-
-    version: int
-    replies: tuple[GradedReply, ...] = ()
-    """Empty for one that an older release recorded."""
 
 
 def decide(
@@ -77,7 +53,7 @@ def decide(
         targets: languages in which the candidate should have become better.
     """
     seed = int.from_bytes(hashlib.sha256(exam.encode()).digest()[:4])
-    sheets = {language: _Sheet.of(language, candidate, baseline) for language in sorted(num_prompts)}
+    sheets = {language: Sheet.of(language, candidate, baseline) for language in sorted(num_prompts)}
     worst = chances([sheet.judged for sheet in sheets.values()], seed=seed)
     comparisons = tuple(
         comparison
@@ -102,57 +78,7 @@ def decide(
     return _evaluation(candidate, baseline, report, _rejected(report, config))
 
 
-@dataclass(frozen=True, slots=True)
-class _Sheet:
-    """One language's pairs: replies of both policies to the same prompt with the same seed."""
-
-    language: str
-    prompts: tuple[str, ...] = ()
-    """Prompt of each pair."""
-    ours: Values = field(default_factory=lambda: np.empty((0, len(METRICS))))
-    """[pairs, METRICS], the candidate's; NaN where a metric is absent."""
-    theirs: Values = field(default_factory=lambda: np.empty((0, len(METRICS))))
-
-    @classmethod
-    def of(cls, language: str, candidate: Judged, baseline: Judged) -> "_Sheet":
-        known = {(reply.prompt, reply.number): reply for reply in baseline.replies if reply.language == language}
-        pairs = [
-            (reply, known[reply.prompt, reply.number])
-            for reply in candidate.replies
-            if reply.language == language and (reply.prompt, reply.number) in known
-        ]
-        if not pairs:
-            return cls(language)
-        ours, theirs = (np.array([_row(pair[side]) for pair in pairs]) for side in (0, 1))
-        return cls(language, tuple(reply.prompt for reply, _ in pairs), ours, theirs)
-
-    @property
-    def judged(self) -> Values:
-        """[pairs, JUDGED] differences of which below 0 is worse."""
-        columns = [METRICS.index(metric) for metric in JUDGED]
-        signs = np.array([metric.turned(1.0) for metric in JUDGED])
-        differences: Values = (self.ours - self.theirs)[:, columns] * signs
-        return differences
-
-    def by_prompt(self, metric: Metric) -> Values:
-        """[prompts, 2]: means of the candidate's and the baseline's replies, over pairs in which both have a value."""
-        column = METRICS.index(metric)
-        values: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
-        for prompt, ours, theirs in zip(self.prompts, self.ours[:, column], self.theirs[:, column], strict=True):
-            if not np.isnan(ours - theirs):
-                values[prompt].append((ours, theirs))
-        return np.array([np.mean(rows, axis=0) for rows in values.values()]).reshape(-1, 2)
-
-    def num_pairs(self, metric: Metric) -> int:
-        column = METRICS.index(metric)
-        return int(np.sum(~np.isnan(self.ours[:, column] - self.theirs[:, column])))
-
-
-def _row(reply: GradedReply) -> list[float]:
-    return [reply.measures.get(metric.name, np.nan) for metric in METRICS]
-
-
-def _comparisons(sheet: _Sheet, worst: Values, config: GateConfig, seed: int) -> list[MetricComparison]:
+def _comparisons(sheet: Sheet, worst: Values, config: GateConfig, seed: int) -> list[MetricComparison]:
     """Every metric that both policies have."""
     chance_of = dict(zip((metric.name for metric in JUDGED), worst.tolist(), strict=True)) if sheet.prompts else {}
     found = []
@@ -164,7 +90,7 @@ def _comparisons(sheet: _Sheet, worst: Values, config: GateConfig, seed: int) ->
 
 
 def _comparison(
-    sheet: _Sheet, metric: Metric, values: Values, chance: float | None, config: GateConfig, seed: int
+    sheet: Sheet, metric: Metric, values: Values, chance: float | None, config: GateConfig, seed: int
 ) -> MetricComparison:
     differences: Values = values[:, 0] - values[:, 1]
     interval = bootstrap(differences, confidence=config.confidence, seed=seed)
@@ -257,7 +183,7 @@ def _shortage(comparison: MetricComparison) -> str:
     )
 
 
-def _improvement(sheets: Sequence[_Sheet], config: GateConfig, seed: int) -> Improvement | None:
+def _improvement(sheets: Sequence[Sheet], config: GateConfig, seed: int) -> Improvement | None:
     """None when no reply in these languages could be graded."""
     reward = METRICS[0]
     values = {sheet.language: sheet.by_prompt(reward) for sheet in sheets}

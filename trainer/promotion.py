@@ -19,7 +19,7 @@ from agent.errors import ColoqError
 from trainer.adapters import AdapterSlots
 from trainer.evaluation import Evaluator
 from trainer.examination import Examination, ExamStanding
-from trainer.gate import Judged
+from trainer.graded import Judged
 from trainer.live import LiveWeights
 from trainer.plan import RunPlan
 from trainer.policy_folder import policy_folder

@@ -13,7 +13,7 @@ from trainer.checkpoint import Checkpoints, Position, check_same, settings_of
 from trainer.config import TuningConfig
 from trainer.drift import Recital
 from trainer.examination import ExamStanding
-from trainer.gate import GradedReply, Judged
+from trainer.graded import GradedReply, Judged
 from trainer.plan import RunPlan
 from trainer.promotion import Standing
 from trainer.records import RunRequest, RunState, RunStatus, StepReport

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from trainer.config import GateConfig, GateMargins
-from trainer.gate import GradedReply, Judged, decide
+from trainer.gate import decide
 from trainer.gate_records import Drift, GateVerdict, MetricComparison
+from trainer.graded import GradedReply, Judged
 from trainer.records import Evaluation
 
 CANDIDATE, BASELINE = 2, 1
