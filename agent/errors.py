@@ -10,6 +10,7 @@
     │   ├── NotAuthenticated    no key, or a key nobody knows
     │   ├── NotAllowed          a key without the scope
     │   ├── NotFound            no such run, policy, model
+    │   │   └── ReplyNotKept        feedback on a reply that is not in the journal (any longer)
     │   ├── Conflict            a second tuning run, an unknown transition
     │   ├── JobCancelled        the job was cancelled before it had a result
     │   ├── HookNotVerified     a call of an inbound hook without the hook's secret
@@ -78,6 +79,10 @@ class NotAllowed(Refused):
 
 class NotFound(Refused):
     """The named thing does not exist."""
+
+
+class ReplyNotKept(NotFound):
+    """The journal has no reply of that id, or no longer."""
 
 
 class Conflict(Refused):

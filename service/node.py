@@ -18,6 +18,7 @@ import structlog
 
 from agent.errors import EngineDead, StoreError, TrainerFailed
 from service.assembly.engine_room import open_engine_room
+from service.assembly.feedback import open_feedback
 from service.assembly.ground import Ground
 from service.assembly.judges import open_judges
 from service.assembly.serving import Serving, open_serving
@@ -27,6 +28,7 @@ from service.config import NodeConfig
 from service.data_dir import locked_data_dir
 from service.engine import WORKER
 from service.engine_trainer import EngineTrainer
+from service.feedback.assembly import NodeFeedback
 from service.http.keys import NodeKeys
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
@@ -76,6 +78,7 @@ class Node:
     usage: DailyUsage
     audit: RedisAudit
     webhooks: Webhooks
+    feedback: NodeFeedback
 
     @property
     def gave_up(self) -> "asyncio.Future[str]":
@@ -129,7 +132,8 @@ async def open_node(
         tenancy = await open_tenancy(ground, judges, webhooks)
         tuning = await open_tuning(ground, judges, room, tenancy.tenants, announcements)
         serving = open_serving(ground, judges, room, tenancy, tuning, webhooks)
-        node = _joined(ground, room.engine, tenancy, tuning, serving, webhooks, admin)
+        feedback = open_feedback(ground, judges, tenancy, tuning, serving)
+        node = _joined(ground, room.engine, tenancy, tuning, serving, webhooks, feedback, admin)
         await room.engine.start(partial(_ready_for_traffic, node, room.trainer, plan))
         stack.push_async_callback(node.content.agent.drain)
         await stack.enter_async_context(node.jobs.running())
@@ -145,6 +149,7 @@ def _joined(
     tuning: Tuning,
     serving: Serving,
     webhooks: Webhooks,
+    feedback: NodeFeedback,
     admin: AdminKey,
 ) -> Node:
     return Node(
@@ -166,6 +171,7 @@ def _joined(
         usage=tenancy.usage,
         audit=RedisAudit(ground.store),
         webhooks=webhooks,
+        feedback=feedback,
     )
 
 

@@ -24,10 +24,12 @@ from agent.language import FastTextDetector
 from agent.ports import GenerateRequest
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent
+from rewards.panel import build_panel
 from service.bench.failure import BenchFailed
 from service.config import NodeConfig, ServerConfig
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue
+from service.feedback.assembly import NodeFeedback, node_feedback
 from service.http.content_executor import ContentExecutor
 from service.http.fake_tuning import BASE_POLICY, FakePolicies, FakeTuning
 from service.http.fakes import READY, registry_of
@@ -83,6 +85,7 @@ class StoredNode:
     policies: FakePolicies
     jobs: JobDesk
     webhooks: Webhooks
+    feedback: NodeFeedback
     tenancy: TenantRegistry
     limits: Limiter
     audit: RedisAudit
@@ -129,6 +132,7 @@ def _assemble(
         engine, encoder, PromptLibrary.load(), contract, FakeRanker(), journal, tenants, _not_journalled
     )
     content = MeteredContent(agent, metrics)
+    panel = build_panel(config.rewards, tenants.all, contract)
     jobs = JobDesk(
         RedisJobStore(store, config.jobs),
         ContentExecutor(content, tenants, config.agent),
@@ -144,6 +148,7 @@ def _assemble(
         policies=FakePolicies({0: BASE_POLICY}),
         jobs=jobs,
         webhooks=webhooks,
+        feedback=node_feedback(config, store, journal, jobs, tenants, contract, panel, metrics),
         tenancy=registry_of([record.settings for record in tenants.records]),
         limits=limits,
         audit=RedisAudit(store),

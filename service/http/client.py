@@ -68,6 +68,10 @@ class AdminClient:
         """Make a policy the one that new requests get."""
         return self._call("POST", f"/admin/policies/{version}/activate", PolicyView)
 
+    def lost(self, error: Exception) -> NodeRefused:
+        """What to tell of a connection that failed."""
+        return NodeRefused(f"no node answers at {self._url} ({type(error).__name__}); is it running?")
+
     def _call(self, method: str, path: str, view: type[View], content: str | None = None) -> View:
         response = self._send(method, path, content)
         try:
@@ -80,9 +84,9 @@ class AdminClient:
         try:
             response = self._http.request(method, path, content=content, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NodeRefused(f"no node answers at {self._url} ({type(error).__name__}); is it running?") from error
+            raise self.lost(error) from error
         if not response.is_success:
-            raise NodeRefused(_refusal(response))
+            raise NodeRefused(refusal(response))
         return response
 
 
@@ -91,7 +95,7 @@ def segment(value: str) -> str:
     return quote(value, safe="")
 
 
-def _refusal(response: httpx.Response) -> str:
+def refusal(response: httpx.Response) -> str:
     """The problem's detail and request id, or the bare status of something that is no problem document."""
     try:
         problem = Problem.model_validate_json(response.content)

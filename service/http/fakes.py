@@ -24,7 +24,12 @@ from agent.episode import Reply
 from agent.ports import Delta, Listener
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from rewards.config import RewardsConfig
+from rewards.fakes import FakePanel, FakePreferencePairs
 from service.config import NodeConfig
+from service.feedback.assembly import NodeFeedback
+from service.feedback.desk import FeedbackDesk
+from service.feedback.fakes import MemoryEpisodes, MemoryFeedback
+from service.feedback.inspection import Inspector
 from service.http.content_executor import ContentExecutor, TenantLookup
 from service.http.fake_tuning import EPOCH, FakePolicies, FakeTuning
 from service.http.ports import Health
@@ -166,9 +171,16 @@ class FakeNode:
     config: NodeConfig = field(default_factory=NodeConfig)
     job_store: JobStore = field(default_factory=MemoryJobStore)
     events: JobEvents = field(default_factory=RememberedEvents)
+    kept_feedback: MemoryFeedback = field(default_factory=MemoryFeedback)
+    episodes: MemoryEpisodes = field(default_factory=MemoryEpisodes)
+    pairs: FakePreferencePairs = field(default_factory=FakePreferencePairs)
+    panel: FakePanel = field(default_factory=FakePanel)
     jobs: JobDesk = field(init=False)
+    feedback: NodeFeedback = field(init=False)
 
     def __post_init__(self) -> None:
+        desk = FeedbackDesk(self.kept_feedback, self.episodes, self.job_store)
+        self.feedback = NodeFeedback(desk, self.pairs, Inspector(self.episodes, desk, self.panel))
         executor = ContentExecutor(self.content, self.tenants, self.config.agent)
         self.jobs = JobDesk(self.job_store, executor, self.events, self.config.jobs, sole_user=True)
 

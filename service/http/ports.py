@@ -16,6 +16,7 @@ from agent.completion import Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
 from agent.ports import Listener
+from service.feedback.assembly import NodeFeedback
 from service.jobs.desk import JobDesk
 from service.tenancy.audit import AuditLog
 from service.tenancy.caller import Caller
@@ -158,6 +159,9 @@ class NodePorts(Protocol):
 
     @property
     def webhooks(self) -> Webhooks: ...
+
+    @property
+    def feedback(self) -> NodeFeedback: ...
 
     @property
     def tenancy(self) -> TenancyPort: ...
