@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from agent.errors import ColoqError
+from agent.errors import ColoqError, NotFound
+from service.cli_gate import gate_lines, gate_table
 from service.http.client import AdminClient, NodeRefused
 from service.http.tuning_schema import EvaluationView, RunBody, RunSummary, RunView, StepView
 from service.http.validation import field_errors
@@ -159,6 +160,29 @@ def list_command(url: Url = DEFAULT_URL) -> None:
         Console().print(table)
 
 
+@policies_app.command("show")
+def show_command(
+    version: Annotated[int, typer.Argument(min=0, help="A published policy's version; 0 is the untuned model.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show one published policy with what the gate found, by language and metric."""
+    with _client(url) as client:
+        policy = next((row for row in client.policies().policies if row.version == version), None)
+        if policy is None:
+            raise NotFound(f"no published policy {version}; `coloq policies list` shows them")
+        typer.echo(
+            f"policy {policy.version}{' (active)' if policy.active else ''}, {policy.method}, "
+            f"of {_or_dash(policy.run_id)}, published {policy.created_at:%Y-%m-%d %H:%M:%S}"
+        )
+        if policy.evaluation is None:
+            typer.echo("no held-out comparison was made of it")
+        else:
+            typer.echo(
+                f"held-out reward {_gain(policy.evaluation)}, beside policy {policy.evaluation.baseline_version}"
+            )
+            _print_gate(policy.evaluation)
+
+
 @policies_app.command("activate")
 def activate_command(
     version: Annotated[int, typer.Argument(min=0, help="A published policy's version; 0 is the untuned model.")],
@@ -281,8 +305,14 @@ def _print_run(run: RunView) -> None:
         typer.echo(_step_line(step))
     if run.evaluation is not None:
         typer.echo(f"held-out reward {_gain(run.evaluation)}")
-        for language, reason in run.evaluation.rejected.items():
-            typer.echo(f"rejected in {language}: {reason}")
+        _print_gate(run.evaluation)
+
+
+def _print_gate(evaluation: EvaluationView) -> None:
+    for line in gate_lines(evaluation):
+        typer.echo(line)
+    if evaluation.report is not None:
+        Console().print(gate_table(evaluation.report))
 
 
 def _gain(evaluation: EvaluationView | None) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from trainer.gate_records import GateReport
+
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
@@ -106,6 +108,8 @@ class Evaluation:
     """Language to (candidate, baseline) share of text in the language, by the gate's own detector."""
     rejected: Mapping[str, str]
     """Language to the reason it fails; empty when the candidate passes."""
+    report: GateReport | None = None
+    """How it was decided; None for evaluations that were recorded without."""
 
 
 @dataclass(frozen=True, slots=True)

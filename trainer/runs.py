@@ -39,6 +39,7 @@ class TuningRuns:
         on_step: Callable[[StepReport], None] = lambda report: None,
         on_end: Callable[[RunStatus], None] = lambda status: None,
         *,
+        on_evaluation: Callable[[Evaluation], None] = lambda evaluation: None,
         records: RunRecords,
     ) -> None:
         """Runs of ``loop``, whose journal is the one that ``records`` keeps the draws of.
@@ -47,12 +48,13 @@ class TuningRuns:
             languages: those of all tenants.
             on_step: feeds the metrics.
             on_end: likewise; its status has what was published since the run was started or resumed.
+            on_evaluation: likewise, of every candidate that the gate has decided about.
         """
         self._records = records
         self._picking_up: asyncio.Task[None] | None = None
         self._loop, self._ledger, self._config = loop, ledger, config
         self.use_languages(languages)
-        self._on_step, self._on_end = on_step, on_end
+        self._on_step, self._on_end, self._on_evaluation = on_step, on_end, on_evaluation
         self._running: _Running | None = None
         self._last: RunStatus | None = None
 
@@ -216,7 +218,7 @@ class TuningRuns:
 
         hooks = RunHooks(
             on_step=lambda report: self._step_done(running, report),
-            on_evaluation=running.on_evaluation,
+            on_evaluation=lambda evaluation: self._evaluated(running, evaluation),
             on_published=running.on_published,
             stop=running.stop,
             on_checkpoint=save,
@@ -250,6 +252,17 @@ class TuningRuns:
             log.error("tuning_run_not_recorded", run=final.id, reason=str(error))
         else:
             await self._records.discard(final)
+
+    async def _evaluated(self, running: "_Running", evaluation: Evaluation) -> None:
+        running.status = replace(running.status, evaluation=evaluation)
+        self._on_evaluation(evaluation)
+        log.info(
+            "gate_decided",
+            version=evaluation.version,
+            baseline=evaluation.baseline_version,
+            verdict=evaluation.report.verdict.value if evaluation.report is not None else None,
+            rejected=sorted(evaluation.rejected),
+        )
 
     async def _step_done(self, running: "_Running", report: StepReport) -> None:
         running.status = replace(running.status, steps=(*running.status.steps, report))
@@ -287,9 +300,6 @@ class _Running:
         self._ledger = ledger
         self.stop = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
-
-    async def on_evaluation(self, evaluation: Evaluation) -> None:
-        self.status = replace(self.status, evaluation=evaluation)
 
     async def on_published(self, version: int) -> None:
         """Recorded at once: a run that is resumed must know which of its policies were activated."""

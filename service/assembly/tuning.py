@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from agent.contract import LanguageContract
-from rewards.second_opinion import LangdetectDetector
+from rewards.second_opinion import second_opinion
 from service.assembly.engine_room import EngineRoom
 from service.assembly.ground import Ground
 from service.assembly.judges import Judges
@@ -68,6 +67,7 @@ async def open_tuning(
         tenants.languages,
         metrics.observe_step,
         partial(_run_ended, metrics, announcements),
+        on_evaluation=metrics.observe_evaluation,
         records=RunRecords(checkpoints, claims, config.engine.model),
     )
     tenants.follow(lambda _: runs.use_languages(tenants.languages))
@@ -107,11 +107,9 @@ def _loop(
         sampler=sampler,
         panel=judges.panel,
         admission=room.gate,
-        second_opinion=LanguageContract(LangdetectDetector()),
+        second_opinion=second_opinion(),
         temperature=config.agent.temperature,
-        num_prompts=config.tuning.gate.num_prompts,
-        margin=config.tuning.gate.margin,
-        min_determined=config.tuning.gate.min_determined,
+        config=config.tuning.gate,
     )
     return TuningLoop(
         journal=claims,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from service.http.gate_schema import GateReportView
 from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus
 
 Measured = float | None
@@ -115,6 +116,9 @@ class EvaluationView(_View):
     by_language: dict[str, Pair] = Field(description="Mean reward by language.")
     fidelity: dict[str, Pair] = Field(description="Share of text in the language, by the gate's own detector.")
     rejected: dict[str, str] = Field(description="Language to the reason it fails; empty when it passes.")
+    report: GateReportView | None = Field(
+        default=None, description="How it was decided; null for evaluations that were recorded without."
+    )
 
 
 class ParityView(_View):
