@@ -18,7 +18,7 @@ from agent.dialogue import Role, Turn
 from agent.episode import Episode, PromptRef, Reply
 from agent.errors import InvalidBrief
 from agent.keeper import EpisodeKeeper
-from agent.ports import DialogueEncoder, Engine, GenerateRequest, Listener, Priority
+from agent.ports import Audience, DialogueEncoder, Engine, GenerateRequest, Listener, Priority
 from agent.siblings import siblings
 from agent.structure import prose_of
 from agent.verdict import Verdict, overall
@@ -140,6 +140,9 @@ class ChatAgent:
             Priority.LIVE,
             cache_scope=dialogue.tenant,
             policy_version=dialogue.policy_version,
+            audience=Audience(
+                dialogue.tenant, language, dialogue.end_user or request_id, dialogue.end_user is not None
+            ),
         )
         completions = await siblings(self._engine, request, num_choices, listeners)
         brief = _brief(dialogue, language, settings.brand_terms, sampling.schema)

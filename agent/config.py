@@ -30,6 +30,8 @@ class LanguageSettings(Section):
     """Most words of a text whose request states no bound; corrections have none."""
     reward_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Overrides of `rewards.weights` for this tenant and language."""
+    policy: Annotated[int, Field(ge=0)] | None = None
+    """Published version that always answers in this language (0 is the untuned model), before the tenant's `policy`."""
 
 
 class LimitSettings(Section):
@@ -83,6 +85,8 @@ class TenantSettings(Section):
     """Share of a busy engine, relative to the other tenants'."""
     max_queued: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Requests that may wait for a busy engine; one more is refused with 429."""
+    policy: Annotated[int, Field(ge=0)] | None = None
+    """Published version that always answers this tenant (0 is the untuned model); unset follows what is active."""
 
 
 class AgentConfig(Section):

@@ -11,6 +11,9 @@
     │   ├── NotAllowed          a key without the scope
     │   ├── NotFound            no such run, policy, model
     │   ├── Conflict            a second tuning run, an unknown transition
+    │   │   ├── CanaryRunning       another canary is running
+    │   │   ├── NeedsAdapters       method full has one copy of the weights, for everybody
+    │   │   └── NoAdapterSlot       every adapter slot that requests can be routed to is taken
     │   ├── JobCancelled        the job was cancelled before it had a result
     │   ├── HookNotVerified     a call of an inbound hook without the hook's secret
     │   └── LimitReached        too much at once, or in a period; says when to come back
@@ -86,6 +89,18 @@ class Conflict(Refused):
     def __init__(self, message: str, blocking_id: str | None = None) -> None:
         super().__init__(message)
         self.blocking_id = blocking_id
+
+
+class CanaryRunning(Conflict):
+    """Another canary is running; ``blocking_id`` is its id."""
+
+
+class NeedsAdapters(Conflict):
+    """With method full there is one copy of the weights, so all requests get the same policy."""
+
+
+class NoAdapterSlot(Conflict):
+    """Every adapter slot that requests can be routed to beside the active policy's is taken."""
 
 
 class JobCancelled(Refused):

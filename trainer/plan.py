@@ -25,6 +25,8 @@ class RunPlan:
     seed: int
     config: TuningConfig
     learner: LearnerSettings
+    tenant: str | None = None
+    """Draw from this tenant's prompts alone."""
 
     @classmethod
     def of(cls, request: RunRequest, config: TuningConfig, languages: tuple[str, ...]) -> "RunPlan":
@@ -56,6 +58,7 @@ class RunPlan:
                 optimizer=config.optimizer,
                 last_good=config.full.last_good,
             ),
+            tenant=request.tenant,
         )
 
     @property

@@ -7,7 +7,7 @@ The tuning loop knows the Protocol alone.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,7 @@ from trainer.plan import RunPlan
 from trainer.policy_folder import policy_folder
 from trainer.publication import Publisher
 from trainer.records import Evaluation, StepReport
+from trainer.tenant_journal import TenantJournal
 
 log = structlog.get_logger(__name__)
 
@@ -132,7 +133,9 @@ class AdapterPromotion:
     ) -> None:
         self._slots, self._publisher, self._evaluator = slots, publisher, evaluator
         self._run_id, self._plan = run_id, plan
-        self.version = self._parent = publisher.active_version
+        if plan.tenant is not None:
+            self._evaluator = replace(evaluator, journal=TenantJournal(evaluator.journal, plan.tenant))
+        self.version = self._parent = publisher.version_of(plan.tenant)
         self._successor: int | None = None
         """The version of a step in progress; the learner may keep it and the engine hold it already."""
 
@@ -177,7 +180,7 @@ class AdapterPromotion:
         plan = self._plan
         return await self._evaluator.compare(
             self.version,
-            self._publisher.active_version,
+            self._publisher.version_of(plan.tenant),
             languages=plan.languages,
             max_tokens=plan.max_tokens,
             seed=plan.seed,
@@ -185,7 +188,13 @@ class AdapterPromotion:
 
     async def publish(self, evaluation: Evaluation | None) -> None:
         """See Promotion.publish."""
-        await self._publisher.publish(self.version, parent=self._parent, run_id=self._run_id, evaluation=evaluation)
+        await self._publisher.publish(
+            self.version,
+            parent=self._parent,
+            run_id=self._run_id,
+            evaluation=evaluation,
+            tenant=self._plan.tenant,
+        )
         self._parent = self.version
 
     async def abandon(self) -> None:
@@ -286,5 +295,5 @@ async def _continued(publisher: Publisher, resumption: Resumption) -> tuple[int,
         await publisher.drop_unrecorded(version)
         return version, resumption.standing.parent
     if version not in resumption.published:
-        await publisher.activate(version)
+        await publisher.complete(version)
     return version, version
