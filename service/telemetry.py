@@ -156,6 +156,11 @@ class Metrics:
         self._webhooks = self._counter("webhook_attempts", "Tries to deliver an event.", "outcome")
         ProcessCollector(registry=self._registry)
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """For parts that keep metrics of their own."""
+        return self._registry
+
     def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
         """Count one HTTP request; ``route`` is a template, never a path that a caller chose."""
         self._requests.labels(method, route, str(status)).inc()

@@ -18,7 +18,7 @@ from service.config import JobsConfig
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue, Share
 from service.http.content_executor import ContentExecutor
-from service.http.fakes import BASE_POLICY, EPOCH, READY, FakePolicies, FakeTuning, registry_of
+from service.http.fakes import BASE_POLICY, EPOCH, READY, FakePolicies, FakeTuning, canaries_of, registry_of
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents
@@ -63,6 +63,9 @@ class AgentNode:
         self.tuning = FakeTuning()
         tuned = PolicyRecord(3, "adapter", 0, "run_1", EPOCH, None, None, None)
         self.policies = FakePolicies({0: BASE_POLICY, 3: tuned}, active_version=3)
+        self.canaries, self.tenant_policies, pins = canaries_of(self.policies)
+        self.tenant_policies.use_tenants(tenants)
+        self.tenancy.hold_pins_to(pins)
         executor = ContentExecutor(self.content, Tenants.of(tenants), agent)
         self.jobs = JobDesk(MemoryJobStore(), executor, RememberedEvents(), JobsConfig(), sole_user=True)
         self.webhooks = fake_webhooks()

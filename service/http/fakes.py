@@ -22,16 +22,27 @@ from agent.chat import ChatReply, Choice, Dialogue
 from agent.completion import BASE_VERSION, GenerationTiming, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.episode import Reply
-from agent.errors import Conflict, NotFound
+from agent.errors import Conflict, NotFound, PublicationFailed
 from agent.ports import Delta, Listener
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from rewards.config import RewardsConfig
+from rewards.fakes import FakeRewardModel
+from service.canary.canaries import Canaries
+from service.canary.config import CanaryConfig
+from service.canary.fakes import MemoryTrials, RememberedTrials
+from service.canary.parts import CanaryParts
+from service.canary.ports import NoFeedback, Policies
+from service.canary.scoring import SampledScoring
+from service.canary.traffic import Traffic
 from service.config import NodeConfig
 from service.http.content_executor import ContentExecutor, TenantLookup
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents
 from service.jobs.ports import JobEvents, JobStore
+from service.pins import PolicyPins
+from service.routable_slots import RoutableSlots
+from service.routing import PolicyRoutes
 from service.secrets import hash_key
 from service.tenancy.audit import MemoryAudit
 from service.tenancy.caller import Caller
@@ -40,10 +51,14 @@ from service.tenancy.limits import Limiter
 from service.tenancy.record import ALL_SCOPES, Scope, seeded_key_id
 from service.tenancy.registry import TenantRegistry
 from service.tenancy.rules import TenantRules
+from service.tenant_policies import TenantPolicies
 from service.tenants import Tenants, seeded
 from service.webhooks.assembly import Webhooks
 from service.webhooks.fakes import fake_webhooks
+from trainer.fakes import FakeAdmission, MemoryLedger
+from trainer.ports import Method
 from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus, StepReport
+from trainer.trail import continued
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 READY = Health(ready=True, engine="ready", store="ready", tuning="idle", policy_version=3)
@@ -246,24 +261,48 @@ class FakePolicies:
     """Raised by `activate`."""
     evicted: set[int] = field(default_factory=set)
     """Published, but not in the engine."""
+    damaged: set[int] = field(default_factory=set)
+    """Published, and cannot be loaded."""
+    method: Method = "adapter"
+    trail: list[int] = field(default_factory=lambda: [BASE_VERSION])
 
     async def list(self) -> Sequence[PolicyRecord]:
         return [self.records[version] for version in sorted(self.records, reverse=True)]
 
-    async def served(self) -> Sequence[PolicyRecord]:
-        return [record for record in await self.list() if record.version not in self.evicted]
+    async def served(self, tenant: str | None = None) -> Sequence[PolicyRecord]:
+        records = [record for record in await self.list() if record.tenant in (None, tenant)]
+        return [record for record in records if self.holds(record.version)]
 
-    async def find_served(self, version: int) -> PolicyRecord:
-        if version not in self.records or version in self.evicted:
+    async def find_served(self, version: int, tenant: str | None = None) -> PolicyRecord:
+        record = self.records.get(version)
+        if record is None or record.tenant not in (None, tenant) or not self.holds(version):
             raise NotFound(f"there is no policy {version} in the engine")
+        return record
+
+    async def find(self, version: int) -> PolicyRecord:
+        if version not in self.records:
+            raise NotFound(f"there is no policy {version}")
         return self.records[version]
+
+    def holds(self, version: int) -> bool:
+        return version not in self.evicted | self.damaged
+
+    async def ensure(self, version: int) -> None:
+        await self.find(version)
+        if version in self.damaged:
+            raise PublicationFailed(f"policy v{version} cannot be read")
+        self.evicted.discard(version)
+
+    async def previous(self) -> int | None:
+        return self.trail[-2] if len(self.trail) > 1 else None
 
     async def activate(self, version: int) -> PolicyRecord:
         if self.error is not None:
             raise self.error
-        if version not in self.records:
-            raise NotFound(f"there is no policy {version}")
+        if (await self.find(version)).tenant is not None:
+            raise Conflict(f"policy {version} is one tenant's own")
         self.active_version = version
+        self.trail = continued(self.trail, version)
         return self.records[version]
 
 
@@ -288,6 +327,27 @@ def registry_of(settings: Sequence[TenantSettings]) -> TenantRegistry:
     return TenantRegistry(MemoryTenantStore(records), Tenants(records), rules)
 
 
+def canaries_of(
+    policies: Policies, languages: Sequence[str] = ("de", "en", "pl")
+) -> tuple[Canaries, TenantPolicies, PolicyPins]:
+    """The real canaries, tenants' policies and pins over fakes; three versions may answer beside the active one."""
+    routes, slots = PolicyRoutes(), RoutableSlots(3)
+    traffic = Traffic(routes)
+    parts = CanaryParts(
+        policies=policies,
+        routes=routes,
+        traffic=traffic,
+        scoring=SampledScoring(traffic, FakeRewardModel(), FakeAdmission(), per_minute=60),
+        feedback=NoFeedback(),
+        store=MemoryTrials(),
+        events=RememberedTrials(),
+        languages=lambda: languages,
+        slots=slots,
+    )
+    tenants = TenantPolicies(MemoryLedger(), routes, slots)
+    return Canaries(CanaryConfig(), parts), tenants, PolicyPins(policies, routes, slots)
+
+
 @dataclass
 class FakeNode:
     """A node of fakes; its jobs are real ones, in memory unless `job_store` says otherwise."""
@@ -306,8 +366,14 @@ class FakeNode:
     job_store: JobStore = field(default_factory=MemoryJobStore)
     events: JobEvents = field(default_factory=RememberedEvents)
     jobs: JobDesk = field(init=False)
+    canaries: Canaries = field(init=False)
+    tenant_policies: TenantPolicies = field(init=False)
+    pins: PolicyPins = field(init=False)
 
     def __post_init__(self) -> None:
+        self.canaries, self.tenant_policies, self.pins = canaries_of(self.policies)
+        self.tenant_policies.use_tenants([record.settings for record in self.tenancy.list()])
+        self.tenancy.hold_pins_to(self.pins)
         executor = ContentExecutor(self.content, self.tenants, self.config.agent)
         self.jobs = JobDesk(self.job_store, executor, self.events, self.config.jobs, sole_user=True)
 
