@@ -36,7 +36,7 @@ from service.http.app import Surface, create_app
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
 from service.http.protocol import BoundedConfig
 from service.secrets import AdminKey, Secrets
-from service.telemetry import configure_logging
+from service.telemetry import configure_logging, settle_loggers
 
 if TYPE_CHECKING:
     from service.memory_plan import MemoryPlan
@@ -81,8 +81,9 @@ OpenModel = Callable[[NodeConfig, str, Secrets, "MemoryPlan"], AbstractAsyncCont
 async def _open_node(
     config: NodeConfig, model: str, secrets: Secrets, plan: "MemoryPlan"
 ) -> AsyncIterator[ServableNode]:
-    from service.node import open_node  # imports vLLM, which reads the environment
+    from service.node import open_node  # imports vLLM, which reads the environment and sets its own logger up
 
+    settle_loggers()
     async with open_node(config, model, secrets, plan) as node:
         yield node
 

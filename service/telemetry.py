@@ -69,10 +69,23 @@ def configure_logging(
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
+    settle_loggers()
+
+
+def settle_loggers() -> None:
+    """Give the records of libraries to the node's handler, at the node's level or above.
+
+    ``configure_logging`` does it. Call again after the first import of vLLM, which sets its own logger up.
+    """
+    level = logging.getLogger().level
     at_debug = dict.fromkeys(_QUIET_UNLESS_DEBUG, logging.NOTSET)
-    least = dict.fromkeys(_QUIET_LOGGERS, logging.WARNING) | (at_debug if level == "debug" else _QUIET_UNLESS_DEBUG)
-    for name, severity in least.items():
-        logging.getLogger(name).setLevel(max(severity, root.level))
+    least = at_debug if level == logging.DEBUG else _QUIET_UNLESS_DEBUG
+    for name, severity in (dict.fromkeys(_QUIET_LOGGERS, logging.WARNING) | least).items():
+        logging.getLogger(name).setLevel(max(severity, level))
+    for name in _QUIET_UNLESS_DEBUG:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
 
 
 def _renderers(log_format: Literal["console", "json"]) -> list[Processor]:

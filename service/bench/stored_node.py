@@ -25,11 +25,14 @@ from agent.ports import GenerateRequest
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent
 from service.bench.failure import BenchFailed
+from service.canary.canaries import Canaries
 from service.config import NodeConfig, ServerConfig
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue
 from service.http.content_executor import ContentExecutor
-from service.http.fakes import BASE_POLICY, READY, FakePolicies, FakeTuning, registry_of
+from service.http.fake_canaries import canaries_of
+from service.http.fake_tuning import BASE_POLICY, FakePolicies, FakeTuning
+from service.http.fakes import READY, registry_of
 from service.http.job_webhooks import JobWebhooks
 from service.http.keys import NodeKeys
 from service.http.ports import Health
@@ -48,6 +51,7 @@ from service.tenancy.limits import Limiter
 from service.tenancy.record import ALL_SCOPES, KeyRecord, Origin, TenantRecord
 from service.tenancy.registry import TenantRegistry
 from service.tenancy.usage import DailyUsage, RedisUsageStore
+from service.tenant_policies import TenantPolicies
 from service.tenants import Tenants
 from service.webhooks.assembly import Webhooks, open_webhooks
 
@@ -80,6 +84,8 @@ class StoredNode:
     chat: MeteredChat
     tuning: FakeTuning
     policies: FakePolicies
+    canaries: Canaries
+    tenant_policies: TenantPolicies
     jobs: JobDesk
     webhooks: Webhooks
     tenancy: TenantRegistry
@@ -136,11 +142,15 @@ def _assemble(
         sole_user=True,
     )
     admin = AdminKey(hash_key("nobody's"))
+    policies = FakePolicies({0: BASE_POLICY})
+    canaries, tenant_policies, _ = canaries_of(policies, LANGUAGES)
     return StoredNode(
         content=content,
         chat=MeteredChat(ChatAgent(engine, encoder, contract, agent.keeper, tenants), metrics),
         tuning=FakeTuning(),
-        policies=FakePolicies({0: BASE_POLICY}),
+        policies=policies,
+        canaries=canaries,
+        tenant_policies=tenant_policies,
         jobs=jobs,
         webhooks=webhooks,
         tenancy=registry_of([record.settings for record in tenants.records]),

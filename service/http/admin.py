@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Response, Security
+from fastapi import APIRouter, Path, Response, Security
 
 from service.http.guard import ADMIN_KEY, AdminRoute
 from service.http.openapi import problems
-from service.http.state import AppParts, get_parts
+from service.http.state import Parts
 from service.http.tuning_schema import PolicyList, PolicyView, RunBody, RunList, RunSummary, RunView
 
 router = APIRouter(
@@ -17,7 +17,6 @@ router = APIRouter(
     responses=problems(401, 403, 503),
 )
 
-Parts = Annotated[AppParts, Depends(get_parts)]
 RunId = Annotated[str, Path(min_length=1, max_length=128, description="A run's id.")]
 Version = Annotated[int, Path(ge=0, description="A published policy's version; 0 is the untuned model.")]
 

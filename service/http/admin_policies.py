@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Security
+from fastapi import APIRouter, Path, Query, Security
 from starlette.requests import Request
 
 from agent.config import TenantSettings
@@ -11,7 +11,7 @@ from agent.language import primary_code
 from service.http.canary_schema import CanaryBody, CanaryView, PinBody, PromoteBody, RollbackBody, TrialView
 from service.http.guard import ADMIN_KEY, AdminRoute, changed
 from service.http.openapi import problems
-from service.http.state import AppParts, get_parts
+from service.http.state import AppParts, Parts
 from service.http.tenant_schema import TenantView
 from service.http.tuning_schema import PolicyView
 from service.tenancy.audit import digest
@@ -25,7 +25,6 @@ router = APIRouter(
     responses=problems(401, 403, 503),
 )
 
-Parts = Annotated[AppParts, Depends(get_parts)]
 Version = Annotated[int, Path(ge=0, description="A published policy's version; 0 is the untuned model.")]
 _WRITES = problems(400, 404, 409, 413, 415, 422, 500)
 

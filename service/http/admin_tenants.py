@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Response, Security
+from fastapi import APIRouter, Path, Query, Response, Security
 from fastapi.exceptions import RequestValidationError
 from pydantic import JsonValue, ValidationError
 from starlette.requests import Request
@@ -11,7 +11,7 @@ from agent.config import TenantSettings
 from agent.errors import InvalidInput
 from service.http.guard import ADMIN_KEY, AdminRoute, changed
 from service.http.openapi import problems
-from service.http.state import AppParts, get_parts
+from service.http.state import AppParts, Parts
 from service.http.tenant_schema import (
     AuditPage,
     AuditQuery,
@@ -38,7 +38,6 @@ router = APIRouter(
     responses=problems(401, 403, 503),
 )
 
-Parts = Annotated[AppParts, Depends(get_parts)]
 TenantId = Annotated[str, Path(min_length=1, max_length=63, description="A tenant's id.")]
 KeyId = Annotated[str, Path(min_length=1, max_length=64, description="A key's id.")]
 OverlapQuery = Annotated[

@@ -18,7 +18,9 @@ from service.config import JobsConfig
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue, Share
 from service.http.content_executor import ContentExecutor
-from service.http.fakes import BASE_POLICY, EPOCH, READY, FakePolicies, FakeTuning, canaries_of, registry_of
+from service.http.fake_canaries import canaries_of
+from service.http.fake_tuning import BASE_POLICY, EPOCH, FakePolicies, FakeTuning
+from service.http.fakes import READY, registry_of
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents

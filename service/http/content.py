@@ -90,7 +90,7 @@ async def create_content(
     order = ContentOrder.of(body, tenant, parts.config.agent, request_id_of(request))
     call = await _call_of(body, request, tenant, parts)
     if not body.stream:
-        return await answer(request, call)
+        return await answer(request, call, lambda: order.carry_out(parts.node.content))
     if call.outlives_its_caller:
         raise InvalidBrief("stream", "must not stand beside an idempotency key or callback_url: a stream is not kept")
     return await stream_content(order, request, parts)

@@ -43,8 +43,7 @@ class ContentExecutor:
         if tenant is None:
             raise NotAllowed(f"the tenant {order.tenant} is not served by this node any more")
         request = ContentRequest.model_validate_json(order.body)
-        answer = await ContentOrder.of(request, tenant, self._defaults, order.request_id).carry_out(self._content)
-        return Answer(200, answer.body.model_dump_json(by_alias=True), headers=answer.headers)
+        return await ContentOrder.of(request, tenant, self._defaults, order.request_id).carry_out(self._content)
 
     def failure(self, order: Order, error: Exception) -> Answer:
         """See Executor."""

@@ -17,16 +17,9 @@ from agent.verdict import overall
 from service.http.content_reply import ContentReplies, ContentReply
 from service.http.content_schema import ContentRequest
 from service.http.ports import ContentPort
+from service.jobs.records import Answer
 
 CONTENT_ROUTE = "/v1/content"
-
-
-@dataclass(frozen=True, slots=True)
-class ContentAnswer:
-    """What was written, as body and headers of a response."""
-
-    body: ContentReply | ContentReplies
-    headers: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +41,7 @@ class ContentOrder:
         has_list = body.languages is not None
         return cls(request_id, tuple(body.briefs(tenant)), sampling, body.siblings(sampling), has_list)
 
-    async def carry_out(self, content: ContentPort, listeners: Sequence[Listener] = ()) -> ContentAnswer:
+    async def carry_out(self, content: ContentPort, listeners: Sequence[Listener] = ()) -> Answer:
         """Write every brief, all at once. ``listeners``, one for each brief when there are any, hear the text.
 
         Raises:
@@ -71,9 +64,8 @@ class ContentOrder:
         """An id for each result, which is what feedback names."""
         return f"{self.request_id}-{brief.language}" if self.has_list else self.request_id
 
-    def _answer(self, replies: Sequence[Reply]) -> ContentAnswer:
+    def _answer(self, replies: Sequence[Reply]) -> Answer:
         verdict = overall([reply.verdict.verdict for reply in replies])
         headers = {"X-Policy-Version": str(replies[0].policy_version), "X-Language-Verdict": verdict.value}
-        if self.has_list:
-            return ContentAnswer(ContentReplies.of(self.request_id, replies), headers)
-        return ContentAnswer(ContentReply.of(replies[0]), headers)
+        body = ContentReplies.of(self.request_id, replies) if self.has_list else ContentReply.of(replies[0])
+        return Answer(200, body.model_dump_json(by_alias=True), headers=headers)

@@ -1,6 +1,7 @@
 """What `POST /v1/content` takes: one brief, for one language or several."""
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -279,7 +280,7 @@ class ContentRequest(BaseModel):
             examples=tuple(Example(example.wanted, example.given or "") for example in self.examples or ()),
             source_language=self._source_language(),
             num_alternatives=self._num_alternatives(),
-            schema=read_schema(self.json_schema) if self.json_schema is not None else None,
+            schema=self._schema,
         )
 
     def _source_language(self) -> str | None:
@@ -292,6 +293,11 @@ class ContentRequest(BaseModel):
                 "source_language", f"must be an ISO 639-1 code, got '{shown_name(self.source_language)}'"
             )
         return primary_code(self.source_language)
+
+    @cached_property
+    def _schema(self) -> str | None:
+        """Read once: a schema is checked against JSON Schema's own, which is most of a request's validation."""
+        return read_schema(self.json_schema) if self.json_schema is not None else None
 
     def _num_alternatives(self) -> int | None:
         if self.kind is Kind.SUGGEST:
@@ -314,7 +320,7 @@ class ContentRequest(BaseModel):
             temperature=self.temperature if self.temperature is not None else defaults.temperature,
             top_p=self.top_p if self.top_p is not None else 1.0,
             seed=self.seed,
-            schema=read_schema(self.json_schema) if self.json_schema is not None else None,
+            schema=self._schema,
         )
 
     def siblings(self, sampling: Sampling) -> Alternatives:

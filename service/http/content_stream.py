@@ -16,12 +16,13 @@ from itertools import groupby
 from starlette.requests import Request
 
 from agent.ports import Delta
-from service.http.content_order import ContentAnswer, ContentOrder
+from service.http.content_order import ContentOrder
 from service.http.disconnect import while_connected
 from service.http.handlers import log_failure, path_of
 from service.http.problems import problem_of
 from service.http.sse import HEARTBEAT, EventStream, Feed, cancelled, event
 from service.http.state import AppParts
+from service.jobs.records import Answer
 
 Piece = tuple[str, str]
 """Language and text."""
@@ -52,13 +53,12 @@ def _tell(feed: Feed[Piece], language: str, delta: Delta) -> None:
 
 
 async def _events(
-    feed: Feed[Piece], work: "asyncio.Task[ContentAnswer]", order: ContentOrder, path: str, silence_s: float
+    feed: Feed[Piece], work: "asyncio.Task[Answer]", order: ContentOrder, path: str, silence_s: float
 ) -> AsyncIterator[bytes]:
     try:
         async for batch in feed.batches(work, silence_s=silence_s):
             yield b"".join(map(_delta, _merged(batch))) or HEARTBEAT
-        answer = work.result()
-        yield event(answer.body.model_dump_json(by_alias=True), "done")
+        yield event(work.result().body, "done")
     except Exception as error:  # noqa: BLE001 - the stream has begun, so its last event is all that can tell
         log_failure(error)
         problem = problem_of(error, instance=path, request_id=order.request_id)

@@ -9,7 +9,7 @@
 A `HookRoute` takes no key: its handler finds out for whom it acts, and says so with `act_for_hook`.
 
 A tenants' route needs the scope `read` for GET and `generate` for the rest, unless it says otherwise with
-`openapi_extra=needs(Scope.ADMIN)`. What an operator's or a tenant's admin key changed goes to the audit log.
+`openapi_extra=ADMIN_ONLY`. What an operator's or a tenant's admin key changed goes to the audit log.
 """
 
 from collections.abc import Callable, Coroutine
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from fastapi import HTTPException
+from fastapi import APIRouter, HTTPException, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
@@ -28,6 +28,7 @@ from starlette.types import Scope as Connection
 from agent.config import TenantSettings
 from agent.errors import NotAllowed, NotAuthenticated, StoreError
 from service.http.depth import require_shallow
+from service.http.openapi import problems
 from service.http.state import parts_of, request_id_of
 from service.secrets import hash_key
 from service.tenancy.audit import AuditEntry
@@ -49,6 +50,10 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 def needs(scope: Scope | None) -> dict[str, Any]:
     """`openapi_extra` of a tenants' route that needs this scope; None for one that takes any key and is not counted."""
     return {SCOPE_EXTENSION: scope.value if scope is not None else _ANY}
+
+
+ADMIN_ONLY = needs(Scope.ADMIN)
+"""`openapi_extra` of a tenants' route for keys that manage the tenant."""
 
 
 class _GuardedRoute(APIRoute):
@@ -145,6 +150,17 @@ class TenantRoute(_LimitedRoute):
         if auth.is_admin(key):
             raise NotAllowed("this is the admin key, and /v1 routes take a tenant's key; `coloq key new` makes one")
         raise NotAuthenticated("nobody holds this key; check that it was copied whole, or ask for a new one")
+
+
+def tenant_router(prefix: str, tag: str) -> APIRouter:
+    """A router of routes for tenants' keys that answer from the store."""
+    return APIRouter(
+        prefix=prefix,
+        tags=[tag],
+        route_class=TenantRoute,
+        dependencies=[Security(TENANT_KEY)],
+        responses=problems(401, 403, 503),
+    )
 
 
 class HookRoute(_LimitedRoute):

@@ -1,14 +1,14 @@
 """Routes for probes and scrapers. They take no key: the node binds 127.0.0.1 by default, and whoever opens it to a
 network puts these paths behind the proxy. They tell states and counts, never content."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse
 
 from service.http.ports import Health
-from service.http.state import AppParts, get_parts
+from service.http.state import Parts
 
 METRICS_MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 NOT_READY_RETRY_S = 5
@@ -47,7 +47,7 @@ async def get_liveness() -> Liveness:
     summary="Readiness: content can be served",
     responses={503: {"model": Readiness, "description": "Not ready; the parts say why."}},
 )
-async def get_readiness(response: Response, parts: Annotated[AppParts, Depends(get_parts)]) -> Readiness:
+async def get_readiness(response: Response, parts: Parts) -> Readiness:
     """Use it to route traffic. A failed tuning run does not make a node unready."""
     health = await parts.node.health()
     if not health.ready:
@@ -57,6 +57,6 @@ async def get_readiness(response: Response, parts: Annotated[AppParts, Depends(g
 
 
 @router.get("/metrics", summary="Metrics in Prometheus' text format", response_class=PlainTextResponse)
-async def get_metrics(parts: Annotated[AppParts, Depends(get_parts)]) -> PlainTextResponse:
+async def get_metrics(parts: Parts) -> PlainTextResponse:
     """Counts and times by route, tenant and policy version; no content."""
     return PlainTextResponse(parts.metrics.render(), media_type=METRICS_MEDIA_TYPE)

@@ -8,10 +8,12 @@
     a call with a key or a callback ─► job ─┤ the caller hangs up ─► the job goes on
                                             └ too long, or the node stops ─► 202
 
-A route hands in an `Order` and gets a `Response`; what the order says is the executor's business.
+A route hands in an `Order`, with the work that it has understood it to be, and gets a `Response`. A plain call does
+that work; a job is carried out from its stored order, by the executor.
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -110,23 +112,27 @@ def call_of(request: Request, tenant: TenantSettings, order: Order, canonical: A
     return Call(order, _key(request, tenant, order.route, canonical, config), preference)
 
 
-async def answer(request: Request, call: Call) -> Response:
+async def answer(request: Request, call: Call, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Response:
     """The response to a call, after at most its preference's wait.
+
+    Args:
+        work: the order, read and checked; not called for a call that is a job from its start.
 
     Raises:
         ClientGone: the caller hung up.
-        ColoqError: what the executor raised for a plain call, or the job could not be accepted.
+        ColoqError: what the work of a plain call raised, or the job could not be accepted.
     """
     desk = parts_of(request).node.jobs
-    respond = _as_job if call.outlives_its_caller or call.preference.wait_s == 0 else _plain
-    response = await respond(request, desk, call)
+    if call.outlives_its_caller or call.preference.wait_s == 0:
+        response = await _as_job(request, desk, call)
+    else:
+        response = await _plain(request, desk, call, asyncio.create_task(work()))
     if call.preference.applied is not None:
         response.headers["Preference-Applied"] = call.preference.applied
     return response
 
 
-async def _plain(request: Request, desk: JobDesk, call: Call) -> Response:
-    work = asyncio.create_task(desk.executor.execute(call.order))
+async def _plain(request: Request, desk: JobDesk, call: Call, work: "asyncio.Task[Answer]") -> Response:
     try:
         if await _held(request, desk, work, call.preference.wait_s):
             return _answered(work.result())

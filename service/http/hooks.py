@@ -3,7 +3,7 @@ credential, and the hook may ask for a secret or a signature besides."""
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Path, Response
 from starlette.requests import Request
 
 from agent.errors import NotFound
@@ -15,7 +15,7 @@ from service.http.hold import CALL_HEADERS, HELD_RESPONSES
 from service.http.hook_brief import brief_of
 from service.http.hook_payload import hook_payload
 from service.http.openapi import problems
-from service.http.state import AppParts, get_parts
+from service.http.state import Parts
 from service.webhooks.verification import verify
 
 router = APIRouter(prefix="/v1/hooks", tags=["hooks"], route_class=HookRoute)
@@ -48,7 +48,7 @@ _CALL: dict[str, Any] = {
 async def call_hook(
     hook_id: Annotated[str, Path(min_length=1, max_length=64, description="The hook's id.")],
     request: Request,
-    parts: Annotated[AppParts, Depends(get_parts)],
+    parts: Parts,
 ) -> Response:
     """The answer is that of `POST /v1/content` to the brief which the hook's mapping makes of the payload."""
     hook = await parts.node.webhooks.hooks.called(hook_id)

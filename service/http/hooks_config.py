@@ -2,28 +2,17 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Security
+from fastapi import Path
 
-from agent.config import TenantSettings
-from service.http.guard import TENANT_KEY, TenantRoute, needs
+from service.http.guard import ADMIN_ONLY, tenant_router
 from service.http.hook_brief import as_fields, brief_of, checked_brief
 from service.http.openapi import problems
-from service.http.state import AppParts, get_parts, get_tenant
+from service.http.state import Parts, Tenant
 from service.http.webhook_schema import HookBody, HookList, HookPatch, HookView, HookWithSecret, Preview, PreviewBody
-from service.tenancy.record import Scope
 from service.webhooks.hooks import HookChange
 
-router = APIRouter(
-    prefix="/v1/hooks-config",
-    tags=["hooks"],
-    route_class=TenantRoute,
-    dependencies=[Security(TENANT_KEY)],
-    responses=problems(401, 403, 503),
-)
+router = tenant_router("/v1/hooks-config", "hooks")
 
-Parts = Annotated[AppParts, Depends(get_parts)]
-Tenant = Annotated[TenantSettings, Depends(get_tenant)]
-_ADMIN = needs(Scope.ADMIN)
 HookId = Annotated[str, Path(min_length=1, max_length=64, description="A hook's id.")]
 
 
@@ -32,7 +21,7 @@ HookId = Annotated[str, Path(min_length=1, max_length=64, description="A hook's 
     status_code=201,
     summary="Add an inbound hook",
     responses=problems(400, 409, 413, 415, 422),
-    openapi_extra=_ADMIN,
+    openapi_extra=ADMIN_ONLY,
 )
 async def create_hook(body: HookBody, tenant: Tenant, parts: Parts) -> HookWithSecret:
     """The mapping is tried on the example before it is stored. A platform then sends its payloads to `path`, without a
@@ -44,20 +33,23 @@ async def create_hook(body: HookBody, tenant: Tenant, parts: Parts) -> HookWithS
     return HookWithSecret.showing(hook, secret=True)
 
 
-@router.get("", summary="List inbound hooks, oldest first", openapi_extra=_ADMIN)
+@router.get("", summary="List inbound hooks, oldest first", openapi_extra=ADMIN_ONLY)
 async def list_hooks(tenant: Tenant, parts: Parts) -> HookList:
     """Without secrets."""
     return HookList(hooks=[HookView.of(hook) for hook in await parts.node.webhooks.hooks.list(tenant.id)])
 
 
-@router.get("/{hook_id}", summary="An inbound hook", responses=problems(404, 422), openapi_extra=_ADMIN)
+@router.get("/{hook_id}", summary="An inbound hook", responses=problems(404, 422), openapi_extra=ADMIN_ONLY)
 async def get_hook(hook_id: HookId, tenant: Tenant, parts: Parts) -> HookView:
     """Without its secret."""
     return HookView.of(await parts.node.webhooks.hooks.get(tenant.id, hook_id))
 
 
 @router.patch(
-    "/{hook_id}", summary="Change an inbound hook", responses=problems(400, 404, 413, 415, 422), openapi_extra=_ADMIN
+    "/{hook_id}",
+    summary="Change an inbound hook",
+    responses=problems(400, 404, 413, 415, 422),
+    openapi_extra=ADMIN_ONLY,
 )
 async def update_hook(hook_id: HookId, body: HookPatch, tenant: Tenant, parts: Parts) -> HookWithSecret:
     """Mapping and example, whichever is new, are tried together. A new verification has a new secret."""
@@ -75,7 +67,11 @@ async def update_hook(hook_id: HookId, body: HookPatch, tenant: Tenant, parts: P
 
 
 @router.delete(
-    "/{hook_id}", status_code=204, summary="Delete an inbound hook", responses=problems(404, 422), openapi_extra=_ADMIN
+    "/{hook_id}",
+    status_code=204,
+    summary="Delete an inbound hook",
+    responses=problems(404, 422),
+    openapi_extra=ADMIN_ONLY,
 )
 async def delete_hook(hook_id: HookId, tenant: Tenant, parts: Parts) -> None:
     """Its address answers 404 from then on."""
@@ -86,7 +82,7 @@ async def delete_hook(hook_id: HookId, tenant: Tenant, parts: Parts) -> None:
     "/{hook_id}/preview",
     summary="Show the brief that a payload makes",
     responses=problems(400, 404, 413, 415, 422),
-    openapi_extra=_ADMIN,
+    openapi_extra=ADMIN_ONLY,
 )
 async def preview_hook(hook_id: HookId, body: PreviewBody, tenant: Tenant, parts: Parts) -> Preview:
     """Nothing is generated. Without a payload the hook's example is taken."""

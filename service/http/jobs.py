@@ -3,14 +3,13 @@
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Response, Security
+from fastapi import APIRouter, Path, Query, Response, Security
 
-from agent.config import TenantSettings
 from agent.errors import InvalidInput
 from service.http.guard import TENANT_KEY, TenantRoute
 from service.http.jobs_schema import EXAMPLE_ID, POLL_AFTER_S, JobList, JobView
 from service.http.openapi import problems
-from service.http.state import AppParts, get_parts, get_tenant
+from service.http.state import Parts, Tenant
 from service.http.validation import shown
 from service.jobs.records import ID_PATTERN, JobState
 
@@ -33,8 +32,6 @@ router = APIRouter(
     responses=problems(401, 403, 503),
 )
 
-Tenant = Annotated[TenantSettings, Depends(get_tenant)]
-Parts = Annotated[AppParts, Depends(get_parts)]
 JobId = Annotated[str, Path(max_length=64, description="The job's id.", examples=[EXAMPLE_ID])]
 Cursor = Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most jobs on the page.")]

@@ -1,11 +1,13 @@
 """What one app was built with, and what one request carries; handlers reach both through typed functions.
 
-The `get_` functions are those for `Depends`: FastAPI runs a dependency that is no coroutine in a thread, and one such
-look-up costs more than the rest of a request.
+A route's handler takes them as `Parts`, `Holder` and `Tenant`. The `get_` functions behind those are coroutines:
+FastAPI runs a dependency that is none in a thread, and one such look-up costs more than the rest of a request.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from fastapi import Depends
 from starlette.requests import Request
 
 from agent.config import TenantSettings
@@ -61,3 +63,8 @@ async def get_caller(request: Request) -> Caller:
 async def get_tenant(request: Request) -> TenantSettings:
     """`tenant_of` as a dependency."""
     return tenant_of(request)
+
+
+Parts = Annotated[AppParts, Depends(get_parts)]
+Holder = Annotated[Caller, Depends(get_caller)]
+Tenant = Annotated[TenantSettings, Depends(get_tenant)]

@@ -1,40 +1,25 @@
 """A tenant's own keys: the same acts as the operator's, for keys with the scope `admin`."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Security
 from starlette.requests import Request
 
 from agent.errors import NotAllowed
 from service.http.admin_tenants import DEFAULT_OVERLAP_S, KeyId, OverlapQuery, end_key, keys_of, make_key, replace_key
-from service.http.guard import TENANT_KEY, TenantRoute, needs
+from service.http.guard import ADMIN_ONLY, tenant_router
 from service.http.openapi import problems
-from service.http.state import AppParts, get_caller, get_parts
+from service.http.state import Holder, Parts
 from service.http.tenant_schema import IssuedKeyView, KeyBody, KeyList, KeyView
-from service.tenancy.caller import Caller
-from service.tenancy.record import Scope
 
-router = APIRouter(
-    prefix="/v1/keys",
-    tags=["keys"],
-    route_class=TenantRoute,
-    dependencies=[Security(TENANT_KEY)],
-    responses=problems(401, 403, 503),
-)
-
-Parts = Annotated[AppParts, Depends(get_parts)]
-Holder = Annotated[Caller, Depends(get_caller)]
-_EXTRA = needs(Scope.ADMIN)
+router = tenant_router("/v1/keys", "keys")
 
 
-@router.get("", summary="List your keys", openapi_extra=_EXTRA)
+@router.get("", summary="List your keys", openapi_extra=ADMIN_ONLY)
 async def list_own_keys(caller: Holder, parts: Parts) -> KeyList:
     """Oldest first, those that ended included; never the keys themselves."""
     return await keys_of(parts, caller.tenant.id)
 
 
 @router.post(
-    "", status_code=201, summary="Make a key", openapi_extra=_EXTRA, responses=problems(400, 409, 413, 415, 422)
+    "", status_code=201, summary="Make a key", openapi_extra=ADMIN_ONLY, responses=problems(400, 409, 413, 415, 422)
 )
 async def create_own_key(body: KeyBody, caller: Holder, request: Request, parts: Parts) -> IssuedKeyView:
     """With scopes that your own key has. The new key is in this answer and nowhere else."""
@@ -48,7 +33,7 @@ async def create_own_key(body: KeyBody, caller: Holder, request: Request, parts:
     "/{key}/rotate",
     status_code=201,
     summary="Replace a key",
-    openapi_extra=_EXTRA,
+    openapi_extra=ADMIN_ONLY,
     responses=problems(404, 409, 422),
 )
 async def rotate_own_key(
@@ -58,7 +43,7 @@ async def rotate_own_key(
     return await replace_key(parts, caller.tenant.id, key, overlap_s, request)
 
 
-@router.delete("/{key}", summary="Revoke a key", openapi_extra=_EXTRA, responses=problems(404, 409, 422))
+@router.delete("/{key}", summary="Revoke a key", openapi_extra=ADMIN_ONLY, responses=problems(404, 409, 422))
 async def revoke_own_key(key: KeyId, caller: Holder, request: Request, parts: Parts) -> KeyView:
     """It opens nothing from now on, also when it is the key of this request."""
     return await end_key(parts, caller.tenant.id, key, request)

@@ -3,12 +3,11 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Response, Security
+from fastapi import Depends, Path, Query, Response
 
-from agent.config import TenantSettings
-from service.http.guard import TENANT_KEY, TenantRoute, needs
+from service.http.guard import ADMIN_ONLY, tenant_router
 from service.http.openapi import problems
-from service.http.state import AppParts, get_parts, get_tenant
+from service.http.state import Parts, Tenant
 from service.http.webhook_schema import (
     DeliveryPage,
     DeliveryView,
@@ -20,27 +19,18 @@ from service.http.webhook_schema import (
     NewSecret,
     SampleEvent,
 )
-from service.tenancy.record import Scope
 from service.webhooks.assembly import Webhooks
 from service.webhooks.events import EventType, sample, timestamp
 from service.webhooks.records import DeliveryState
 
-router = APIRouter(
-    prefix="/v1/webhooks",
-    tags=["webhooks"],
-    route_class=TenantRoute,
-    dependencies=[Security(TENANT_KEY)],
-    responses=problems(401, 403, 503),
-)
+router = tenant_router("/v1/webhooks", "webhooks")
 
 
-async def _webhooks(parts: Annotated[AppParts, Depends(get_parts)]) -> Webhooks:
+async def _webhooks(parts: Parts) -> Webhooks:
     return parts.node.webhooks
 
 
 Office = Annotated[Webhooks, Depends(_webhooks)]
-Tenant = Annotated[TenantSettings, Depends(get_tenant)]
-_ADMIN = needs(Scope.ADMIN)
 EndpointId = Annotated[str, Path(min_length=1, max_length=64, description="An endpoint's id.")]
 DeliveryId = Annotated[str, Path(min_length=1, max_length=64, description="A delivery's id.")]
 
@@ -50,7 +40,7 @@ DeliveryId = Annotated[str, Path(min_length=1, max_length=64, description="A del
     status_code=201,
     summary="Add an endpoint",
     responses=problems(400, 409, 413, 415, 422),
-    openapi_extra=_ADMIN,
+    openapi_extra=ADMIN_ONLY,
 )
 async def create_endpoint(body: EndpointBody, tenant: Tenant, office: Office) -> NewEndpoint:
     """The answer holds the secret, this once. The receiver needs no handshake; `POST …/test` sends it an event."""
@@ -58,13 +48,13 @@ async def create_endpoint(body: EndpointBody, tenant: Tenant, office: Office) ->
     return NewEndpoint.of(endpoint)
 
 
-@router.get("/endpoints", summary="List endpoints, oldest first", openapi_extra=_ADMIN)
+@router.get("/endpoints", summary="List endpoints, oldest first", openapi_extra=ADMIN_ONLY)
 async def list_endpoints(tenant: Tenant, office: Office) -> EndpointList:
     """Without secrets."""
     return EndpointList(endpoints=[EndpointView.of(item) for item in await office.endpoints.list(tenant.id)])
 
 
-@router.get("/endpoints/{endpoint_id}", summary="An endpoint", responses=problems(404, 422), openapi_extra=_ADMIN)
+@router.get("/endpoints/{endpoint_id}", summary="An endpoint", responses=problems(404, 422), openapi_extra=ADMIN_ONLY)
 async def get_endpoint(endpoint_id: EndpointId, tenant: Tenant, office: Office) -> EndpointView:
     """Without its secret. `disabled_reason` says why the node stopped sending."""
     return EndpointView.of(await office.endpoints.get(tenant.id, endpoint_id))
@@ -74,7 +64,7 @@ async def get_endpoint(endpoint_id: EndpointId, tenant: Tenant, office: Office) 
     "/endpoints/{endpoint_id}",
     summary="Change an endpoint",
     responses=problems(400, 404, 413, 415, 422),
-    openapi_extra=_ADMIN,
+    openapi_extra=ADMIN_ONLY,
 )
 async def update_endpoint(endpoint_id: EndpointId, body: EndpointPatch, tenant: Tenant, office: Office) -> EndpointView:
     """What is queued for it goes to its new URL. Enabling it forgets why it was disabled."""
@@ -86,7 +76,7 @@ async def update_endpoint(endpoint_id: EndpointId, body: EndpointPatch, tenant: 
     status_code=204,
     summary="Delete an endpoint",
     responses=problems(404, 422),
-    openapi_extra=_ADMIN,
+    openapi_extra=ADMIN_ONLY,
 )
 async def delete_endpoint(endpoint_id: EndpointId, tenant: Tenant, office: Office) -> None:
     """What is queued for it is discarded."""
@@ -97,7 +87,7 @@ async def delete_endpoint(endpoint_id: EndpointId, tenant: Tenant, office: Offic
     "/endpoints/{endpoint_id}/rotate",
     summary="Give an endpoint a new secret",
     responses=problems(404, 422),
-    openapi_extra=_ADMIN,
+    openapi_extra=ADMIN_ONLY,
 )
 async def rotate_endpoint_secret(endpoint_id: EndpointId, tenant: Tenant, office: Office) -> NewSecret:
     """Until `previous_secret_until` events carry two signatures, so that the receiver can change over in its time."""
@@ -109,7 +99,7 @@ async def rotate_endpoint_secret(endpoint_id: EndpointId, tenant: Tenant, office
     status_code=202,
     summary="Send a test event",
     responses=problems(404, 409, 422),
-    openapi_extra=_ADMIN,
+    openapi_extra=ADMIN_ONLY,
 )
 async def test_endpoint(endpoint_id: EndpointId, response: Response, tenant: Tenant, office: Office) -> DeliveryView:
     """Queues a `webhook.test` event, whatever types the endpoint wants; `Location` shows what became of it."""
@@ -122,7 +112,7 @@ async def test_endpoint(endpoint_id: EndpointId, response: Response, tenant: Ten
     "/endpoints/{endpoint_id}/sample",
     summary="Examples of the endpoint's events",
     responses=problems(404, 422),
-    openapi_extra=_ADMIN,
+    openapi_extra=ADMIN_ONLY,
 )
 async def sample_endpoint(endpoint_id: EndpointId, tenant: Tenant, office: Office) -> list[SampleEvent]:
     """One of each type that the endpoint gets; nothing is sent. A list of objects with ids, as Zapier wants it."""
@@ -135,7 +125,7 @@ async def sample_endpoint(endpoint_id: EndpointId, tenant: Tenant, office: Offic
     ]
 
 
-@router.post("/callback-secret", summary="Make a new secret for callbacks", openapi_extra=_ADMIN)
+@router.post("/callback-secret", summary="Make a new secret for callbacks", openapi_extra=ADMIN_ONLY)
 async def rotate_callback_secret(tenant: Tenant, office: Office) -> NewSecret:
     """It signs what is sent to the `callback_url` of requests. Until `previous_secret_until` the one before it signs
     too."""
@@ -180,7 +170,7 @@ async def get_delivery_data(delivery_id: DeliveryId, tenant: Tenant, office: Off
     status_code=202,
     summary="Send a delivery once more",
     responses=problems(404, 409, 422),
-    openapi_extra=_ADMIN,
+    openapi_extra=ADMIN_ONLY,
 )
 async def replay_delivery(delivery_id: DeliveryId, tenant: Tenant, office: Office) -> DeliveryView:
     """From the first try on, under the same `webhook-id`, to the endpoint's present URL."""

@@ -13,7 +13,8 @@ from service.cli import app
 from service.config import NodeConfig
 from service.config_file import parse
 from service.http.app import create_app
-from service.http.fakes import EPOCH, FakeMetrics, FakeNode, served
+from service.http.fake_tuning import EPOCH
+from service.http.fakes import FakeMetrics, FakeNode, served
 from service.http.keys import NodeKeys
 from service.secrets import AdminKey, hash_key
 from service.tenancy.fakes import MemoryTenantStore

@@ -16,7 +16,8 @@ from service import cli_tuning
 from service.cli_tuning import policies_app, tune_app
 from service.config import NodeConfig
 from service.http.app import create_app
-from service.http.fakes import EPOCH, FakeAuthenticator, FakeMetrics, FakeNode, served, step_report
+from service.http.fake_tuning import EPOCH, step_report
+from service.http.fakes import FakeAuthenticator, FakeMetrics, FakeNode, served
 from trainer.records import PolicyRecord, RunRequest, RunState
 
 REPORTS = [step_report(1, reward=0.25, loss=0.5), step_report(2, reward=0.75, loss=float("nan"))]

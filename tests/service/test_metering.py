@@ -18,7 +18,7 @@ from agent.fakes import CharEncoder, FakeEngine, FakeRanker, FixedDetector
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent, TenantLanguages
 from service.config import StoreConfig
-from service.http.fakes import EPOCH, step_report
+from service.http.fake_tuning import EPOCH, step_report
 from service.jobs.records import Job, JobState, Order
 from service.journal import RedisJournal
 from service.metering import MeteredChat, MeteredContent, MeteredJobs, count_run, watch_journal

@@ -17,9 +17,10 @@ from agent.ports import GenerateRequest
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent, TenantLanguages
 from service.config import JobsConfig, NodeConfig, StoreConfig
+from service.http.agent_node import AgentNode
 from service.http.app import create_app
 from service.http.content_executor import ContentExecutor
-from service.http.fakes import FAKE_TENANT, FakeAuthenticator, FakeMetrics, FakeNode
+from service.http.fakes import FAKE_TENANT, FakeAuthenticator, FakeMetrics
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import RememberedEvents
 from service.jobs.records import JobState, Lane, Order
@@ -59,8 +60,8 @@ def raised(tenant: str, error: Exception) -> None:
 
 
 @pytest.fixture
-def executor(engine: SlowEngine, journal: RedisJournal) -> ContentExecutor:
-    agent = ContentAgent(
+def agent(engine: SlowEngine, journal: RedisJournal) -> ContentAgent:
+    return ContentAgent(
         engine,
         CharEncoder(),
         PromptLibrary.load(),
@@ -70,6 +71,10 @@ def executor(engine: SlowEngine, journal: RedisJournal) -> ContentExecutor:
         TenantLanguages([FAKE_TENANT]),
         raised,
     )
+
+
+@pytest.fixture
+def executor(agent: ContentAgent) -> ContentExecutor:
     return ContentExecutor(agent, Tenants.of([FAKE_TENANT]), AgentConfig())
 
 
@@ -81,9 +86,9 @@ async def desk(store: Store, executor: ContentExecutor) -> AsyncIterator[JobDesk
 
 
 @pytest_asyncio.fixture
-async def caller(desk: JobDesk) -> AsyncIterator[httpx.AsyncClient]:
-    node = FakeNode()
-    node.jobs = desk
+async def caller(agent: ContentAgent, desk: JobDesk) -> AsyncIterator[httpx.AsyncClient]:
+    node = AgentNode([FAKE_TENANT])
+    node.content, node.jobs = agent, desk
     app = create_app(node, FakeAuthenticator({"tenant-key": FAKE_TENANT}), NodeConfig(), FakeMetrics())
     headers = {"Authorization": "Bearer tenant-key"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node", headers=headers) as client:

@@ -85,6 +85,19 @@ class Stage:
         return self.announced[-1].removeprefix("Ready: ")
 
 
+@asynccontextmanager
+async def asked(stage: Stage) -> AsyncIterator[tuple["asyncio.Task[None]", "asyncio.Task[httpx.Response]"]]:
+    """A server that was told to stop while it carries a request out: its task, and the one of who asks."""
+    running = stage.start()
+    url = await stage.url()
+    async with httpx.AsyncClient() as client:
+        asking = asyncio.create_task(client.post(f"{url}/v1/content", json=BRIEF, headers=KEY))
+        await stage.content.started.wait()
+        tell()
+        yield running, asking
+        await asyncio.gather(asking, return_exceptions=True)
+
+
 def tell(number: signal.Signals = signal.SIGTERM) -> None:
     os.kill(os.getpid(), number)
 
@@ -209,12 +222,7 @@ async def test_request_in_flight_finishes_after_the_signal() -> None:
     """A signal stops new requests; one that is being answered gets its reply before the node closes."""
     stage = Stage()
     stage.content.delay_s = 0.3
-    running = stage.start()
-    url = await stage.url()
-    async with httpx.AsyncClient() as client:
-        asking = asyncio.create_task(client.post(f"{url}/v1/content", json=BRIEF, headers=KEY))
-        await stage.content.started.wait()
-        tell()
+    async with asked(stage) as (running, asking):
         assert (await asking).json()["text"] == "Guten Tag."
     await asyncio.wait_for(running, timeout=5)
     assert stage.log[-1] == "closed"
@@ -224,27 +232,16 @@ async def test_request_beyond_the_grace_is_cancelled() -> None:
     """With no grace a request that still runs does not hold the node up, and its generation is stopped."""
     stage = Stage(grace_s=0)
     stage.content.delay_s = 20
-    running = stage.start()
-    url = await stage.url()
-    async with httpx.AsyncClient() as client:
-        asking = asyncio.create_task(client.post(f"{url}/v1/content", json=BRIEF, headers=KEY))
-        await stage.content.started.wait()
-        tell()
+    async with asked(stage) as (running, _):
         await asyncio.wait_for(running, timeout=5)
         assert stage.content.cancelled.is_set()
-        await asyncio.gather(asking, return_exceptions=True)
 
 
 async def test_request_that_does_not_end_in_the_grace_becomes_a_job() -> None:
     """The call is answered 202 before the grace of 0.4 s is over, and its job is left in the store."""
     stage = Stage(grace_s=0.4)
     stage.content.delay_s = 20
-    running = stage.start()
-    url = await stage.url()
-    async with httpx.AsyncClient() as client:
-        asking = asyncio.create_task(client.post(f"{url}/v1/content", json=BRIEF, headers=KEY))
-        await stage.content.started.wait()
-        tell()
+    async with asked(stage) as (running, asking):
         response = await asking
         assert response.status_code == 202
         await asyncio.wait_for(running, timeout=5)

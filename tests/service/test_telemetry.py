@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
@@ -14,7 +15,7 @@ from agent.episode import Reply
 from agent.verdict import LanguageVerdict, Verdict
 from service.controller import Decision, Direction, Move
 from service.slo import Quantity, Reading, Standing
-from service.telemetry import Metrics, configure_logging
+from service.telemetry import Metrics, configure_logging, settle_loggers
 from trainer.pace import Pace
 from trainer.records import StepReport
 
@@ -26,7 +27,10 @@ def restored_logging() -> Iterator[None]:
     handlers, level = list(root.handlers), root.level
     names = ("uvicorn.access", "uvicorn.error", "httpx", "httpcore", "asyncio", "vllm")
     levels = {name: logging.getLogger(name).level for name in names}
+    vllm = logging.getLogger("vllm")
+    vllm_handlers, vllm_propagates = list(vllm.handlers), vllm.propagate
     yield
+    vllm.handlers[:], vllm.propagate = vllm_handlers, vllm_propagates
     root.handlers[:] = handlers
     root.setLevel(level)
     for name, quiet in levels.items():
@@ -75,6 +79,19 @@ def test_engine_and_server_talk_about_themselves_at_debug_only(
     written = capsys.readouterr().err
     assert ("no CPU backend" in written, "Started server process" in written) == (shown, shown)
     assert "broken" in written
+
+
+def test_vllms_own_handler_gives_way_to_the_nodes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Imported after the set-up, vLLM writes to stdout in its own form; once settled, its errors are the node's."""
+    configure_logging("info", "json")
+    vllm = logging.getLogger("vllm")
+    vllm.addHandler(logging.StreamHandler(sys.stdout))
+    vllm.propagate = False
+    settle_loggers()
+    logging.getLogger("vllm.engine").error("broken")
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert json.loads(written.err)["event"] == "broken"
 
 
 def test_second_set_up_replaces_the_first(capsys: pytest.CaptureFixture[str]) -> None:

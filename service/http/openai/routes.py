@@ -4,10 +4,9 @@ import asyncio
 import time
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Response, Security
+from fastapi import APIRouter, Header, Path, Response, Security
 from starlette.requests import Request
 
-from agent.config import TenantSettings
 from agent.errors import NotFound
 from service.http.content import REPLY_HEADERS
 from service.http.disconnect import while_connected
@@ -18,7 +17,7 @@ from service.http.openai.reply import ChatCompletion, headers_of
 from service.http.openai.request import ChatRequest
 from service.http.openai.stream import ChatStream
 from service.http.sse import documented_stream
-from service.http.state import AppParts, get_parts, get_tenant, request_id_of
+from service.http.state import Parts, Tenant, request_id_of
 
 router = APIRouter(
     prefix="/v1",
@@ -28,7 +27,6 @@ router = APIRouter(
     responses=openai_errors(401, 403, 429),
 )
 
-Parts = Annotated[AppParts, Depends(get_parts)]
 LanguageHeader = Annotated[
     str | None,
     Header(max_length=35, description="Language that the reply is judged by; one of the tenant's.", examples=["de"]),
@@ -53,7 +51,7 @@ async def create_chat_completion(
     body: ChatRequest,
     request: Request,
     response: Response,
-    tenant: Annotated[TenantSettings, Depends(get_tenant)],
+    tenant: Tenant,
     parts: Parts,
     x_language: LanguageHeader = None,
 ) -> ChatCompletion | Response:
@@ -75,7 +73,7 @@ async def create_chat_completion(
 
 
 @router.get("/models", summary="List the models that can be asked for", responses=openai_errors(503))
-async def list_models(tenant: Annotated[TenantSettings, Depends(get_tenant)], parts: Parts) -> ModelList:
+async def list_models(tenant: Tenant, parts: Parts) -> ModelList:
     """`coloq` is the policy that answers; the others are the published versions that the engine holds, another tenant's
     own not among them."""
     policies = parts.node.policies
@@ -85,7 +83,7 @@ async def list_models(tenant: Annotated[TenantSettings, Depends(get_tenant)], pa
 @router.get("/models/{model}", summary="One model", responses=openai_errors(400, 404, 503))
 async def get_model(
     model: Annotated[str, Path(min_length=1, max_length=200, description="`coloq`, or a version.", examples=[ALIAS])],
-    tenant: Annotated[TenantSettings, Depends(get_tenant)],
+    tenant: Tenant,
     parts: Parts,
 ) -> Model:
     """404 when it cannot be asked for now."""

@@ -35,7 +35,7 @@ from service.canary.records import Outcome
 from service.canary.scoring import SampledScoring
 from service.canary.tally import Measure
 from service.canary.traffic import Traffic, WatchedEngine, WatchedJournal
-from service.http.fakes import BASE_POLICY, EPOCH, FakePolicies
+from service.http.fake_tuning import BASE_POLICY, EPOCH, FakePolicies
 from service.routable_slots import RoutableSlots
 from service.routing import PolicyRoutes
 from service.versions import AdapterVersions

@@ -10,7 +10,7 @@ from service.demo.briefs import DemoBrief
 from service.demo.report import render_report
 from service.demo.results import DemoResults, Exchange, Failure, Flip, GreedyCheck, SwapRecord
 from service.demo.screen import change, figure
-from service.http.fakes import step_report
+from service.http.fake_tuning import step_report
 from service.http.tuning_schema import RunView
 from trainer.records import Evaluation, RunRequest, RunState, RunStatus
 

@@ -25,17 +25,8 @@ from service.demo.screen import Screen
 from service.demo.tenant_client import Clock, TenantClient
 from service.http.app import create_app
 from service.http.client import AdminClient
-from service.http.fakes import (
-    EPOCH,
-    FakeAuthenticator,
-    FakeContent,
-    FakeMetrics,
-    FakeNode,
-    FakePolicies,
-    FakeTuning,
-    served,
-    step_report,
-)
+from service.http.fake_tuning import EPOCH, FakePolicies, FakeTuning, step_report
+from service.http.fakes import FakeAuthenticator, FakeContent, FakeMetrics, FakeNode, served
 from service.http.tuning_schema import RunBody
 from trainer.records import Evaluation, PolicyRecord, RunState, RunStatus
 

@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from agent.errors import InvalidInput, PublicationFailed
-from service.http.fakes import EPOCH, FakeNode, step_report
+from service.http.fake_tuning import EPOCH, step_report
+from service.http.fakes import FakeNode
 from trainer.records import Evaluation, ParityReport, PolicyRecord, RunRequest, RunState
 
 EVALUATION = Evaluation(

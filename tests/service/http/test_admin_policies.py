@@ -6,7 +6,8 @@ from fastapi import FastAPI
 
 from service.config import NodeConfig
 from service.http.app import create_app
-from service.http.fakes import EPOCH, FakeAuthenticator, FakeMetrics, FakeNode, registry_of
+from service.http.fake_tuning import EPOCH
+from service.http.fakes import FakeAuthenticator, FakeMetrics, FakeNode, registry_of
 from tests.service.http.conftest import ACME
 from trainer.records import PolicyRecord
 

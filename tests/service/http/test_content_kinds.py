@@ -1,13 +1,17 @@
 """`POST /v1/content` with the content agent behind it, on a scripted engine."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
+import pytest
+from pydantic import JsonValue
 
 from agent.completion import Sampling
 from agent.fakes import CharEncoder
 from agent.ports import GenerateRequest
+from agent.structure import read_schema
 from service.http.agent_node import AgentNode
 
 
@@ -52,6 +56,22 @@ async def test_a_schemas_data_is_in_the_reply(
     (request,) = agent_node.engine.requests
     assert request.sampling.schema == '{"type":"object","properties":{"title":{"type":"string"}},"required":["title"]}'
     assert request.sampling.schema in CharEncoder.split(request.prompt_token_ids)[1]
+
+
+async def test_a_plain_call_checks_its_schema_once(
+    agent_client: httpx.AsyncClient, agent_node: AgentNode, tenant_key: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brief and sampling share it, and the call is not read anew from the order that a job would keep."""
+    checked: list[object] = []
+
+    def read_and_note(schema: Mapping[str, JsonValue]) -> str:
+        checked.append(schema)
+        return read_schema(schema)
+
+    monkeypatch.setattr("service.http.content_schema.read_schema", read_and_note)
+    agent_node.says = '{"title": "The bell."}'
+    await write(agent_client, tenant_key, kind="create", instructions="A title", schema={"type": "object"})
+    assert checked == [{"type": "object"}]
 
 
 async def test_a_reply_that_breaks_the_schema_is_422_and_says_what_to_do(

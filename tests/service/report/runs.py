@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from service.http.fakes import step_report
+from service.http.fake_tuning import step_report
 from service.http.tuning_schema import RunView
 from service.report.series import Points, series_of
 from trainer.records import Evaluation, RunRequest, RunState, RunStatus

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from service.http.fakes import step_report
+from service.http.fake_tuning import step_report
 from service.http.tuning_schema import StepView
 from service.report.series import duration_s, series_of
 from trainer.records import StepReport
