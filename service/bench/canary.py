@@ -6,8 +6,8 @@ distributions. The trial is looked at after every ``look_every`` requests, as th
 """
 
 import random
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from agent.ports import Audience
@@ -105,3 +105,28 @@ def _reply(side: Side, language: str, traffic: Traffic, rng: random.Random, *, w
     side.add(language, Measure.CONTRACT_FAILURES, float(rng.random() < broken))
     side.add(language, Measure.FAILURES, float(rng.random() < traffic.failure_share))
     side.add(language, Measure.LATENCY, rng.gauss(0.0, traffic.latency_deviation))
+
+
+SCENARIOS: Mapping[str, Traffic] = {
+    "equal": Traffic(),
+    "reward 0.15 lower in one language": Traffic(reward_drop=0.15),
+    "reward 0.25 lower in one language": Traffic(reward_drop=0.25),
+    "a third of one language's replies break the contract": Traffic(contract_failure_rise=0.3),
+}
+
+
+def table(config: CanaryConfig, num_seeds: int, num_requests: int) -> str:
+    """The rates of every scenario, one line each."""
+    setting = f"share {config.share:g}, error rate {config.error_rate:g}, at most {num_requests} requests"
+    lines = [
+        f"{num_seeds} seeds, {len(LANGUAGES)} languages, {setting}",
+        f"{'candidate':<54}{'stopped':>9}{'promoted':>10}{'open':>6}{'requests, median':>18}{'most':>8}",
+    ]
+    for name, traffic in SCENARIOS.items():
+        chosen = replace(traffic, num_requests=num_requests)
+        rates = Rates.of(simulate(chosen, config, seed) for seed in range(num_seeds))
+        lines.append(
+            f"{name:<54}{rates.num_stopped:>9}{rates.num_promoted:>10}{rates.num_undecided:>6}"
+            f"{rates.requests_median:>18}{rates.requests_max:>8}"
+        )
+    return "\n".join(lines)

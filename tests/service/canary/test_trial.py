@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agent.ports import Audience
-from service.bench.canary import Rates, Traffic, simulate
+from service.bench.canary import SCENARIOS, Rates, Traffic, simulate, table
 from service.canary.comparison import Finding
 from service.canary.config import CanaryConfig
 from service.canary.records import Kind, StoredTrial, TrialRecord
@@ -169,3 +169,10 @@ def test_an_equal_candidate_is_hardly_ever_stopped() -> None:
     rates = Rates.of(simulate(traffic, config, seed) for seed in range(200))
     assert rates.num_stopped <= 10
     assert rates.num_seeds == 200
+
+
+def test_the_bench_prints_a_line_for_each_scenario() -> None:
+    """`coloq bench canary`: rates of every planted harm, and of an equal candidate."""
+    lines = table(CanaryConfig(share=0.5), num_seeds=2, num_requests=200).splitlines()
+    assert lines[0].startswith("2 seeds, 4 languages, share 0.5")
+    assert [line[:54].strip() for line in lines[2:]] == list(SCENARIOS)
