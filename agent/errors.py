@@ -10,6 +10,7 @@
     │   ├── NotAuthenticated    no key, or a key nobody knows
     │   ├── NotAllowed          a key without the scope
     │   ├── NotFound            no such run, policy, model
+    │   │   └── ReplyNotKept        feedback on a reply that is not in the journal (any longer)
     │   ├── Conflict            a second tuning run, an unknown transition
     │   │   ├── CanaryRunning       another canary is running
     │   │   ├── NeedsAdapters       method full has one copy of the weights, for everybody
@@ -81,6 +82,10 @@ class NotAllowed(Refused):
 
 class NotFound(Refused):
     """The named thing does not exist."""
+
+
+class ReplyNotKept(NotFound):
+    """The journal has no reply of that id, or no longer."""
 
 
 class Conflict(Refused):

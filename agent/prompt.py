@@ -146,6 +146,15 @@ class PromptLibrary:
                 raise InvalidConfig(field, f"may use {', '.join(sorted(_VARIABLES))}, got {', '.join(sorted(unknown))}")
 
 
+def read_templates(language: str) -> tuple[str, ...]:
+    """The texts of a language's shipped templates in use, as they are written; the English ones where it has none."""
+    folder = files("agent") / "prompts" / VERSION
+    path = folder / f"{primary_code(language)}.toml"
+    template_set = _read(path if path.is_file() else folder / f"{_FALLBACK}.toml", VERSION)
+    phrases = template_set.phrases.model_dump(exclude={"comma"}, exclude_none=True)
+    return (*template_set.model_dump(exclude={"phrases"}).values(), *phrases.values())
+
+
 def _read(path: Traversable, version: str) -> TemplateSet:
     try:
         return TemplateSet.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))

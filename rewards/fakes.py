@@ -1,7 +1,9 @@
 """Working stand-ins for this package's ports, for tests and for trying a configuration."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from agent.errors import StoreError
+from rewards.preference import PreferencePair
 from rewards.score import Sample, Score, Ungradable
 
 
@@ -15,7 +17,7 @@ class FakeRewardModel:
         name: str = "fake",
         revision: str = "1",
     ) -> None:
-        self._judge = judge
+        self.judge = judge
         self.name = name
         self.revision = revision
         self.failure: Exception | None = None
@@ -26,7 +28,34 @@ class FakeRewardModel:
         self.batches.append(tuple(samples))
         if self.failure is not None:
             raise self.failure
-        return [self._answer(self._judge(sample)) for sample in samples]
+        return [self._answer(self.judge(sample)) for sample in samples]
 
     def _answer(self, value: float | Ungradable) -> Score | Ungradable:
         return value if isinstance(value, Ungradable) else Score(value, f"{self.name}@{self.revision}")
+
+
+class FakePanel(FakeRewardModel):
+    """Judges by a function, as its one part ``fake``, which weighs 1."""
+
+    def weights(self, tenant: str, language: str) -> Mapping[str, float]:
+        """See Panel.weights."""
+        return {"fake": 1.0}
+
+    def _answer(self, value: float | Ungradable) -> Score | Ungradable:
+        if isinstance(value, Ungradable):
+            return value
+        return Score(value, f"{self.name}@{self.revision}", {"fake": value})
+
+
+class FakePreferencePairs:
+    """``rewards.preference.PreferencePairs`` out of a list; ``failure`` is raised instead while it is set."""
+
+    def __init__(self, pairs: Iterable[PreferencePair] = ()) -> None:
+        self.all = list(pairs)
+        self.failure: StoreError | None = None
+
+    async def pairs(self, language: str) -> list[PreferencePair]:
+        """See PreferencePairs.pairs; no caps."""
+        if self.failure is not None:
+            raise self.failure
+        return [pair for pair in self.all if pair.brief.language == language]

@@ -1,13 +1,21 @@
 """The panel: every judge of a tenant and language, and how their parts make one reward.
 
-    total = gate(fidelity) * sum(w_i * part_i) / sum(w_i)      over the parts that are present
+    mean  = sum(w_i * part_i) / sum(w_i)            over the parts that are present, faults not among them
+    total = gate(fidelity) * work(substance, repetition) * mean - sum(w_j * (1 - part_j))     over the faults
 
-    gate(f) = 0 when f < 0.5, else f                           1 when fidelity has no weight
+    gate(f) = 0 when f < 0.5, else f                        1 when fidelity has no weight
+    work(s, r) = min(1, s / 0.5) * min(1, r / 0.8)          without the factor of a part that has no weight
 
 The gate keeps the language: tuning without one drifts towards the model's dominant language while its reward rises
-(arXiv 2506.05850). A reply without a letter or digit scores 0.0 by rule, with the one part ``substance`` at 0. When a
-judge with a weight cannot grade a reply the whole reply is Ungradable, since a mean over other parts would be another
-reward. A part that does not apply (no length was asked for) is absent and weighs nothing.
+(arXiv 2506.05850). Work does the same for replies that only look like one (a refusal, a question back, a copy, a
+loop), which no other part finds fault with. Neither lifts a mean below 0. Faults (rewards.faults) are taken off, down
+to -1: a reply without one keeps its reward to the last digit. Their weight is what a whole fault costs.
+
+A reply without a letter or digit scores 0.0 by rule, with the one part ``substance`` at 0. When a judge with a weight
+cannot grade a reply the whole reply is Ungradable, since a mean over other parts would be another reward. One case is
+neither: a reply whose language cannot be told and that has a fault (all of it in a code block, hidden characters
+between all letters) scores 0 less its faults, or breaking the text on purpose would be a way out of them. A part that
+does not apply (no length was asked for) is absent and weighs nothing.
 
 Weights come from `rewards.weights`, overridden per tenant and language by `reward_weights`. A judge that neither names
 weighs nothing and is not asked.
@@ -24,15 +32,20 @@ from agent.contract import LanguageContract
 from agent.errors import InvalidConfig
 from agent.language import primary_code
 from rewards.config import RewardsConfig
+from rewards.faults import fault_rules
 from rewards.fidelity import FIDELITY, Fidelity
 from rewards.length import Length
 from rewards.part import Rule, RuleInput
-from rewards.repetition import Repetition
+from rewards.repetition import REPETITION, Repetition
 from rewards.score import RewardModel, Sample, Score, Ungradable
 from rewards.substance import SUBSTANCE, Substance, is_empty
 
 FIDELITY_FLOOR = 0.5
 """A reply with less than this share in the wanted language is worth nothing."""
+ENOUGH_SUBSTANCE = 0.5
+"""A reply with less of its work done than that loses its other merits with it."""
+ENOUGH_NEW = 0.8
+"""So does one that says more than a fifth of its text again: padding must not pay, whatever length was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +53,7 @@ class _Seat:
     """What the panel applies to one tenant and language."""
 
     weights: Mapping[str, float]
-    brand_terms: tuple[str, ...] = ()
+    language: LanguageSettings = field(default_factory=LanguageSettings)
 
     def weight(self, part: str) -> float:
         return self.weights.get(part, 0.0)
@@ -68,7 +81,7 @@ class Panel:
     """
 
     name = "panel"
-    revision = "1"
+    revision = "2"
 
     def __init__(
         self,
@@ -78,6 +91,7 @@ class Panel:
         seats: Mapping[tuple[str, str], _Seat],
     ) -> None:
         self._rules = tuple(rules)
+        self._faults = frozenset(rule.name for rule in fault_rules())
         self._models = dict(models)
         self._default = default
         self._seats = dict(seats)
@@ -90,8 +104,12 @@ class Panel:
         return dict(self._failures)
 
     def seat(self, tenants: Sequence[TenantSettings]) -> None:
-        """Judge by these tenants' weights and brand terms from now on; their names were checked when they were set."""
+        """Judge by these tenants' weights and terms from now on; their names were checked when they were set."""
         self._seats = _seats(self._default.weights, tenants)
+
+    def weights(self, tenant: str, language: str) -> Mapping[str, float]:
+        """What each part weighs for a tenant and language."""
+        return dict(self._seats.get((tenant, primary_code(language)), self._default).weights)
 
     def score(self, samples: Sequence[Sample]) -> list[Score | Ungradable]:
         """Judge each sample by the judges and weights of its tenant and language, in order.
@@ -110,7 +128,9 @@ class Panel:
         return self._seats.get((sample.brief.tenant, primary_code(sample.brief.language)), self._default)
 
     def _apply_rules(self, sample: Sample, sheet: _Sheet) -> None:
-        given = RuleInput(sample, (*sheet.seat.brand_terms, *sample.brief.brand_terms))
+        language = sheet.seat.language
+        brand_terms = (*language.brand_terms, *sample.brief.brand_terms)
+        given = RuleInput(sample, brand_terms, language.banned_terms, language.address)
         for rule in self._rules:
             if sheet.seat.weight(rule.name) > 0:
                 sheet.enter(rule.name, rule.judge(given))
@@ -131,13 +151,17 @@ class Panel:
         judge = f"{self.name}@{self.revision}"
         if is_empty(sample.text):
             return Score(0.0, judge, {SUBSTANCE: 0.0})
+        cost = sum(sheet.seat.weight(part) * (1 - sheet.parts[part]) for part in self._faults & sheet.parts.keys())
         if sheet.ungradable is not None:
-            return sheet.ungradable
-        weight = sum(map(sheet.seat.weight, sheet.parts))
+            escapes = sheet.ungradable.judge == FIDELITY and cost > 0
+            return Score(max(-1.0, -cost), judge, sheet.parts) if escapes else sheet.ungradable
+        parts = {part: value for part, value in sheet.parts.items() if part not in self._faults}
+        weight = sum(map(sheet.seat.weight, parts))
         if weight == 0:
             return Ungradable("no part that applies has a weight", judge)
-        mean = sum(sheet.seat.weight(part) * value for part, value in sheet.parts.items()) / weight
-        return Score(gate(sheet.parts.get(FIDELITY)) * mean, judge, sheet.parts)
+        mean = sum(sheet.seat.weight(part) * value for part, value in parts.items()) / weight
+        factor = gate(parts.get(FIDELITY)) * work(parts.get(SUBSTANCE), parts.get(REPETITION))
+        return Score(max(-1.0, min(mean, factor * mean) - cost), judge, sheet.parts)
 
 
 def gate(fidelity: float | None) -> float:
@@ -145,6 +169,12 @@ def gate(fidelity: float | None) -> float:
     if fidelity is None:
         return 1.0
     return fidelity if fidelity >= FIDELITY_FLOOR else 0.0
+
+
+def work(substance: float | None, repetition: float | None) -> float:
+    """The factor for what a reply says: 1 with enough of both, falling to 0 with either; unjudged is enough."""
+    said = 1.0 if substance is None else min(1.0, substance / ENOUGH_SUBSTANCE)
+    return said if repetition is None else said * min(1.0, repetition / ENOUGH_NEW)
 
 
 def _checked(answers: Sequence[Score | Ungradable], num_samples: int) -> list[float | Ungradable]:
@@ -164,7 +194,7 @@ def build_panel(config: RewardsConfig, tenants: Sequence[TenantSettings], contra
     Raises:
         InvalidConfig: a weight names no judge, a judge of `rewards.extra` has no weight or cannot be made.
     """
-    rules: tuple[Rule, ...] = (Fidelity(contract), Length(), Repetition(), Substance())
+    rules: tuple[Rule, ...] = (Fidelity(contract), Length(), Repetition(), Substance(), *fault_rules())
     rule_names = frozenset(rule.name for rule in rules)
     names = rule_names | config.extra.keys()
     _check_names(config, tenants, rule_names)
@@ -185,7 +215,7 @@ def _seats(weights: Mapping[str, float], tenants: Sequence[TenantSettings]) -> d
 
 
 def _seat(weights: Mapping[str, float], settings: LanguageSettings) -> _Seat:
-    return _Seat({**weights, **settings.reward_weights}, settings.brand_terms)
+    return _Seat({**weights, **settings.reward_weights}, settings)
 
 
 def _check_names(config: RewardsConfig, tenants: Sequence[TenantSettings], rule_names: frozenset[str]) -> None:

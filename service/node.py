@@ -19,6 +19,7 @@ import structlog
 from agent.errors import EngineDead, StoreError, TrainerFailed
 from service.assembly.canary import Trials, open_trials
 from service.assembly.engine_room import open_engine_room
+from service.assembly.feedback import open_feedback
 from service.assembly.ground import Ground
 from service.assembly.judges import open_judges
 from service.assembly.serving import Serving, open_serving
@@ -29,6 +30,7 @@ from service.config import NodeConfig
 from service.data_dir import locked_data_dir
 from service.engine import WORKER
 from service.engine_trainer import EngineTrainer
+from service.feedback.assembly import NodeFeedback
 from service.http.keys import NodeKeys
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
@@ -81,6 +83,7 @@ class Node:
     usage: DailyUsage
     audit: RedisAudit
     webhooks: Webhooks
+    feedback: NodeFeedback
 
     @property
     def gave_up(self) -> "asyncio.Future[str]":
@@ -137,7 +140,8 @@ async def open_node(
         trials = await open_trials(ground, judges, room, tenancy, tuning, announcements, audit)
         stack.push_async_callback(trials.telling.close)
         serving = open_serving(ground, judges, room, tenancy, tuning, webhooks, trials.traffic)
-        node = _joined(ground, room.engine, tenancy, tuning, trials, serving, webhooks, admin, audit)
+        feedback = open_feedback(ground, judges, tenancy, tuning, serving, trials.feedback)
+        node = _joined(ground, room.engine, tenancy, tuning, trials, serving, webhooks, feedback, admin, audit)
         await room.engine.start(partial(_ready_for_traffic, node, room.trainer, plan))
         stack.push_async_callback(node.content.agent.drain)
         await stack.enter_async_context(node.jobs.running())
@@ -154,6 +158,7 @@ def _joined(
     trials: Trials,
     serving: Serving,
     webhooks: Webhooks,
+    feedback: NodeFeedback,
     admin: AdminKey,
     audit: RedisAudit,
 ) -> Node:
@@ -178,6 +183,7 @@ def _joined(
         usage=tenancy.usage,
         audit=audit,
         webhooks=webhooks,
+        feedback=feedback,
     )
 
 

@@ -17,6 +17,7 @@ from structlog.typing import Processor
 from agent.completion import GenerationTiming
 from agent.episode import Reply
 from service.controller import Decision
+from service.feedback.metrics import FeedbackMetrics
 from trainer.records import StepReport
 
 _LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
@@ -167,6 +168,7 @@ class Metrics:
         self._train_share = self._gauge("train_share", "Share of the last ten seconds in which training ran.")
         self._train_rate = self._gauge("train_tokens_per_second", "Positions trained on, mean of ten seconds.")
         self._webhooks = self._counter("webhook_attempts", "Tries to deliver an event.", "outcome")
+        self.feedback = FeedbackMetrics(self._registry)
         ProcessCollector(registry=self._registry)
 
     @property

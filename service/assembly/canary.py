@@ -8,9 +8,9 @@ from service.assembly.judges import Judges
 from service.assembly.tenancy import Tenancy
 from service.assembly.tuning import Tuning
 from service.canary.canaries import Canaries
+from service.canary.feedback import FeedbackInbox
 from service.canary.metrics import CanaryMetrics
 from service.canary.parts import CanaryParts
-from service.canary.ports import FeedbackByVersion, NoFeedback
 from service.canary.scoring import SampledScoring
 from service.canary.store import RedisTrials
 from service.canary.telling import CanaryTelling
@@ -27,6 +27,7 @@ class Trials:
     canaries: Canaries
     traffic: Traffic
     telling: CanaryTelling
+    feedback: FeedbackInbox
 
 
 async def open_trials(
@@ -37,7 +38,6 @@ async def open_trials(
     tuning: Tuning,
     announcements: Announcements,
     audit: AuditLog,
-    feedback: FeedbackByVersion | None = None,
 ) -> Trials:
     """Connect what is published with who gets it, and hold the tenants' pins to what is there.
 
@@ -52,13 +52,14 @@ async def open_trials(
     metrics = CanaryMetrics(ground.metrics.registry)
     traffic = Traffic(room.routes)
     traffic.on_reply = metrics.replied
+    inbox = FeedbackInbox(traffic, tuning.journal)
     telling = CanaryTelling(metrics, announcements, audit)
     parts = CanaryParts(
         policies=tuning.publisher,
         routes=room.routes,
         traffic=traffic,
         scoring=SampledScoring(traffic, judges.panel, room.gate, config.scored_per_minute),
-        feedback=feedback or NoFeedback(),
+        feedback=inbox,
         store=RedisTrials(ground.store),
         events=telling,
         languages=lambda: tenancy.tenants.languages,
@@ -66,4 +67,4 @@ async def open_trials(
     )
     canaries = Canaries(config, parts)
     tuning.releases.connect(tuning.publisher, canaries)
-    return Trials(canaries, traffic, telling)
+    return Trials(canaries, traffic, telling, inbox)

@@ -24,11 +24,13 @@ from agent.language import FastTextDetector
 from agent.ports import GenerateRequest
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent
+from rewards.panel import build_panel
 from service.bench.failure import BenchFailed
 from service.canary.canaries import Canaries
 from service.config import NodeConfig, ServerConfig
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue
+from service.feedback.assembly import NodeFeedback, node_feedback
 from service.http.content_executor import ContentExecutor
 from service.http.fake_canaries import canaries_of
 from service.http.fake_tuning import BASE_POLICY, FakePolicies, FakeTuning
@@ -88,6 +90,7 @@ class StoredNode:
     tenant_policies: TenantPolicies
     jobs: JobDesk
     webhooks: Webhooks
+    feedback: NodeFeedback
     tenancy: TenantRegistry
     limits: Limiter
     audit: RedisAudit
@@ -134,6 +137,7 @@ def _assemble(
         engine, encoder, PromptLibrary.load(), contract, FakeRanker(), journal, tenants, _not_journalled
     )
     content = MeteredContent(agent, metrics)
+    panel = build_panel(config.rewards, tenants.all, contract)
     jobs = JobDesk(
         RedisJobStore(store, config.jobs),
         ContentExecutor(content, tenants, config.agent),
@@ -153,6 +157,7 @@ def _assemble(
         tenant_policies=tenant_policies,
         jobs=jobs,
         webhooks=webhooks,
+        feedback=node_feedback(config, store, journal, jobs, tenants, contract, panel, metrics),
         tenancy=registry_of([record.settings for record in tenants.records]),
         limits=limits,
         audit=RedisAudit(store),

@@ -175,11 +175,11 @@ class Canaries:
     async def tick(self) -> None:
         """Score what is due, compare, and act on it. Raises StoreError, and what publishing raises."""
         await self._parts.scoring.score_due()
+        await self._parts.feedback.note_due()
         async with self._lock:
             await self._follow_active()
             trial = self._parts.traffic.trial
             if trial is not None:
-                await self._keeper.add_feedback(trial)
                 differences = trial.differences()
                 self._parts.events.compared(trial.record, differences)
                 await self._act(trial, differences)

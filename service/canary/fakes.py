@@ -1,28 +1,12 @@
 """Fakes of service.canary.ports. They keep what they were told."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from agent.errors import StoreError
 from service.canary.comparison import Difference
-from service.canary.ports import Ratings
 from service.canary.records import Baseline, StoredTrial, TrialRecord
-
-
-@dataclass
-class FakeFeedback:
-    """Feedback by version and language, or ``failure``."""
-
-    ratings: dict[int, dict[str, Ratings]] = field(default_factory=dict)
-    failure: StoreError | None = None
-
-    async def by_language(self, version: int, since: datetime) -> Mapping[str, Ratings]:
-        """See FeedbackByVersion.by_language."""
-        if self.failure is not None:
-            raise self.failure
-        return self.ratings.get(version, {})
 
 
 @dataclass

@@ -8,11 +8,11 @@ from datetime import datetime
 
 import structlog
 
-from agent.errors import ColoqError, Conflict, StoreError
+from agent.errors import ColoqError, Conflict
 from service.canary.config import CanaryConfig
 from service.canary.parts import CanaryParts
 from service.canary.records import Baseline, Kind, Outcome, StoredTrial, TrialRecord
-from service.canary.tally import Measure, Side, Tally
+from service.canary.tally import Side
 from service.canary.trial import Trial
 
 log = structlog.get_logger(__name__)
@@ -99,18 +99,6 @@ class TrialKeeper:
             TrialRecord(trial_id(Kind.WATCH, version, now), Kind.WATCH, version, previous.version, languages, now),
             previous.side,
         )
-
-    async def add_feedback(self, trial: Trial) -> None:
-        since = trial.record.started_at
-        try:
-            for side, version in ((trial.candidate, trial.record.candidate), (trial.stable, trial.record.stable)):
-                if trial.is_watch and side is trial.stable:
-                    continue
-                for language, ratings in (await self._parts.feedback.by_language(version, since)).items():
-                    squares = ratings.num * (ratings.variance + ratings.mean**2)
-                    side.put(language, Measure.FEEDBACK, Tally(ratings.num, ratings.num * ratings.mean, squares))
-        except StoreError as error:
-            log.warning("canary_feedback_not_read", reason=str(error))
 
     async def keep_slots(self) -> None:
         """Bring back what requests are routed to and the engine does not hold, such as a pin of another process."""

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service.canary.comparison import Difference
-from service.canary.ports import FeedbackByVersion, Policies, TrialEvents, TrialStore
+from service.canary.feedback import FeedbackInbox
+from service.canary.ports import Policies, TrialEvents, TrialStore
 from service.canary.records import TrialRecord
 from service.canary.scoring import SampledScoring
 from service.canary.traffic import Traffic
@@ -34,7 +35,7 @@ class CanaryParts:
     routes: PolicyRoutes
     traffic: Traffic
     scoring: SampledScoring
-    feedback: FeedbackByVersion
+    feedback: FeedbackInbox
     store: TrialStore
     events: TrialEvents
     languages: Callable[[], Sequence[str]]

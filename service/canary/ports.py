@@ -1,8 +1,6 @@
 """What a canary needs of the node, as Protocols. Their fakes are in service.canary.fakes."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
 from typing import Protocol
 
 from service.canary.comparison import Difference
@@ -40,36 +38,6 @@ class Policies(Protocol):
     async def previous(self) -> int | None:
         """The version that was active before; None when there was none."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Ratings:
-    """What people said of one policy's replies in one language; values lie in [0, 1]."""
-
-    num: int
-    mean: float
-    variance: float
-    """Of one value."""
-
-
-class FeedbackByVersion(Protocol):
-    """Feedback by the policy that wrote the reply."""
-
-    async def by_language(self, version: int, since: datetime) -> Mapping[str, Ratings]:
-        """Feedback on replies of ``version`` that were served at or after ``since``, by ISO 639-1 code.
-
-        Raises:
-            StoreError: it could not be read.
-        """
-        ...
-
-
-class NoFeedback:
-    """A node that collects none."""
-
-    async def by_language(self, version: int, since: datetime) -> Mapping[str, Ratings]:
-        """See FeedbackByVersion.by_language."""
-        return {}
 
 
 class TrialStore(Protocol):

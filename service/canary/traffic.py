@@ -67,6 +67,22 @@ class Traffic:
         order = ScoringOrder(Sample.of(episode.brief, served), language, tuple(sides))
         self._waiting.setdefault((id(sides[0]), language), deque(maxlen=_QUEUED)).append(order)
 
+    def feedback(self, episode: Episode, voice: str, value: float) -> None:
+        """Somebody said of a served reply how good it was, from 0 to 1. Replies from before a trial are not its own,
+        and one voice counts so often and no more."""
+        audience = Audience.of(episode.brief, episode.id)
+        language, trial = primary_code(audience.language), self.trial
+        version = episode.completions[episode.served].versions.last
+        if self._routes.bound_version(audience) is not None:
+            return
+        if trial is not None and episode.created_at >= trial.record.started_at:
+            side = trial.side_of(audience, version)
+            if side is not None and trial.counts_voice(audience, voice):
+                side.add(language, Measure.FEEDBACK, value)
+        if version == self.baseline.version:
+            self.baseline.side.add(language, Measure.FEEDBACK, value)
+        self.changed = True
+
     def failure(self, request: GenerateRequest) -> None:
         """The engine failed a request."""
         if request.audience is None or request.policy_version is not None:

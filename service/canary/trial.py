@@ -83,8 +83,13 @@ class Trial:
 
     def counts(self, audience: Audience) -> bool:
         """Count one more reply of a subject; False once it has had as many as count."""
-        if not audience.is_named:
-            return True
+        return not audience.is_named or self._counts(audience)
+
+    def counts_voice(self, audience: Audience, voice: str) -> bool:
+        """The same for feedback, whosever reply it is about."""
+        return self._counts(Audience(audience.tenant, audience.language, f"feedback of {voice}", is_named=True))
+
+    def _counts(self, audience: Audience) -> bool:
         if len(self._seen) >= _MAX_SUBJECTS:
             self._seen.clear()
         self._seen[audience] += 1

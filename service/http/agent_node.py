@@ -14,9 +14,17 @@ from agent.language import FastTextDetector
 from agent.ports import GenerateRequest
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent, TenantLanguages
+from rewards.config import FeedbackConfig, RewardsConfig
+from rewards.panel import build_panel
+from rewards.quarantine import ChosenText
 from service.config import JobsConfig
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue, Share
+from service.feedback.assembly import NodeFeedback
+from service.feedback.desk import FeedbackDesk
+from service.feedback.fakes import JournalledEpisodes, MemoryFeedback
+from service.feedback.inspection import Inspector
+from service.feedback.pairs import FeedbackPairs
 from service.http.content_executor import ContentExecutor
 from service.http.fake_canaries import canaries_of
 from service.http.fake_tuning import BASE_POLICY, EPOCH, FakePolicies, FakeTuning
@@ -69,7 +77,13 @@ class AgentNode:
         self.tenant_policies.use_tenants(tenants)
         self.tenancy.hold_pins_to(pins)
         executor = ContentExecutor(self.content, Tenants.of(tenants), agent)
-        self.jobs = JobDesk(MemoryJobStore(), executor, RememberedEvents(), JobsConfig(), sole_user=True)
+        jobs, kept, episodes = MemoryJobStore(), MemoryFeedback(), JournalledEpisodes(self.journal)
+        desk = FeedbackDesk(kept, episodes, jobs)
+        flaw = ChosenText(contract, lambda tenant, language: languages.find(tenant, language).brand_terms)
+        pairs = FeedbackPairs(kept, episodes, FeedbackConfig(), flaw, held_out_share=0.0)
+        panel = build_panel(RewardsConfig(), tenants, contract)
+        self.feedback = NodeFeedback(desk, pairs, Inspector(episodes, desk, panel))
+        self.jobs = JobDesk(jobs, executor, RememberedEvents(), JobsConfig(), sole_user=True)
         self.webhooks = fake_webhooks()
 
     async def health(self) -> Health:

@@ -9,9 +9,12 @@ from service.config import NodeConfig
 from service.http import (
     admin,
     admin_policies,
+    admin_requests,
+    admin_rewards,
     admin_tenants,
     content,
     events,
+    feedback,
     handlers,
     health,
     hooks,
@@ -79,6 +82,8 @@ def create_app(
     for router in (*tenants, admin.router, admin_policies.router, admin_tenants.router, health.router):
         app.include_router(router)
     for router in (webhooks.router, hooks_config.router, hooks.router):
+        app.include_router(router)
+    for router in (feedback.router, admin_requests.router, admin_rewards.router):
         app.include_router(router)
     app.router.routes = [route for route in app.router.routes if surface.has(getattr(route, "path", ""))]
     return app

@@ -99,6 +99,10 @@ class AdminClient:
         query = urlencode({"tenant": tenant} | ({} if language is None else {"language": language}))
         return self._call("DELETE", f"/admin/policies/{version}/pin?{query}", TenantView)
 
+    def lost(self, error: Exception) -> NodeRefused:
+        """What to tell of a connection that failed."""
+        return NodeRefused(f"no node answers at {self._url} ({type(error).__name__}); is it running?")
+
     def _call(self, method: str, path: str, view: type[View], content: str | None = None) -> View:
         response = self._send(method, path, content)
         try:
@@ -111,9 +115,9 @@ class AdminClient:
         try:
             response = self._http.request(method, path, content=content, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NodeRefused(f"no node answers at {self._url} ({type(error).__name__}); is it running?") from error
+            raise self.lost(error) from error
         if not response.is_success:
-            raise NodeRefused(_refusal(response))
+            raise NodeRefused(refusal(response))
         return response
 
 
@@ -126,7 +130,7 @@ def segment(value: str) -> str:
     return quote(value, safe="")
 
 
-def _refusal(response: httpx.Response) -> str:
+def refusal(response: httpx.Response) -> str:
     """The problem's detail and request id, or the bare status of something that is no problem document."""
     try:
         problem = Problem.model_validate_json(response.content)

@@ -6,10 +6,12 @@ from rewards.fakes import FakeRewardModel
 from service.canary.canaries import Canaries
 from service.canary.config import CanaryConfig
 from service.canary.fakes import MemoryTrials, RememberedTrials
+from service.canary.feedback import FeedbackInbox
 from service.canary.parts import CanaryParts
-from service.canary.ports import NoFeedback, Policies
+from service.canary.ports import Policies
 from service.canary.scoring import SampledScoring
 from service.canary.traffic import Traffic
+from service.feedback.fakes import MemoryEpisodes
 from service.pins import PolicyPins
 from service.routable_slots import RoutableSlots
 from service.routing import PolicyRoutes
@@ -28,7 +30,7 @@ def canaries_of(
         routes=routes,
         traffic=traffic,
         scoring=SampledScoring(traffic, FakeRewardModel(), FakeAdmission(), per_minute=60),
-        feedback=NoFeedback(),
+        feedback=FeedbackInbox(traffic, MemoryEpisodes()),
         store=MemoryTrials(),
         events=RememberedTrials(),
         languages=lambda: languages,

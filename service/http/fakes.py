@@ -24,8 +24,13 @@ from agent.episode import Reply
 from agent.ports import Delta, Listener
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from rewards.config import RewardsConfig
+from rewards.fakes import FakePanel, FakePreferencePairs
 from service.canary.canaries import Canaries
 from service.config import NodeConfig
+from service.feedback.assembly import NodeFeedback
+from service.feedback.desk import FeedbackDesk
+from service.feedback.fakes import MemoryEpisodes, MemoryFeedback
+from service.feedback.inspection import Inspector
 from service.http.content_executor import ContentExecutor, TenantLookup
 from service.http.fake_canaries import canaries_of
 from service.http.fake_tuning import EPOCH, FakePolicies, FakeTuning
@@ -170,12 +175,19 @@ class FakeNode:
     config: NodeConfig = field(default_factory=NodeConfig)
     job_store: JobStore = field(default_factory=MemoryJobStore)
     events: JobEvents = field(default_factory=RememberedEvents)
+    kept_feedback: MemoryFeedback = field(default_factory=MemoryFeedback)
+    episodes: MemoryEpisodes = field(default_factory=MemoryEpisodes)
+    pairs: FakePreferencePairs = field(default_factory=FakePreferencePairs)
+    panel: FakePanel = field(default_factory=FakePanel)
     jobs: JobDesk = field(init=False)
+    feedback: NodeFeedback = field(init=False)
     canaries: Canaries = field(init=False)
     tenant_policies: TenantPolicies = field(init=False)
     pins: PolicyPins = field(init=False)
 
     def __post_init__(self) -> None:
+        desk = FeedbackDesk(self.kept_feedback, self.episodes, self.job_store)
+        self.feedback = NodeFeedback(desk, self.pairs, Inspector(self.episodes, desk, self.panel))
         self.canaries, self.tenant_policies, self.pins = canaries_of(self.policies)
         self.tenant_policies.use_tenants([record.settings for record in self.tenancy.list()])
         self.tenancy.hold_pins_to(self.pins)

@@ -18,6 +18,7 @@ from agent.episode import Reply
 from agent.ports import Listener
 from service.canary.canaries import Canaries
 from service.canary.ports import Policies
+from service.feedback.assembly import NodeFeedback
 from service.jobs.desk import JobDesk
 from service.tenancy.audit import AuditLog
 from service.tenancy.caller import Caller
@@ -168,6 +169,9 @@ class NodePorts(Protocol):
 
     @property
     def webhooks(self) -> Webhooks: ...
+
+    @property
+    def feedback(self) -> NodeFeedback: ...
 
     @property
     def tenancy(self) -> TenancyPort: ...

@@ -66,6 +66,13 @@ ROWS: Mapping[type[Exception], Row] = {
     errors.NotAuthenticated: Row(401, "not_authenticated", "No valid key"),
     errors.NotAllowed: Row(403, "not_allowed", "The key is not for this route"),
     errors.NotFound: Row(404, "not_found", "No such thing"),
+    errors.ReplyNotKept: Row(
+        404,
+        "reply_not_kept",
+        "The reply is not kept",
+        "Feedback can be given as long as the journal keeps the reply; one that failed or was streamed to nobody never"
+        " was there.",
+    ),
     errors.Conflict: Row(409, "conflict", "Not in the current state"),
     errors.CanaryRunning: Row(409, "canary_running", "A canary is running", "Stop it first, or wait for its end."),
     errors.NeedsAdapters: Row(409, "needs_adapters", "Not with one copy of the weights"),

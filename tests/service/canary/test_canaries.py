@@ -22,19 +22,21 @@ from agent.errors import (
     StoreError,
 )
 from agent.fakes import FakeEngine, MemoryJournal
+from agent.feedback import Comment, Feedback, Implicit, Opinion, Rating, Signal, Thumbs
 from agent.ports import Audience, GenerateRequest
 from agent.verdict import LanguageVerdict, Verdict
 from rewards.fakes import FakeRewardModel
 from rewards.score import Sample
 from service.canary.canaries import Canaries
 from service.canary.config import CanaryConfig
-from service.canary.fakes import FakeFeedback, MemoryTrials, RememberedTrials
+from service.canary.fakes import MemoryTrials, RememberedTrials
+from service.canary.feedback import FeedbackInbox, value_of
 from service.canary.parts import CanaryParts
-from service.canary.ports import Ratings
 from service.canary.records import Outcome
 from service.canary.scoring import SampledScoring
 from service.canary.tally import Measure
 from service.canary.traffic import Traffic, WatchedEngine, WatchedJournal
+from service.feedback.fakes import MemoryEpisodes
 from service.http.fake_tuning import BASE_POLICY, EPOCH, FakePolicies
 from service.routable_slots import RoutableSlots
 from service.routing import PolicyRoutes
@@ -64,7 +66,8 @@ class Bed:
         self.traffic = Traffic(self.routes)
         self.judge = FakeRewardModel(self._reward)
         self.bad: set[int] = set()
-        self.feedback = FakeFeedback()
+        self.episodes = MemoryEpisodes()
+        self.feedback = FeedbackInbox(self.traffic, self.episodes)
         self.store = store or MemoryTrials()
         self.events = RememberedTrials()
         scoring = SampledScoring(
@@ -97,7 +100,9 @@ class Bed:
             audience = Audience(tenant, language, end_user, True)
             version = self.routes.version_for(audience, self.policies.active_version)
             self.by_version[version] = self.by_version.get(version, 0) + 1
-            await journal.append(self._episode(tenant, language, end_user, version))
+            episode = self._episode(tenant, language, end_user, version)
+            self.episodes.all.append(episode)
+            await journal.append(episode)
             if self.num_served % 4 == 0:
                 self.clock_s += 1.0
                 await self.canaries.tick()
@@ -296,16 +301,62 @@ async def test_going_back_is_not_watched(bed: Bed) -> None:
     assert bed.canaries.running is None
 
 
-async def test_feedback_is_read_for_both_versions(bed: Bed) -> None:
-    """Bad ratings of the candidate stop it; a store that fails only leaves them out."""
-    await bed.canaries.start(2)
-    bed.feedback.failure = StoreError("gone")
+async def test_feedback_counts_for_the_policy_that_wrote_the_reply(bed: Bed) -> None:
+    """Five stars for the stable policy's replies and one for the candidate's stop it; a journal that fails for a moment
+    only delays them."""
     await bed.serve(40)
-    assert bed.canaries.running is not None
-    bed.feedback.failure = None
-    bed.feedback.ratings = {1: {"de": Ratings(200, 0.9, 0.05)}, 2: {"de": Ratings(200, 0.4, 0.05)}}
+    bed.now += timedelta(seconds=1)
+    await bed.canaries.start(2)
+    await bed.serve(240)
+    for episode in bed.episodes.all:
+        written_by = episode.completions[0].versions.last
+        bed.feedback.add(rated(episode, Rating(1 if written_by == 2 else 5)))
+    bed.episodes.failure = StoreError("gone")
+    await bed.canaries.tick()
+    trial = bed.traffic.trial
+    assert trial is not None
+    assert trial.stable.get("de", Measure.FEEDBACK).num == 0
+    bed.episodes.failure = None
     await bed.canaries.tick()
     assert bed.outcomes == [Outcome.HARMFUL]
+    assert trial.stable.get("de", Measure.FEEDBACK).mean == 1.0
+    # The forty replies from before the canary are the baseline's alone.
+    assert trial.stable.get("de", Measure.FEEDBACK).num + trial.candidate.get("de", Measure.FEEDBACK).num == 240
+    assert bed.traffic.baseline.side.get("de", Measure.FEEDBACK).num > trial.stable.get("de", Measure.FEEDBACK).num
+
+
+async def test_one_voice_does_not_decide_a_canary(bed: Bed) -> None:
+    """Two hundred thumbs down of one person: twenty of them count."""
+    await bed.canaries.start(2)
+    await bed.serve(400)
+    for episode in bed.episodes.all:
+        bed.feedback.add(replace(rated(episode, Thumbs(up=False)), end_user="somebody"))
+    await bed.canaries.tick()
+    trial = bed.traffic.trial
+    assert trial is not None
+    assert sum(side.get("de", Measure.FEEDBACK).num for side in (trial.candidate, trial.stable)) == 20
+
+
+@pytest.mark.parametrize(
+    ("opinion", "value"),
+    [
+        (Rating(1), 0.0),
+        (Rating(4), 0.75),
+        (Rating(5), 1.0),
+        (Thumbs(up=True), 1.0),
+        (Implicit(Signal.IGNORED), 0.0),
+        (Comment("fine"), None),
+    ],
+)
+async def test_opinions_as_figures(opinion: Opinion, value: float | None, bed: Bed) -> None:
+    """Stars from 0 to 1: 4 of 5 is (4 - 1) / 4. Words are no figure."""
+    await bed.serve(1)
+    assert value_of(rated(bed.episodes.all[0], opinion)) == value
+
+
+def rated(episode: Episode, opinion: Opinion) -> Feedback:
+    brief = episode.brief
+    return Feedback(brief.tenant, episode.id, brief.language, EPOCH, "key_1", opinion, end_user=brief.end_user)
 
 
 async def test_no_request_fails_while_a_canary_starts_stops_and_promotes(bed: Bed) -> None:
