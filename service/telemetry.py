@@ -180,6 +180,11 @@ class Metrics:
         self.feedback = FeedbackMetrics(self._registry)
         ProcessCollector(registry=self._registry)
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """For parts that keep metrics of their own."""
+        return self._registry
+
     def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
         """Count one HTTP request; ``route`` is a template, never a path that a caller chose."""
         self._requests.labels(method, route, str(status)).inc()

@@ -28,6 +28,8 @@ class RunPlan:
     learner: LearnerSettings
     gate_languages: tuple[str, ...] = ()
     """Those in which no candidate may be worse: the run's, and all that tenants have."""
+    tenant: str | None = None
+    """Draw from this tenant's prompts alone."""
 
     @classmethod
     def of(
@@ -68,6 +70,7 @@ class RunPlan:
                 last_good=config.full.last_good,
             ),
             gate_languages=tuple(sorted({*request.languages, *languages, *enabled})),
+            tenant=request.tenant,
         )
 
     @property

@@ -7,7 +7,7 @@ The tuning loop knows the Protocol alone.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +25,7 @@ from trainer.plan import RunPlan
 from trainer.policy_folder import policy_folder
 from trainer.publication import Publisher
 from trainer.records import Evaluation, StepReport
+from trainer.tenant_journal import TenantJournal
 
 log = structlog.get_logger(__name__)
 
@@ -136,8 +137,10 @@ class AdapterPromotion:
     ) -> None:
         self._slots, self._publisher = slots, publisher
         self._run_id, self._plan = run_id, plan
+        if plan.tenant is not None:
+            evaluator = replace(evaluator, journal=TenantJournal(evaluator.journal, plan.tenant))
         self._examination = Examination(evaluator, publisher.trainer, plan)
-        self.version = self._parent = publisher.active_version
+        self.version = self._parent = publisher.version_of(plan.tenant)
         self._successor: int | None = None
         """The version of a step in progress; the learner may keep it and the engine hold it already."""
 
@@ -186,12 +189,18 @@ class AdapterPromotion:
     async def evaluate(self) -> Evaluation:
         """See Promotion.evaluate. The baseline is what serves now."""
         candidate = await self._examination.judge(self.version)
-        baseline = await self._examination.judge(self._publisher.active_version)
+        baseline = await self._examination.judge(self._publisher.version_of(self._plan.tenant))
         return await self._examination.decide(candidate, baseline)
 
     async def publish(self, evaluation: Evaluation | None) -> None:
         """See Promotion.publish."""
-        await self._publisher.publish(self.version, parent=self._parent, run_id=self._run_id, evaluation=evaluation)
+        await self._publisher.publish(
+            self.version,
+            parent=self._parent,
+            run_id=self._run_id,
+            evaluation=evaluation,
+            tenant=self._plan.tenant,
+        )
         self._parent = self.version
 
     async def abandon(self) -> None:
@@ -298,5 +307,5 @@ async def _continued(publisher: Publisher, resumption: Resumption) -> tuple[int,
         await publisher.drop_unrecorded(version)
         return version, resumption.standing.parent
     if version not in resumption.published:
-        await publisher.activate(version)
+        await publisher.complete(version)
     return version, version

@@ -22,6 +22,8 @@ class RunRequest:
     publish_every: int | None = None
     gate: bool | None = None
     seed: int = 0
+    tenant: str | None = None
+    """Tune for this tenant alone, on its prompts; None tunes what all tenants share."""
 
 
 class RunState(StrEnum):
@@ -156,3 +158,5 @@ class PolicyRecord:
     """Digest of the manifest, which holds the digest of every file."""
     parity: ParityReport | None
     evaluation: Evaluation | None
+    tenant: str | None = None
+    """Whose it is alone; None is for all."""

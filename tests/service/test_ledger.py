@@ -153,3 +153,27 @@ def test_a_policy_of_an_older_release_is_read() -> None:
     old = RecordCodec(PolicyRecord).decode(json.dumps(tree))
     assert POLICY.evaluation is not None
     assert old == replace(POLICY, evaluation=replace(POLICY.evaluation, report=None))
+
+
+async def test_the_trail_of_active_versions_survives_a_restart(tmp_path: Path) -> None:
+    """It ends with the active version; going back shortens it. A store without one begins with what is active."""
+    async with open_store(StoreConfig(), tmp_path) as store:
+        await store.redis.set("node:policies:active", 2)
+        ledger = Ledger(store)
+        assert await ledger.trail() == [0, 2]
+        for version in (3, 4, 3):
+            await ledger.set_active_version(version)
+    async with open_store(StoreConfig(), tmp_path) as store:
+        assert await Ledger(store).trail() == [0, 2, 3]
+        assert await Ledger(store).active_version() == 3
+
+
+async def test_tenants_own_policies_are_kept(store: Store) -> None:
+    """Given, replaced, and taken away."""
+    ledger = Ledger(store)
+    await ledger.set_tenant_version("acme", 4)
+    await ledger.set_tenant_version("zeta", 5)
+    await ledger.set_tenant_version("acme", 6)
+    assert await ledger.tenant_versions() == {"acme": 6, "zeta": 5}
+    await ledger.set_tenant_version("acme", None)
+    assert await ledger.tenant_versions() == {"zeta": 5}
