@@ -13,6 +13,9 @@
     │   │   └── ReplyNotKept        feedback on a reply that is not in the journal (any longer)
     │   ├── Conflict            a second tuning run, an unknown transition
     │   ├── TooFewPairs         a reward model has too little to learn from
+    │   │   ├── CanaryRunning       another canary is running
+    │   │   ├── NeedsAdapters       method full has one copy of the weights, for everybody
+    │   │   └── NoAdapterSlot       every adapter slot that requests can be routed to is taken
     │   ├── JobCancelled        the job was cancelled before it had a result
     │   ├── HookNotVerified     a call of an inbound hook without the hook's secret
     │   └── LimitReached        too much at once, or in a period; says when to come back
@@ -97,6 +100,18 @@ class Conflict(Refused):
 
 class TooFewPairs(Refused):
     """There are fewer preference pairs than a reward model is trained or measured on."""
+
+
+class CanaryRunning(Conflict):
+    """Another canary is running; ``blocking_id`` is its id."""
+
+
+class NeedsAdapters(Conflict):
+    """With method full there is one copy of the weights, so all requests get the same policy."""
+
+
+class NoAdapterSlot(Conflict):
+    """Every adapter slot that requests can be routed to beside the active policy's is taken."""
 
 
 class JobCancelled(Refused):

@@ -25,7 +25,7 @@ from agent.errors import InvalidBrief
 from agent.keeper import EpisodeKeeper
 from agent.language import primary_code
 from agent.outcome import read_outcome
-from agent.ports import Engine, GenerateRequest, Journal, Listener, Priority, PromptEncoder, Ranker
+from agent.ports import Audience, Engine, GenerateRequest, Journal, Listener, Priority, PromptEncoder, Ranker
 from agent.prompt import PromptLibrary
 from agent.repairer import Repaired, Repairer, RepairOrder
 from agent.siblings import sibling, siblings, together
@@ -116,7 +116,10 @@ class ContentAgent:
         brief = completed(brief, settings)
         prompt = self._prompts.render(brief, address=settings.address, overrides=settings.prompts)
         token_ids = self._encoder.encode(prompt.system, prompt.user)
-        request = GenerateRequest(request_id, token_ids, sampling, Priority.LIVE, cache_scope=brief.tenant)
+        audience = Audience.of(brief, request_id)
+        request = GenerateRequest(
+            request_id, token_ids, sampling, Priority.LIVE, cache_scope=brief.tenant, audience=audience
+        )
         listeners = () if listener is None else (listener,)
         completions = await siblings(self._engine, request, alternatives.num_samples, listeners)
         if brief.num_alternatives is not None:

@@ -39,7 +39,7 @@ def _tuning() -> typer.Typer:
 
 
 def _policies() -> typer.Typer:
-    from service.cli_tuning import policies_app
+    from service.cli_policies import policies_app
 
     return policies_app
 

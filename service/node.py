@@ -17,6 +17,7 @@ from functools import partial
 import structlog
 
 from agent.errors import EngineDead, StoreError, TrainerFailed
+from service.assembly.canary import Trials, open_trials
 from service.assembly.engine_room import EngineRoom, open_engine_room
 from service.assembly.feedback import open_feedback
 from service.assembly.ground import Ground
@@ -25,6 +26,7 @@ from service.assembly.reward_models import open_reward_models
 from service.assembly.serving import Serving, open_serving
 from service.assembly.tenancy import Tenancy, open_tenancy
 from service.assembly.tuning import Tuning, open_tuning
+from service.canary.canaries import Canaries
 from service.config import NodeConfig
 from service.data_dir import locked_data_dir
 from service.engine import WORKER
@@ -48,6 +50,7 @@ from service.tenancy.audit import RedisAudit
 from service.tenancy.limits import Limiter
 from service.tenancy.registry import TenantRegistry
 from service.tenancy.usage import DailyUsage
+from service.tenant_policies import TenantPolicies
 from service.webhooks.announcements import Announcements
 from service.webhooks.assembly import Webhooks, open_webhooks
 from trainer.plan import RunPlan
@@ -71,6 +74,8 @@ class Node:
     tuning: TuningRuns
     pacing: Pacing
     policies: Publisher
+    canaries: Canaries
+    tenant_policies: TenantPolicies
     jobs: JobDesk
     metrics: NodeMetrics
     keys: NodeKeys
@@ -134,11 +139,16 @@ async def open_node(
         stack.push_async_callback(announcements.close)
         tenancy = await open_tenancy(ground, judges, webhooks)
         tuning = await open_tuning(ground, judges, room, tenancy.tenants, announcements)
-        serving = open_serving(ground, judges, room, tenancy, tuning, webhooks)
-        feedback = open_feedback(ground, judges, tenancy, tuning, serving)
+        audit = RedisAudit(store)
+        trials = await open_trials(ground, judges, room, tenancy, tuning, announcements, audit)
+        stack.push_async_callback(trials.telling.close)
+        serving = open_serving(ground, judges, room, tenancy, tuning, webhooks, trials.traffic)
+        feedback = open_feedback(ground, judges, tenancy, tuning, serving, trials.feedback)
         reward_models = await open_reward_models(ground, model, tenancy.tenants, feedback.pairs, room.rewards)
         stack.push_async_callback(reward_models.close)
-        node = _joined(ground, room.engine, tenancy, tuning, serving, webhooks, feedback, reward_models, admin)
+        node = _joined(
+            ground, room.engine, tenancy, tuning, trials, serving, webhooks, feedback, reward_models, admin, audit
+        )
         await room.engine.start(partial(_ready_for_traffic, node, room, plan))
         stack.push_async_callback(node.content.agent.drain)
         await stack.enter_async_context(node.jobs.running())
@@ -156,11 +166,13 @@ def _joined(
     engine: SupervisedEngine,
     tenancy: Tenancy,
     tuning: Tuning,
+    trials: Trials,
     serving: Serving,
     webhooks: Webhooks,
     feedback: NodeFeedback,
     reward_models: RewardModelDesk,
     admin: AdminKey,
+    audit: RedisAudit,
 ) -> Node:
     return Node(
         config=ground.config,
@@ -172,6 +184,8 @@ def _joined(
         tuning=tuning.runs,
         pacing=serving.pacing,
         policies=tuning.publisher,
+        canaries=trials.canaries,
+        tenant_policies=tuning.tenant_policies,
         jobs=serving.jobs,
         metrics=serving.metrics,
         keys=NodeKeys(tenancy.tenants, admin),
@@ -179,7 +193,7 @@ def _joined(
         tenancy=tenancy.registry,
         limits=tenancy.limits,
         usage=tenancy.usage,
-        audit=RedisAudit(ground.store),
+        audit=audit,
         webhooks=webhooks,
         feedback=feedback,
         reward_models=reward_models,
@@ -194,6 +208,7 @@ async def _background(node: Node, metrics: Metrics, announcements: Announcements
         running(node.usage.run(), name="usage"),
         running(watch_journal(node.journal, metrics), name="journal"),
         running(node.pacing.run(), name="pacing"),
+        running(node.canaries.run(), name="canary"),
         running(announcements.watch_policy(), name="announcements"),
     ):
         yield
@@ -219,6 +234,7 @@ async def _ready_for_traffic(node: Node, room: EngineRoom, plan: MemoryPlan) -> 
         log.error("training_not_prepared", reason=str(error))
     await room.rewards.prepare()
     await node.policies.restore()
+    await node.canaries.open()
     await node.tuning.pick_up()
     for row in compare(plan, await node.engine.call("coloq_memory")):
         log.info(

@@ -19,7 +19,7 @@ from agent.episode import Reply
 from service.controller import Decision
 from service.feedback.metrics import FeedbackMetrics
 from service.language_metrics import LanguageMetrics
-from trainer.records import StepReport
+from trainer.records import Evaluation, StepReport
 
 _LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 _TOKEN_BUCKETS_S = (
@@ -149,6 +149,10 @@ class Metrics:
         self._entropy = self._gauge("tuning_entropy_nats", "Mean entropy of the trained tokens' distributions.")
         self._behaviour_kl = self._gauge("tuning_behaviour_kl_nats", "KL(engine || trained policy) of the last step.")
         self._base_kl = self._gauge("tuning_base_kl_nats", "KL(trained policy || base) of the last step.")
+        self._gate_decisions = self._counter("gate_decisions", "Candidates that the gate decided about.", "verdict")
+        self._gate_difference = self._gauge(
+            "gate_difference", "Candidate less baseline on held-out prompts, last decision.", "language", "metric"
+        )
         self._phase = self._histogram("tuning_phase_duration_seconds", "Time of a step's phases.", "phase")
         self._first_token = self._histogram(
             "live_first_token_seconds", "Live requests' time to the first token.", buckets=_TOKEN_BUCKETS_S
@@ -175,6 +179,11 @@ class Metrics:
         self._reward_trainings = self._counter("reward_trainings", "Trainings of reward models.", "outcome")
         self.feedback = FeedbackMetrics(self._registry)
         ProcessCollector(registry=self._registry)
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """For parts that keep metrics of their own."""
+        return self._registry
 
     def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
         """Count one HTTP request; ``route`` is a template, never a path that a caller chose."""
@@ -276,6 +285,16 @@ class Metrics:
         phases = {"rollout": report.rollout_s, "score": report.score_s, "train": report.train_s}
         for phase, duration_s in (phases | {"install": report.install_s}).items():
             self._phase.labels(phase).observe(duration_s)
+
+    def observe_evaluation(self, evaluation: Evaluation) -> None:
+        """Count a decision of the gate, and show the differences that it found."""
+        report = evaluation.report
+        if report is None:
+            return
+        self._gate_decisions.labels(report.verdict.value).inc()
+        self._gate_difference.clear()
+        for comparison in report.comparisons:
+            self._gate_difference.labels(comparison.language, comparison.metric).set(comparison.difference)
 
     def observe_generation(self, timing: GenerationTiming) -> None:
         """Record how long a live request's tokens took."""

@@ -10,6 +10,7 @@ Knows nothing of engines, processes or rewards: it is given a Hugging Face model
 
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,17 +127,21 @@ class Learner:
         return step_result(updates, batch, run.settings.objective, duration_s=time.perf_counter() - started)
 
     def logprobs(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probability of each reply token at temperature 1, under the weights as they are now."""
+        """Log-probability of each reply token at temperature 1, as the newest step has it, live or not."""
         chunk = self._run.settings.logit_chunk_tokens if self._run else _PROBE_CHUNK_TOKENS
+        newest = nullcontext() if self._run is None else self._run.weights.newest()
         values: list[list[float]] = []
         with torch.no_grad(), self._lanes.whole.active():
-            for prompt, reply in zip(prompts, replies, strict=True):
-                ids = torch.tensor([[*prompt, *reply]], device=self._model.device)
-                hidden = last_hidden(self._model, ids)[0, len(prompt) - 1 : -1]
-                row = token_logprobs(
-                    hidden, output_head(self._model), ids[0, len(prompt) :], temperature=1.0, chunk_tokens=chunk
-                )
-                values.append(row.tolist())
+            head = output_head(self._model)
+            if self._run is not None:
+                head = self._run.weights.newest_of(head)
+            with newest:
+                for prompt, reply in zip(prompts, replies, strict=True):
+                    ids = torch.tensor([[*prompt, *reply]], device=self._model.device)
+                    hidden = last_hidden(self._model, ids)[0, len(prompt) - 1 : -1]
+                    targets = ids[0, len(prompt) :]
+                    row = token_logprobs(hidden, head, targets, temperature=1.0, chunk_tokens=chunk)
+                    values.append(row.tolist())
         return values
 
     def snapshot(self) -> dict[str, Tensor]:

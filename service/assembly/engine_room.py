@@ -16,6 +16,7 @@ from service.engine_rewards import FOLDER, EngineRewards, load_rewards
 from service.engine_trainer import EngineTrainer
 from service.memory_plan import MemoryPlan
 from service.pacing import LiveRequests, ScoringGate
+from service.routing import PolicyRoutes
 from service.supervised_engine import SupervisedEngine
 from service.versions import AdapterVersions, LiveVersions
 from trainer.footprint import num_adapter_slots
@@ -32,6 +33,8 @@ class EngineRoom:
     gate: ScoringGate
     rewards: EngineRewards
     """Reward models of the configuration; what holds them is the engine process."""
+    routes: PolicyRoutes
+    """Which policy answers whom."""
 
 
 async def open_engine_room(ground: Ground, model: str, plan: MemoryPlan, worker: str) -> EngineRoom:
@@ -48,16 +51,16 @@ async def open_engine_room(ground: Ground, model: str, plan: MemoryPlan, worker:
     """
     config, metrics = ground.config, ground.metrics
     encoder = await asyncio.to_thread(ChatEncoder.load, model)
-    live = LiveRequests(metrics)
+    live, routes = LiveRequests(metrics), PolicyRoutes()
     engine = SupervisedEngine(
         config.engine,
         _launcher(config, model, plan, worker),
-        versions=LiveVersions() if config.tuning.method == "full" else AdapterVersions(),
+        versions=LiveVersions() if config.tuning.method == "full" else AdapterVersions(routes),
         on_restart=metrics.engine_restarted,
         on_live=live.add,
     )
     rewards = await load_rewards(config, model, ground.data_dir / FOLDER, engine)
-    return EngineRoom(engine, EngineTrainer(engine), encoder, live, ScoringGate(), rewards)
+    return EngineRoom(engine, EngineTrainer(engine), encoder, live, ScoringGate(), rewards, routes)
 
 
 def _launcher(config: NodeConfig, model: str, plan: MemoryPlan, worker: str) -> Callable[[], Awaitable[VllmEngine]]:

@@ -25,17 +25,20 @@ from agent.ports import Delta, Listener
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from rewards.config import RewardsConfig
 from rewards.fakes import FakePanel, FakePreferencePairs
+from service.canary.canaries import Canaries
 from service.config import NodeConfig
 from service.feedback.assembly import NodeFeedback
 from service.feedback.desk import FeedbackDesk
 from service.feedback.fakes import MemoryEpisodes, MemoryFeedback
 from service.feedback.inspection import Inspector
 from service.http.content_executor import ContentExecutor, TenantLookup
+from service.http.fake_canaries import canaries_of
 from service.http.fake_tuning import EPOCH, FakePolicies, FakeTuning
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents
 from service.jobs.ports import JobEvents, JobStore
+from service.pins import PolicyPins
 from service.reward_models.fakes import FakeRewardModels
 from service.secrets import hash_key
 from service.tenancy.audit import MemoryAudit
@@ -45,6 +48,7 @@ from service.tenancy.limits import Limiter
 from service.tenancy.record import ALL_SCOPES, Scope, seeded_key_id
 from service.tenancy.registry import TenantRegistry
 from service.tenancy.rules import TenantRules
+from service.tenant_policies import TenantPolicies
 from service.tenants import Tenants, seeded
 from service.webhooks.assembly import Webhooks
 from service.webhooks.fakes import fake_webhooks
@@ -183,10 +187,16 @@ class FakeNode:
     panel: FakePanel = field(default_factory=FakePanel)
     jobs: JobDesk = field(init=False)
     feedback: NodeFeedback = field(init=False)
+    canaries: Canaries = field(init=False)
+    tenant_policies: TenantPolicies = field(init=False)
+    pins: PolicyPins = field(init=False)
 
     def __post_init__(self) -> None:
         desk = FeedbackDesk(self.kept_feedback, self.episodes, self.job_store)
         self.feedback = NodeFeedback(desk, self.pairs, Inspector(self.episodes, desk, self.panel))
+        self.canaries, self.tenant_policies, self.pins = canaries_of(self.policies)
+        self.tenant_policies.use_tenants([record.settings for record in self.tenancy.list()])
+        self.tenancy.hold_pins_to(self.pins)
         executor = ContentExecutor(self.content, self.tenants, self.config.agent)
         self.jobs = JobDesk(self.job_store, executor, self.events, self.config.jobs, sole_user=True)
 

@@ -16,6 +16,8 @@ from agent.completion import Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
 from agent.ports import Listener
+from service.canary.canaries import Canaries
+from service.canary.ports import Policies
 from service.feedback.assembly import NodeFeedback
 from service.jobs.desk import JobDesk
 from service.reward_models.records import TrainingStatus
@@ -26,6 +28,7 @@ from service.tenancy.caller import Caller
 from service.tenancy.limits import Limiter
 from service.tenancy.record import KeyRecord, TenantRecord
 from service.tenancy.registry import IssuedKey, KeyOrder
+from service.tenant_policies import TenantPolicies
 from service.webhooks.assembly import Webhooks
 from trainer.records import PolicyRecord, RunRequest, RunStatus
 
@@ -105,7 +108,7 @@ class TuningPort(Protocol):
         ...
 
 
-class PolicyPort(Protocol):
+class PolicyPort(Policies, Protocol):
     @property
     def active_version(self) -> int: ...
 
@@ -113,11 +116,12 @@ class PolicyPort(Protocol):
         """Published policies, newest first, the base model last."""
         ...
 
-    async def served(self) -> Sequence[PolicyRecord]:
-        """Those of the published policies that the engine holds, so that a request may name them."""
+    async def served(self, tenant: str | None = None) -> Sequence[PolicyRecord]:
+        """Those of the published policies that the engine holds and the tenant may have, so that a request may name
+        them."""
         ...
 
-    async def find_served(self, version: int) -> PolicyRecord:
+    async def find_served(self, version: int, tenant: str | None = None) -> PolicyRecord:
         """One of them. Raises NotFound, which says whether it was published at all."""
         ...
 
@@ -183,6 +187,12 @@ class NodePorts(Protocol):
 
     @property
     def reward_models(self) -> RewardModelsPort: ...
+
+    @property
+    def canaries(self) -> Canaries: ...
+
+    @property
+    def tenant_policies(self) -> TenantPolicies: ...
 
     @property
     def jobs(self) -> JobDesk: ...

@@ -77,6 +77,9 @@ ROWS: Mapping[type[Exception], Row] = {
     errors.TooFewPairs: Row(
         409, "too_few_pairs", "Too few preference pairs", "Collect more feedback in this language first."
     ),
+    errors.CanaryRunning: Row(409, "canary_running", "A canary is running", "Stop it first, or wait for its end."),
+    errors.NeedsAdapters: Row(409, "needs_adapters", "Not with one copy of the weights"),
+    errors.NoAdapterSlot: Row(409, "no_adapter_slot", "No adapter slot is free"),
     errors.JobCancelled: Row(409, "job_cancelled", "The job was cancelled", "Send the request again for a new job."),
     errors.JobAbandoned: Row(
         500,

@@ -16,7 +16,7 @@ import structlog
 from agent.config import UNLIMITED, LimitSettings, TenantSettings
 from agent.errors import Conflict, InvalidConfig, InvalidInput, NotFound, StoreError
 from service.secrets import new_key
-from service.tenancy.ports import Snapshot, TenantStore
+from service.tenancy.ports import PinRules, Snapshot, TenantStore
 from service.tenancy.record import KeyRecord, Origin, Scope, TenantRecord, new_key_id, seeded_key_id
 from service.tenancy.rules import TenantRules
 from service.tenants import Tenants, seeded
@@ -59,10 +59,15 @@ class TenantRegistry:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._pins: PinRules | None = None
         self._store, self._tenants, self._rules, self._now = store, tenants, rules, now
         self._revision: int | None = None
         self._deleted: frozenset[str] = frozenset()
         self._writing = asyncio.Lock()
+
+    def hold_pins_to(self, pins: PinRules) -> None:
+        """Refuse settings from now on whose pins break these rules."""
+        self._pins = pins
 
     async def open(self, from_file: Sequence[TenantSettings], *, sole_user: bool) -> None:
         """Bring the store in line with the configuration file, then take what it holds.
@@ -147,6 +152,7 @@ class TenantRegistry:
             await self.refresh()
             if self._tenants.record(settings.id) is not None:
                 raise Conflict(f"there is a tenant {settings.id} already", blocking_id=settings.id)
+            await self._check_pins(settings)
             now = self._now()
             return await self._save(TenantRecord(settings, Origin.ADMIN, now, now))
 
@@ -162,6 +168,7 @@ class TenantRegistry:
         async with self._writing:
             await self.refresh()
             record = self.get(settings.id)
+            await self._check_pins(settings)
             return await self._save(replace(record, settings=settings, origin=Origin.ADMIN))
 
     async def delete(self, tenant: str) -> None:
@@ -224,6 +231,12 @@ class TenantRegistry:
     def _warn(self, settings: TenantSettings) -> None:
         for warning in self.warnings(settings):
             log.warning("tenant_setting_odd", tenant=settings.id, warning=warning)
+
+    async def _check_pins(self, settings: TenantSettings) -> None:
+        """Raises InvalidInput."""
+        if self._pins is not None:
+            others = [record.settings for record in self._tenants.records if record.id != settings.id]
+            await self._pins.check(settings, others)
 
     async def _save(self, record: TenantRecord) -> TenantRecord:
         written = await self._store.save(replace(record, updated_at=self._now()))

@@ -43,8 +43,8 @@ def test_empty_file_is_the_defaults() -> None:
         ),
         ("[tuning.gate]\nmargim = 1", "tuning.gate.margim: unknown key; did you mean tuning.gate.margin?"),
         (
-            "[tuning.gate]\nzzz = 1",
-            "tuning.gate.zzz: unknown key; valid keys here: enabled, num_prompts, margin, min_determined",
+            "[tuning.full]\nzzz = 1",
+            "tuning.full.zzz: unknown key; valid keys here: last_good",
         ),
     ],
 )

@@ -16,8 +16,9 @@ from agent.verdict import LanguageVerdict, Verdict
 from service.controller import Decision, Direction, Move
 from service.slo import Quantity, Reading, Standing
 from service.telemetry import Metrics, configure_logging, settle_loggers
+from tests.service.gate_reports import gate_report
 from trainer.pace import Pace
-from trainer.records import StepReport
+from trainer.records import Evaluation, StepReport
 
 
 @pytest.fixture(autouse=True)
@@ -186,6 +187,22 @@ def test_step_shows_its_last_values_and_adds_up_what_was_dropped() -> None:
         "coloq_tuning_base_kl_nats NaN",
         'coloq_tuning_phase_duration_seconds_sum{phase="train"} 4.0',
     } <= set(lines(metrics))
+
+
+def test_a_decision_of_the_gate_is_counted_with_its_differences() -> None:
+    """Counted by verdict; differences are the last decision's alone. Without a report there is nothing to show."""
+    metrics = Metrics()
+    old = Evaluation(2, 0, 0.5, 0.5, {}, {}, {})
+    metrics.observe_evaluation(replace(old, report=gate_report(("pl", "reward", -0.25), ("de", "reward", 0.5))))
+    metrics.observe_evaluation(replace(old, report=gate_report(("de", "fidelity", 0.125))))
+    metrics.observe_evaluation(old)
+    shown = [
+        line for line in lines(metrics) if line.startswith(("coloq_gate_decisions_total", "coloq_gate_difference"))
+    ]
+    assert shown == [
+        'coloq_gate_decisions_total{verdict="undetermined"} 2.0',
+        'coloq_gate_difference{language="de",metric="fidelity"} 0.125',
+    ]
 
 
 def test_state_and_events_of_the_node() -> None:
