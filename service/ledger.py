@@ -7,6 +7,7 @@ node:runs               hash: run id → status (JSON), written again while the 
 node:runs:order         sorted set: run id, scored by its start
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
@@ -39,6 +40,11 @@ class Ledger:
         self._redis = store.redis
         self._policy = RecordCodec(PolicyRecord)
         self._run = RecordCodec(RunStatus)
+        self._on_active: list[Callable[[], None]] = []
+
+    def on_active_version(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` whenever this process has set the active version."""
+        self._on_active.append(listener)
 
     async def begin(self, now: datetime, *, last_version: int = BASE_VERSION) -> None:
         """Make the base model's row unless it is there, and keep versions up to ``last_version`` from being reused
@@ -102,6 +108,8 @@ class Ledger:
         """Make ``version`` the one to serve after a restart."""
         with store_errors("activate a policy"):
             await self._redis.set(_ACTIVE, version)
+        for listener in self._on_active:
+            listener()
 
     async def save_run(self, status: RunStatus) -> None:
         """Write a run's latest status. The newest 500 runs are kept."""
