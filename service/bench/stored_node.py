@@ -135,6 +135,7 @@ def _assemble(
         Subscribers(JobWebhooks(webhooks.deliveries), LoggedEvents(), MeteredJobs(metrics)),
         config.jobs,
         sole_user=True,
+        occupy=lambda order: limits.occupy(order.tenant, order.key_id),
     )
     admin = AdminKey(hash_key("nobody's"))
     return StoredNode(

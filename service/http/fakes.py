@@ -170,7 +170,14 @@ class FakeNode:
 
     def __post_init__(self) -> None:
         executor = ContentExecutor(self.content, self.tenants, self.config.agent)
-        self.jobs = JobDesk(self.job_store, executor, self.events, self.config.jobs, sole_user=True)
+        self.jobs = JobDesk(
+            self.job_store,
+            executor,
+            self.events,
+            self.config.jobs,
+            sole_user=True,
+            occupy=lambda order: self.limits.occupy(order.tenant, order.key_id),
+        )
 
     async def health(self) -> Health:
         return self.state

@@ -8,6 +8,8 @@
     a call with a key or a callback ─► job ─┤ the caller hangs up ─► the job goes on
                                             └ too long, or the node stops ─► 202
 
+A job counts against the limits of what runs at one time until it is done: it takes the place that its call had.
+
 A route hands in an `Order`, with the work that it has understood it to be, and gets a `Response`. A plain call does
 that work; a job is carried out from its stored order, by the executor.
 """
@@ -27,7 +29,7 @@ from service.config import NodeConfig
 from service.http.disconnect import ClientGone, disconnection
 from service.http.jobs_schema import POLL_AFTER_S, JobView
 from service.http.prefer import Preference, preference_of
-from service.http.state import parts_of
+from service.http.state import parts_of, passage_of
 from service.http.validation import shown
 from service.idempotency import (
     AUTOMATIC,
@@ -136,7 +138,7 @@ async def _plain(request: Request, desk: JobDesk, call: Call, work: "asyncio.Tas
     try:
         if await _held(request, desk, work, call.preference.wait_s):
             return _answered(work.result())
-        job_id = await desk.adopt(call.order, work)
+        job_id = await desk.adopt(call.order, work, passage_of(request))
     except BaseException:
         await end([work])
         raise
@@ -145,7 +147,7 @@ async def _plain(request: Request, desk: JobDesk, call: Call, work: "asyncio.Tas
 
 async def _as_job(request: Request, desk: JobDesk, call: Call) -> Response:
     tenant, wait_s = call.order.tenant, call.preference.wait_s
-    submission = await desk.accept(call.order, call.key, at_once=wait_s > 0)
+    submission = await desk.accept(call.order, call.key, at_once=wait_s > 0, slot=passage_of(request))
     job = await _final(request, desk, tenant, submission.job_id, wait_s) if wait_s > 0 else None
     if job is None:
         job = await desk.promised(tenant, submission.job_id)
