@@ -1,6 +1,7 @@
 """`coloq bench`: measurements of a node, most of them on random weights. Nothing is fetched; results go to a folder.
 
     front     the service alone, with a fake that answers at once
+    flood     one tenant's latency while another floods the node
     serve     a node under load, alone or beside bare vLLM
     coserve   the same load with and without training beside it
     swap      publications under load
@@ -23,6 +24,7 @@ from rich.console import Console
 
 from agent.errors import InvalidInput
 from service.bench.control import BatchShape, PaceOrder, PublishOrder
+from service.bench.flood_cli import flood_command
 from service.bench.learn_cli import learn_command
 from service.bench.load import Arrivals, Closed, Poisson
 from service.bench.options import BenchOptions
@@ -31,6 +33,7 @@ from service.bench.train_cli import train_command
 bench_app = typer.Typer(help="Measure a node: load, training beside it, swaps.", no_args_is_help=True)
 bench_app.command("train")(train_command)
 bench_app.command("learn")(learn_command)
+bench_app.command("flood")(flood_command)
 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where JSON and charts go.")]
 Work = Annotated[Path, typer.Option(metavar="DIR", help="Where models are kept between runs.")]
