@@ -1,6 +1,5 @@
 """The tenants' routes: content, and who am I."""
 
-import json
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response, Security
@@ -100,10 +99,10 @@ async def _call_of(body: ContentRequest, request: Request, tenant: TenantSetting
     callback_url = body.callback_url
     if callback_url is not None:
         callback_url = await parts.node.webhooks.deliveries.check_callback(tenant.id, callback_url)
-    canonical = body.model_dump(mode="json", exclude_none=True, by_alias=True)
+    understood = body.model_dump_json(exclude_none=True, by_alias=True)
     key_id = caller_of(request).key_id
-    order = Order(tenant.id, CONTENT_ROUTE, json.dumps(canonical), request_id_of(request), callback_url, key_id)
-    return call_of(request, tenant, order, canonical, parts.config)
+    order = Order(tenant.id, CONTENT_ROUTE, understood, request_id_of(request), callback_url, key_id)
+    return call_of(request, tenant, order, parts.config)
 
 
 @router.get("/me", summary="Who holds this key, and what it may ask for", openapi_extra=needs(None))

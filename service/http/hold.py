@@ -15,6 +15,7 @@ that work; a job is carried out from its stored order, by the executor.
 """
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
@@ -99,11 +100,9 @@ class Call:
         return self.key is not None or self.order.callback_url is not None
 
 
-def call_of(request: Request, tenant: TenantSettings, order: Order, canonical: Any, config: NodeConfig) -> Call:
-    """The call that a request makes of an order.
-
-    Args:
-        canonical: the validated body as plain values; two bodies that mean the same are equal in it.
+def call_of(request: Request, tenant: TenantSettings, order: Order, config: NodeConfig) -> Call:
+    """The call that a request makes of an order, whose body says what was understood: two bodies that mean the same are
+    equal in it.
 
     Raises:
         InvalidInput: the idempotency headers break a rule.
@@ -111,7 +110,7 @@ def call_of(request: Request, tenant: TenantSettings, order: Order, canonical: A
     preference = preference_of(
         request.headers.getlist("prefer"), hold_s=config.agent.hold_s, max_wait_s=config.jobs.max_wait_s
     )
-    return Call(order, _key(request, tenant, order.route, canonical, config), preference)
+    return Call(order, _key(request, tenant, order, config), preference)
 
 
 async def answer(request: Request, call: Call, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Response:
@@ -184,9 +183,7 @@ async def _held(request: Request, desk: JobDesk, work: "asyncio.Task[Any]", wait
     return work.done()
 
 
-def _key(
-    request: Request, tenant: TenantSettings, route: str, canonical: Any, config: NodeConfig
-) -> IdempotencyKey | None:
+def _key(request: Request, tenant: TenantSettings, order: Order, config: NodeConfig) -> IdempotencyKey | None:
     life = KeyLife(config.jobs.idempotency_ttl_s, config.jobs.answered_body_ttl_s)
     headers = request.headers.getlist(HEADER)
     if len(headers) > 1:
@@ -195,10 +192,14 @@ def _key(
     if mode not in ("header", "body"):
         raise InvalidInput(MODE_HEADER, f"must be one of header, body, got {shown(mode)}")
     if headers and headers[0].strip(' "') != AUTOMATIC:
-        return key_of_caller(headers[0], route, fingerprint_of(canonical), life)
+        return key_of_caller(headers[0], order.route, _fingerprint(order), life)
     if headers or mode == "body":
-        return key_of_body(route, fingerprint_of(canonical), life)
+        return key_of_body(order.route, _fingerprint(order), life)
     return None
+
+
+def _fingerprint(order: Order) -> str:
+    return fingerprint_of(json.loads(order.body))
 
 
 def _answered(answer: Answer, *, replayed: bool = False) -> Response:
