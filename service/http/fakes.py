@@ -198,7 +198,14 @@ class FakeNode:
         self.tenant_policies.use_tenants([record.settings for record in self.tenancy.list()])
         self.tenancy.hold_pins_to(self.pins)
         executor = ContentExecutor(self.content, self.tenants, self.config.agent)
-        self.jobs = JobDesk(self.job_store, executor, self.events, self.config.jobs, sole_user=True)
+        self.jobs = JobDesk(
+            self.job_store,
+            executor,
+            self.events,
+            self.config.jobs,
+            sole_user=True,
+            occupy=lambda order: self.limits.occupy(order.tenant, order.key_id),
+        )
 
     async def health(self) -> Health:
         return self.state
