@@ -125,7 +125,7 @@ class NodeMetrics:
 
 def count_run(metrics: Metrics, status: RunStatus) -> None:
     """Count a run that ended, and what it published."""
-    metrics.run_ended(status.state.value)
+    metrics.tuning.run_ended(status.state.value)
     for _ in status.published:
         metrics.publication_ended("published")
     if status.state in (RunState.REJECTED, RunState.FAILED):
