@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from agent.allowance import NOTHING, Allowance
 from agent.errors import InvalidBrief
 
 Register = Literal["formal", "informal"]
@@ -70,6 +71,10 @@ class Brief:
     """How many distinct alternatives ``suggest`` should give."""
     schema: str | None = None
     """JSON Schema that the reply must fit, as agent.structure.read_schema returns it."""
+    glossary: tuple[tuple[str, str], ...] = ()
+    """Terms of the request, each with what it is to be called in ``language``."""
+    allowance: Allowance = NOTHING
+    """What of the reply may be in other languages."""
 
     def __post_init__(self) -> None:
         if self.kind is Kind.CREATE and not self.instructions.strip():

@@ -3,7 +3,9 @@
     turns ─► token ids ─► engine (live priority), once per choice ─► language verdict of each ─► reply
                                                                                     └─► journal (shielded)
 
-A conversation brings its own instructions, so no template of ours is added: the language is judged, not asked for.
+A conversation brings its own instructions, so no template of ours is added: the language is judged, not asked for. A
+single answer in a wrong language is sampled once more when the caller named the language; one that was guessed from the
+conversation, or that a stream has told already, is served as it is.
 """
 
 import time
@@ -13,14 +15,17 @@ from datetime import UTC, datetime
 
 from agent.brief import Brief, Kind
 from agent.completion import Completion, SampledToken, Sampling
+from agent.config import LanguageSettings
 from agent.contract import LanguageContract
 from agent.dialogue import Role, Turn
+from agent.draft import Draft, Judge
 from agent.episode import Episode, PromptRef, Reply
 from agent.errors import InvalidBrief
 from agent.keeper import EpisodeKeeper
-from agent.ports import DialogueEncoder, Engine, GenerateRequest, Listener, Priority
+from agent.outcome import Outcome
+from agent.ports import Audience, DialogueEncoder, Engine, GenerateRequest, Listener, Priority
+from agent.repairer import Repaired, Repairer, RepairOrder
 from agent.siblings import siblings
-from agent.structure import prose_of
 from agent.verdict import Verdict, overall
 from agent.writer import LanguageLookup
 
@@ -46,6 +51,8 @@ class Dialogue:
     end_user: str | None = None
     policy_version: int | None = None
     """None answers with the active policy; a number with that version, which must be installed."""
+    names_language: bool = False
+    """True when the caller said which language the reply is to be in."""
 
     def __post_init__(self) -> None:
         if not self.turns or self.turns[-1].role is not Role.USER or not self.turns[-1].content.strip():
@@ -102,7 +109,9 @@ class ChatAgent:
         contract: LanguageContract,
         keeper: EpisodeKeeper,
         languages: LanguageLookup,
+        repairer: Repairer | None = None,
     ) -> None:
+        self._repairer = repairer
         self._engine = engine
         self._encoder = encoder
         self._contract = contract
@@ -117,11 +126,13 @@ class ChatAgent:
         request_id: str,
         num_choices: int = 1,
         listeners: Sequence[Listener] = (),
+        wait_s: float | None = None,
     ) -> ChatReply:
         """Answer a conversation and journal the episode; the first choice is the one that counts as served.
 
         Cancelling the call aborts the generations. ``listeners``, one for each choice when there are any, hear them as
-        they are sampled. With a seed each choice gets the next one.
+        they are sampled. With a seed each choice gets the next one. A repair ends when the caller has waited for
+        ``wait_s`` seconds; None sets no such bound.
 
         Raises:
             InvalidBrief: the tenant does not have the language, or the model takes no such conversation.
@@ -140,13 +151,19 @@ class ChatAgent:
             Priority.LIVE,
             cache_scope=dialogue.tenant,
             policy_version=dialogue.policy_version,
+            audience=Audience(
+                dialogue.tenant, language, dialogue.end_user or request_id, dialogue.end_user is not None
+            ),
         )
         completions = await siblings(self._engine, request, num_choices, listeners)
-        brief = _brief(dialogue, language, settings.brand_terms, sampling.schema)
-        choices = tuple(
-            self._choice(index, request_id, brief, completion, started) for index, completion in enumerate(completions)
-        )
-        await self._keeper.keep(_episode(request_id, brief, completions, choices))
+        brief = _brief(dialogue, language, settings, sampling.schema)
+        judge = Judge(self._contract, brief, settings.brand_terms)
+        repaired = [_unrepaired(judge, completion) for completion in completions]
+        if self._repairer is not None and num_choices == 1 and not listeners and dialogue.names_language:
+            order = RepairOrder(request, judge, settings, _read, started, wait_s)
+            repaired = [await self._repairer.repair(repaired[0].draft, order)]
+        choices = tuple(_choice(index, request_id, brief, item, started) for index, item in enumerate(repaired))
+        await self._keeper.keep(_episode(request_id, brief, repaired, choices))
         return ChatReply(request_id, choices)
 
     def _language(self, dialogue: Dialogue) -> str:
@@ -156,24 +173,37 @@ class ChatAgent:
         spoken = (code for code in dialogue.languages if self._contract.judge(said, code).verdict is Verdict.PASS)
         return next(spoken, dialogue.languages[0])
 
-    def _choice(self, index: int, request_id: str, brief: Brief, completion: Completion, started: float) -> Choice:
-        judged = completion.text if brief.schema is None else prose_of(completion.text)
-        reply = Reply(
-            request_id=request_id,
-            text=completion.text,
-            language=brief.language,
-            verdict=self._contract.judge(judged, brief.language, brief.brand_terms),
-            policy_version=completion.versions.last,
-            finish_reason=completion.finish_reason.value,
-            prompt_tokens=len(completion.prompt_token_ids) if index == 0 else 0,
-            completion_tokens=len(completion.token_ids),
-            duration_ms=(time.perf_counter() - started) * 1000,
-            timing=completion.timing,
-        )
-        return Choice(reply, completion.tokens)
+
+def _read(completions: Sequence[Completion], order: Sequence[int]) -> Outcome:
+    """The first is served, as it is."""
+    return Outcome(order[0], completions[order[0]].text)
 
 
-def _brief(dialogue: Dialogue, language: str, brand_terms: tuple[str, ...], schema: str | None) -> Brief:
+def _unrepaired(judge: Judge, completion: Completion) -> Repaired:
+    outcome = _read([completion], [0])
+    return Repaired(Draft((completion,), outcome, judge.of(outcome)), None)
+
+
+def _choice(index: int, request_id: str, brief: Brief, repaired: Repaired, started: float) -> Choice:
+    draft = repaired.draft
+    completion = draft.completions[draft.outcome.served]
+    reply = Reply(
+        request_id=request_id,
+        text=draft.outcome.text,
+        language=brief.language,
+        verdict=draft.verdict,
+        policy_version=completion.versions.last,
+        finish_reason=completion.finish_reason.value,
+        prompt_tokens=len(completion.prompt_token_ids) if index == 0 else 0,
+        completion_tokens=sum(len(sampled.token_ids) for sampled in draft.completions),
+        duration_ms=(time.perf_counter() - started) * 1000,
+        timing=completion.timing,
+        repair=repaired.repair,
+    )
+    return Choice(reply, completion.tokens)
+
+
+def _brief(dialogue: Dialogue, language: str, settings: LanguageSettings, schema: str | None) -> Brief:
     """The conversation as the record that tuning reads."""
     return Brief(
         tenant=dialogue.tenant,
@@ -182,18 +212,22 @@ def _brief(dialogue: Dialogue, language: str, brand_terms: tuple[str, ...], sche
         instructions=dialogue.turns[-1].content,
         text="\n".join(f"{turn.role}: {turn.content}" for turn in dialogue.turns[:-1]),
         end_user=dialogue.end_user,
-        brand_terms=brand_terms,
+        brand_terms=settings.brand_terms,
         schema=schema,
+        allowance=settings.allowance,
     )
 
 
-def _episode(request_id: str, brief: Brief, completions: Sequence[Completion], choices: Sequence[Choice]) -> Episode:
+def _episode(request_id: str, brief: Brief, repaired: Sequence[Repaired], choices: Sequence[Choice]) -> Episode:
+    """All that was sampled; what is served of the first choice counts as served."""
+    completions = (completion for item in repaired for completion in item.draft.completions)
     return Episode(
         id=request_id,
         created_at=datetime.now(UTC),
         brief=brief,
         prompt=PromptRef(PROMPT_VERSION, Kind.CHAT.value, brief.language),
         completions=tuple(replace(completion, tokens=()) for completion in completions),
-        served=0,
+        served=repaired[0].draft.outcome.served,
         verdict=choices[0].reply.verdict,
+        repair=repaired[0].repair,
     )

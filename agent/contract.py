@@ -6,13 +6,23 @@ One detection per reply misses nearly every reply with one foreign sentence in f
 sentence is judged without noise (addresses, tags, code, numbers, brand terms). Sentences too short to be judged alone
 are pooled with the short ones beside them. The contract abstains rather than guesses: a wrong alarm costs a good reply.
 
+Short texts have a rule of their own. Fewer than 20 letters (an ideograph counts three) are pooled with short neighbours
+of the same script; what is still short is held against the language only by a surer detector, and never for a language
+that short text is often taken for (agent.relatives). In a foreign script three letters are enough, but for Latin ones,
+which may spell a name.
+
+What a tenant lets stand in other languages (agent.allowance) is told from breaches last, over the whole reply.
+
 Knows nothing of models or prompts; what a language is called by the detector is its only outside knowledge.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from agent.language import Detection, LanguageDetector, find_language, primary_code
+from agent.allowance import NOTHING, Allowance
+from agent.language import SOLE_LANGUAGES, Detection, LanguageDetector, find_language, primary_code
+from agent.relatives import CONFUSABLE, UNLIKELY, UNLIKELY_LETTERS, VARIANTS
 from agent.script import Script, count_letters
 from agent.sentences import Sentence, split_sentences, strip_noise
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
@@ -42,59 +52,6 @@ _NAME_BAR = 0.6
 """Latin letters in a reply of another script are a name unless a language is this probable."""
 _CONFUSABLE_BAR = _Bar(confidence=0.95, support=0.02)
 
-_VARIANTS: Mapping[str, frozenset[str]] = {
-    code: frozenset(labels.split())
-    for code, labels in {
-        "ar": "ar arz",
-        "az": "az azb",
-        "bs": "bs hr sr sh",
-        "de": "de als bar",
-        "en": "en sco",
-        "fa": "fa mzn",
-        "hr": "hr bs sr sh",
-        "id": "id ms",
-        "it": "it lmo vec nap pms scn",
-        "ku": "ku ckb",
-        "ms": "ms id",
-        "nl": "nl vls li",
-        "no": "no nn",
-        "pa": "pa pnb",
-        "sh": "sh hr bs sr",
-        "sr": "sr hr bs sh",
-        "uk": "uk rue",
-        "zh": "zh wuu yue",
-    }.items()
-}
-"""Detector labels that count as the language: dialects and standards that short text does not tell apart."""
-
-_CONFUSABLE: tuple[frozenset[str], ...] = tuple(
-    frozenset(codes.split())
-    for codes in (
-        "no nn da sv",
-        "cs sk",
-        "es gl pt ca ast an",
-        "hi mr ne bh mai sa",
-        "ru uk be bg mk sr",
-        "hr bs sr sh sl mk",
-        "fa ps ur",
-        "id ms jv su min",
-        "nl af fy li nds",
-        "de lb nds",
-        "tr az tk",
-        "az azb tr",
-    )
-)
-"""Neighbours: a detector has to be nearly certain before one of them is held against another."""
-
-
-_UNLIKELY = frozenset("an br co eo gn gv ia ie io kw la li oc qu rm sc vo wa".split())
-"""Labels of the table that short text of larger languages is taken for; with them, every label outside of the table.
-
-fastText finds "Usa estas palabras clave" to be Esperanto with probability 0.99.
-"""
-_UNLIKELY_LETTERS = 50
-"""An unlikely language is believed from so many letters on."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Judgement:
@@ -108,11 +65,26 @@ _UNDETERMINED = _Judgement(Verdict.UNDETERMINED)
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A sentence with its judgeable text. ``letters`` counts as script.count_letters does."""
+    """A sentence with its judgeable text and its letters by script, as script.count_letters counts them."""
 
     sentence: Sentence
     clean: str
+    scripts: Mapping[Script, int]
     letters: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """Pieces that were judged together."""
+
+    pieces: Sequence[_Piece]
+    judgement: _Judgement
+    tolerated: bool = False
+    """True for another language that the allowance lets stand; the verdict is then PASS."""
+
+    @property
+    def letters(self) -> int:
+        return sum(piece.letters for piece in self.pieces)
 
 
 class LanguageContract:
@@ -130,27 +102,28 @@ class LanguageContract:
         """True when the detector can tell that text is in ``language``."""
         return primary_code(language) in self._detector.labels
 
-    def judge(self, text: str, wanted: str, brand_terms: Sequence[str] = ()) -> LanguageVerdict:
+    def judge(
+        self, text: str, wanted: str, brand_terms: Sequence[str] = (), allowance: Allowance = NOTHING
+    ) -> LanguageVerdict:
         """The verdict on ``text``, sentence by sentence; spans are those of ``text``.
 
         FAILED when a sentence failed, PASS when at least one passed and none failed, else UNDETERMINED. A language that
-        the detector does not cover is judged by its script alone. Sentences without letters are left out.
+        the detector does not cover is judged by its script alone. Sentences without letters are left out. Sentences
+        that ``allowance`` lets stand pass, with the language that they are in.
         """
-        sentences: list[SentenceVerdict] = []
-        num_determined = num_wanted = 0
-        for unit in _pool(_pieces(text, brand_terms)):
-            judgement = self._judge_unit(unit, wanted)
-            letters = sum(piece.letters for piece in unit)
-            num_determined += letters if judgement.verdict is not Verdict.UNDETERMINED else 0
-            num_wanted += letters if judgement.verdict is Verdict.PASS else 0
-            sentences += [_sentence_verdict(piece.sentence, judgement) for piece in unit]
-        share = num_wanted / num_determined if num_determined else None
-        return LanguageVerdict(wanted, _reply_verdict(sentences), share, tuple(sentences))
+        judged = [_Judged(unit, self._judge_unit(unit, wanted)) for unit in _pool(_pieces(text, brand_terms))]
+        judged = _with_allowance(judged, allowance)
+        sentences = tuple(_sentence_verdict(piece.sentence, item.judgement) for item in judged for piece in item.pieces)
+        num_determined = _num_letters(judged, Verdict.PASS, Verdict.FAILED)
+        share = _num_letters(judged, Verdict.PASS) / num_determined if num_determined else None
+        verdict = _reply_verdict(sentences)
+        words_pass = _words_pass(judged, wanted) if verdict is Verdict.PASS else None
+        return LanguageVerdict(wanted, verdict, share, sentences, words_pass)
 
     def _judge_unit(self, unit: Sequence[_Piece], wanted: str) -> _Judgement:
         line = " ".join(piece.clean for piece in unit)
-        letters = count_letters(line)
-        detection = _correct_ideographs(self._detector.detect(line), letters)
+        letters = _letters_of(unit)
+        detection = _by_script(letters) or _correct_ideographs(self._detector.detect(line), letters)
         if _is_foreign_script(letters, wanted):
             return _judge_foreign_script(detection, letters, wanted, self._variants(wanted))
         if detection is None or not self.covers(wanted) or _may_be_kanji(unit, letters, wanted):
@@ -160,7 +133,7 @@ class LanguageContract:
     @staticmethod
     def _variants(language: str) -> frozenset[str]:
         code = primary_code(language)
-        return _VARIANTS.get(code, frozenset({code}))
+        return VARIANTS.get(code, frozenset({code}))
 
 
 def _pieces(text: str, brand_terms: Sequence[str]) -> list[_Piece]:
@@ -169,9 +142,9 @@ def _pieces(text: str, brand_terms: Sequence[str]) -> list[_Piece]:
     pieces = []
     for sentence in split_sentences(text):
         line = clean[sentence.start : sentence.end].translate(_MARKUP)
-        letters = sum(count_letters(line).values())
-        if letters:
-            pieces.append(_Piece(sentence, " ".join(line.split()), letters))
+        scripts = count_letters(line)
+        if scripts:
+            pieces.append(_Piece(sentence, " ".join(line.split()), scripts, sum(scripts.values())))
     return pieces
 
 
@@ -194,7 +167,14 @@ def _pool(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
 
 
 def _pools_with(piece: _Piece, unit: Sequence[_Piece]) -> bool:
-    return piece.letters < _POOL_LETTERS and count_letters(piece.clean).keys() == count_letters(unit[-1].clean).keys()
+    return piece.letters < _POOL_LETTERS and piece.scripts.keys() == unit[-1].scripts.keys()
+
+
+def _letters_of(unit: Sequence[_Piece]) -> Mapping[Script, int]:
+    """Letters of all pieces by script."""
+    if len(unit) == 1:
+        return unit[0].scripts
+    return {script: sum(piece.scripts.get(script, 0) for piece in unit) for piece in unit for script in piece.scripts}
 
 
 def _is_foreign_script(letters: Mapping[Script, int], wanted: str) -> bool:
@@ -235,16 +215,27 @@ def _candidates(detection: Detection) -> tuple[tuple[str, float], ...]:
 
 def _bar(detected: str, wanted: str, num_letters: int) -> _Bar | None:
     """What ``detected`` takes to be held against ``wanted``; None when it cannot be in so little text."""
-    if (detected in _UNLIKELY or find_language(detected) is None) and num_letters < _UNLIKELY_LETTERS:
+    if (detected in UNLIKELY or find_language(detected) is None) and num_letters < UNLIKELY_LETTERS:
         return None
     pair = {primary_code(detected), primary_code(wanted)}
-    if any(pair <= group for group in _CONFUSABLE):
+    if any(pair <= group for group in CONFUSABLE):
         return _CONFUSABLE_BAR
     return _SHORT_BAR if num_letters < _POOL_LETTERS else _BAR
 
 
+def _by_script(letters: Mapping[Script, int]) -> Detection | None:
+    """The language that alone is written in the script of all letters, without asking a detector; None for others.
+
+    Text in ideographs alone is Chinese, or Japanese that _may_be_kanji; with kana it is Japanese.
+    """
+    if letters.keys() <= {Script.HAN, Script.KANA}:
+        return Detection("ja" if Script.KANA in letters else "zh", 1.0)
+    sole = SOLE_LANGUAGES.get(next(iter(letters))) if len(letters) == 1 else None
+    return None if sole is None else Detection(sole, 1.0)
+
+
 def _correct_ideographs(detection: Detection | None, letters: Mapping[Script, int]) -> Detection | None:
-    """Kana decides between Japanese and Chinese, which detectors mix up, also with Korean, on text without a space."""
+    """Kana decides between Japanese and Chinese, which detectors mix up, also with Korean, beside Latin letters."""
     is_ideographic = Script.HAN in letters and Script.HANGUL not in letters
     if detection is None or not is_ideographic or detection.language not in _IDEOGRAPHIC:
         return detection
@@ -269,3 +260,37 @@ def _reply_verdict(sentences: Sequence[SentenceVerdict]) -> Verdict:
     if Verdict.FAILED in verdicts:
         return Verdict.FAILED
     return Verdict.PASS if Verdict.PASS in verdicts else Verdict.UNDETERMINED
+
+
+def _with_allowance(judged: list[_Judged], allowance: Allowance) -> list[_Judged]:
+    """Breaches that the allowance covers become passes, all of them or, when they are too much, none."""
+    covered = [
+        item.judgement.verdict is Verdict.FAILED and allowance.covers(item.judgement.language) for item in judged
+    ]
+    num_covered = sum(item.letters for item, is_covered in zip(judged, covered, strict=True) if is_covered)
+    if not num_covered or num_covered > allowance.share * _num_letters(judged, Verdict.PASS, Verdict.FAILED):
+        return judged
+    return [
+        replace(item, judgement=replace(item.judgement, verdict=Verdict.PASS), tolerated=True) if is_covered else item
+        for item, is_covered in zip(judged, covered, strict=True)
+    ]
+
+
+def _num_letters(judged: Sequence[_Judged], *verdicts: Verdict) -> int:
+    return sum(item.letters for item in judged if item.judgement.verdict in verdicts)
+
+
+_ENGLISH_WORD = re.compile(r"(?<![A-Za-z])[a-z]{3,}(?![A-Za-z])")
+"""Three or more small Latin letters: names, brands and acronyms have a capital."""
+
+
+def _words_pass(judged: Sequence[_Judged], wanted: str) -> bool | None:
+    """Whether no English word stands in a reply without a wrong sentence; None in Latin script, which has no such rule.
+
+    Source: word-level pass rate, Marchisio et al. 2024, arXiv 2406.20052: English words alone are looked
+    for, since they are told from other scripts without a dictionary.
+    """
+    language = find_language(wanted)
+    if language is None or Script.LATIN in language.scripts:
+        return None
+    return not any(_ENGLISH_WORD.search(piece.clean) for item in judged if not item.tolerated for piece in item.pieces)

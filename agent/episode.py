@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from agent.brief import Brief
 from agent.completion import Completion, GenerationTiming
 from agent.edits import Edit
+from agent.repair import Repair
 from agent.verdict import LanguageVerdict
 
 
@@ -24,7 +25,8 @@ class PromptRef:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One request with its completions. What was served is what may be trained on."""
+    """One request with its completions. What was served is what may be trained on: where sentences were put into the
+    served completion (``repair.text``), nothing that was sampled was served, and the prompt alone may be used."""
 
     id: str
     """The request id that the caller saw."""
@@ -35,10 +37,18 @@ class Episode:
     served: int
     """Index into ``completions`` of the one that the caller got."""
     verdict: LanguageVerdict
+    """On what was served."""
+    repair: Repair | None = None
+    """What was done about a reply in a wrong language; None when nothing was."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.served < len(self.completions):
             raise ValueError(f"served must index one of {len(self.completions)} completions, got {self.served}")
+
+    @property
+    def served_as_sampled(self) -> bool:
+        """True when what was served is a completion, so that the completions may be trained on."""
+        return self.repair is None or self.repair.text is None
 
     @property
     def prompt_token_ids(self) -> tuple[int, ...]:
@@ -74,3 +84,5 @@ class Reply:
     distinct alternatives, perhaps fewer than were asked for. None where one text was all that was asked for."""
     data: JsonValue = None
     """The reply's JSON, when a schema was asked for."""
+    repair: Repair | None = None
+    """What was done about a reply in a wrong language; None when nothing was."""

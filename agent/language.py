@@ -242,3 +242,9 @@ LANGUAGES: Mapping[str, Language] = MappingProxyType(
     {language.code: language for language in map(_parse_row, _TABLE.strip().splitlines())}
 )
 """Every language that the product has a name for, by ISO 639-1 code."""
+
+_WRITTEN = [(script, code) for code, language in LANGUAGES.items() for script in language.scripts]
+SOLE_LANGUAGES: Mapping[Script, str] = MappingProxyType(
+    {script: code for script, code in _WRITTEN if [other for other, _ in _WRITTEN].count(script) == 1}
+)
+"""Scripts that one language of the table is written in, and no other: what is in them is in that language."""

@@ -1,26 +1,28 @@
-"""Prompts: versioned templates per kind and language, rendered in a sandbox.
+"""Prompts: versioned templates per kind and language, rendered in a sandbox, a tenant's own among them.
 
 A template is written in its own language, so that the model is spoken to in the language that it has to answer in. User
 values reach a template as variables and are never parsed as one. Knows no tokens; chat markup is the encoder's.
 """
 
+import hashlib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Literal
 
-from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2 import Template, TemplateError
 from jinja2.meta import find_undeclared_variables
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import ValidationError
 
 from agent.brief import Brief, Kind
-from agent.config import Section
+from agent.config import PRODUCT_PROMPTS, PromptOverrides, Section
 from agent.episode import PromptRef
 from agent.errors import InvalidConfig
 from agent.language import find_language, primary_code
+from agent.own_template import VARIABLES, template_environment
 
 Address = Literal["formal", "informal"]
 
@@ -28,6 +30,7 @@ VERSION = "v1"
 """The template set in use."""
 
 _FALLBACK = "en"
+_OWN_TEMPLATES_KEPT = 1_000
 
 
 class Phrases(Section):
@@ -47,6 +50,7 @@ class Phrases(Section):
     write_in: str | None = None
     """Names the language to write in; said when a language without templates borrows these."""
     forbidden: str
+    glossary: str
     source: str
     """Names the language that a translation starts from."""
     alternatives: str
@@ -75,6 +79,17 @@ class Prompt:
     ref: PromptRef
 
 
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """A template, ready to render, with the variables that it uses."""
+
+    template: Template
+    variables: frozenset[str]
+
+    def render(self, values: Mapping[str, object]) -> str:
+        return self.template.render(values).strip()
+
+
 class PromptLibrary:
     """The templates of one version, by language. A language without templates borrows the English ones."""
 
@@ -86,14 +101,13 @@ class PromptLibrary:
         """
         self._version = version
         self._templates = dict(templates)
-        self._environment = ImmutableSandboxedEnvironment(
-            undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-        )
+        self._environment = template_environment()
         if _FALLBACK not in self._templates or self._templates[_FALLBACK].phrases.write_in is None:
             raise InvalidConfig(
                 f"prompts.{version}.{_FALLBACK}", "English templates with phrases.write_in are required"
             )
-        self._compiled: dict[str, Template] = {}
+        self._compiled: dict[str, _Compiled] = {}
+        self._own = lru_cache(maxsize=_OWN_TEMPLATES_KEPT)(self._parsed)
         for language, template_set in self._templates.items():
             self._compile(language, template_set)
 
@@ -115,35 +129,58 @@ class PromptLibrary:
         """Codes of the languages with templates of their own."""
         return frozenset(self._templates)
 
-    def render(self, brief: Brief, *, address: Address | None = None) -> Prompt:
+    def render(
+        self, brief: Brief, *, address: Address | None = None, overrides: PromptOverrides = PRODUCT_PROMPTS
+    ) -> Prompt:
         """The prompt of a brief of any kind but ``chat``. ``address`` says how readers are addressed, unless the brief
         does; ``correct`` ignores it like every wish.
+
+        Templates of a tenant's own (``overrides``) take the place of the kind's and of the system message. The brief's
+        constraints are said below them by the product's phrases, but for those whose variable they hold themselves.
         """
         language = primary_code(brief.language)
         template = language if language in self._templates else _FALLBACK
         template_set = self._templates[template]
         values = _values(brief, template_set.phrases.comma, borrows=template != language)
-        lines = [self._render(_body(template_set, brief.kind), values)]
-        lines += [self._render(phrase, values) for phrase in _wishes(template_set.phrases, brief, address)]
+        own_body = _own_body(overrides, brief.kind)
+        body = self._template(own_body or _body(template_set, brief.kind))
+        told = body.variables if own_body else frozenset()
+        wishes = map(self._template, _wishes(template_set.phrases, brief, address))
+        parts = [body, *(wish for wish in wishes if not wish.variables or not wish.variables <= told)]
         if template != language and template_set.phrases.write_in is not None:
-            lines.append(self._render(template_set.phrases.write_in, values))
-        system = self._render(template_set.system, values)
-        return Prompt(system, "\n".join(lines), PromptRef(self._version, brief.kind.value, template))
+            parts.append(self._template(template_set.phrases.write_in))
+        system = self._template(overrides.system or template_set.system).render(values)
+        version = _version_with(self._version, overrides.system, own_body)
+        user = "\n".join(part.render(values) for part in parts)
+        return Prompt(system, user, PromptRef(version, brief.kind.value, template))
 
-    def _render(self, template: str, values: Mapping[str, object]) -> str:
-        return self._compiled[template].render(values).strip()
+    def _template(self, text: str) -> "_Compiled":
+        """One of the product's, or a tenant's, which was checked when it was configured."""
+        return self._compiled.get(text) or self._own(text)
+
+    def _parsed(self, text: str) -> "_Compiled":
+        variables = frozenset(find_undeclared_variables(self._environment.parse(text)))
+        return _Compiled(self._environment.from_string(text), variables)
 
     def _compile(self, language: str, template_set: TemplateSet) -> None:
         texts = {**template_set.model_dump(exclude={"phrases"}), **template_set.phrases.model_dump(exclude_none=True)}
         for key, text in texts.items():
             field = f"prompts.{self._version}.{language}.{key}"
             try:
-                unknown = find_undeclared_variables(self._environment.parse(text)) - _VARIABLES
-                self._compiled[text] = self._environment.from_string(text)
+                self._compiled[text] = self._parsed(text)
             except TemplateError as error:
                 raise InvalidConfig(field, f"must be a template: {error}") from error
-            if unknown:
-                raise InvalidConfig(field, f"may use {', '.join(sorted(_VARIABLES))}, got {', '.join(sorted(unknown))}")
+            if unknown := self._compiled[text].variables - VARIABLES:
+                raise InvalidConfig(field, f"may use {', '.join(sorted(VARIABLES))}, got {', '.join(sorted(unknown))}")
+
+
+def read_templates(language: str) -> tuple[str, ...]:
+    """The texts of a language's shipped templates in use, as they are written; the English ones where it has none."""
+    folder = files("agent") / "prompts" / VERSION
+    path = folder / f"{primary_code(language)}.toml"
+    template_set = _read(path if path.is_file() else folder / f"{_FALLBACK}.toml", VERSION)
+    phrases = template_set.phrases.model_dump(exclude={"comma"}, exclude_none=True)
+    return (*template_set.model_dump(exclude={"phrases"}).values(), *phrases.values())
 
 
 def _read(path: Traversable, version: str) -> TemplateSet:
@@ -164,6 +201,24 @@ def _body(template_set: TemplateSet, kind: Kind) -> str:
     return bodies[kind]
 
 
+def _own_body(overrides: PromptOverrides, kind: Kind) -> str | None:
+    bodies = {
+        Kind.CREATE: overrides.create,
+        Kind.CORRECT: overrides.correct,
+        Kind.SUGGEST: overrides.suggest,
+        Kind.TRANSLATE: overrides.translate,
+        Kind.REWRITE: overrides.rewrite,
+    }
+    return bodies[kind]
+
+
+def _version_with(version: str, *own: str | None) -> str:
+    """``v1+3f2a9c01`` for prompts that hold templates of a tenant's own, by what those say."""
+    if not any(own):
+        return version
+    return f"{version}+{hashlib.sha256(repr(own).encode()).hexdigest()[:8]}"
+
+
 def _values(brief: Brief, comma: str, *, borrows: bool) -> dict[str, object]:
     return {
         "language": _language_name(brief.language, borrows=borrows),
@@ -175,19 +230,12 @@ def _values(brief: Brief, comma: str, *, borrows: bool) -> dict[str, object]:
         "min_words": brief.min_words,
         "max_words": brief.max_words,
         "forbidden": comma.join(brief.forbidden_terms),
+        "glossary": comma.join(f"{term} → {wanted}" for term, wanted in brief.glossary),
         "source": _language_name(brief.source_language or "", borrows=borrows),
         "alternatives": brief.num_alternatives,
         "schema": brief.schema,
         "examples": [{"given": example.given.strip(), "wanted": example.wanted.strip()} for example in brief.examples],
     }
-
-
-_VARIABLES = frozenset(
-    """
-    language instructions text tone audience keywords min_words max_words forbidden source alternatives schema examples
-    """.split()
-)
-"""What a template may use."""
 
 
 def _language_name(tag: str, *, borrows: bool) -> str:
@@ -209,6 +257,7 @@ def _wishes(phrases: Phrases, brief: Brief, address: Address | None) -> list[str
         (brief.audience, phrases.audience),
         (brief.keywords, phrases.keywords),
         (brief.forbidden_terms, phrases.forbidden),
+        (brief.glossary, phrases.glossary),
         (address == "formal", phrases.formal),
         (address == "informal", phrases.informal),
     ]

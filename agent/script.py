@@ -5,8 +5,10 @@ are left out. Knows nothing of languages.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 
 
 class Script(StrEnum):
@@ -92,13 +94,21 @@ _DENSE_LETTERS = 3
 
 _WEIGHTS: Mapping[Script, int] = dict.fromkeys((Script.HAN, Script.KANA, Script.HANGUL), _DENSE_LETTERS)
 
-_RUNS = re.compile("|".join(f"(?P<{script.name}>[{ranges}]+)" for script, ranges in _RANGES.items()))
+_LETTER = re.compile("|".join(f"(?P<{script.name}>[{ranges}])" for script, ranges in _RANGES.items()))
+
+
+@lru_cache(maxsize=16_384)
+def _script_of(letter: str) -> Script | None:
+    """The script of one character; None for what is no letter of any. Texts repeat few characters, so that is kept."""
+    match = _LETTER.match(letter)
+    return None if match is None else Script[match.lastgroup or ""]
 
 
 def count_letters(text: str) -> dict[Script, int]:
     """Letters of ``text`` by script, in letters of an alphabet: one ideograph or syllable block counts three."""
     counts: dict[Script, int] = {}
-    for run in _RUNS.finditer(text):
-        script = Script[run.lastgroup or ""]
-        counts[script] = counts.get(script, 0) + (run.end() - run.start()) * _WEIGHTS.get(script, 1)
+    for letter, number in Counter(text).items():
+        script = _script_of(letter)
+        if script is not None:
+            counts[script] = counts.get(script, 0) + number * _WEIGHTS.get(script, 1)
     return counts

@@ -36,13 +36,14 @@ _LEAD = re.compile(r"(?:\s|[-*+•·–—▪◦‣●○■□✓✔→>|]+(?=\
 _LAST_WORD = re.compile(r"[^\s(\[\"'“„«]+$")
 
 _EMOJI = "\U0001f000-\U0001faff\u2600-\u27bf\u2b00-\u2bff\u2190-\u21ff\u2300-\u23ff"
-_DOMAINS = "com|org|net|io|de|fr|es|it|pt|nl|pl|eu|app|dev|shop"
+DOMAINS = "com|org|net|io|de|fr|es|it|pt|nl|pl|eu|app|dev|shop"
+"""Endings by which an address without ``www.`` is known, as alternatives of a pattern."""
 _NOISE = re.compile(
     rf"""
     ```.*?(?:```|\Z) | `[^`\n]*`                                        # code, fenced and inline
     | (?:https?://|www\.)[^\s<>"'）」]*[^\s<>"'）」.,;:!?)\]]               # web addresses, without a closing full stop
     | (?<![\w.+-])[\w.+-]{{1,64}}@[\w-]+(?:\.[\w-]+)+                       # e-mail addresses
-    | (?<![\w.-])(?:[a-zA-Z0-9-]{{1,63}}\.){{1,8}}(?:{_DOMAINS})\b(?:/\S*)?     # bare domains
+    | (?<![\w.-])(?:[a-zA-Z0-9-]{{1,63}}\.){{1,8}}(?:{DOMAINS})\b(?:/\S*)?     # bare domains
     | (?<!\w)[@\#][{WORD}]+                                              # handles and hashtags
     | [{_EMOJI}][{_EMOJI}\ufe0e\ufe0f\u200d\u20e3]*                     # emoji with their joiners
     | \d+(?:[.,:/-]\d+)*                                                # numbers, prices, dates

@@ -65,7 +65,7 @@ def read_reply(text: str, schema: str) -> JsonValue:
     """
     try:
         data: JsonValue = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SchemaNotMet(f"the reply must be JSON, got {len(text)} characters that are not") from error
     try:
         problem = next(_Validator(json.loads(schema)).iter_errors(data), None)

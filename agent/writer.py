@@ -1,7 +1,7 @@
 """The content agent: a brief goes in, a judged and journalled reply comes out.
 
-    brief ─► prompt ─► token ids ─► engine (live priority) ─► best of ─► language verdict ─► reply
-                                                                                   └─► journal (shielded)
+    brief ─► prompt ─► token ids ─► engine (live priority) ─► best of ─► language verdict ─► repair? ─► reply
+                                                                                               └─► journal (shielded)
 
 Knows neither HTTP nor the store: the engine, the encoder, the ranker and the journal are handed in.
 """
@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 from agent.alternatives import ONE, Alternatives
@@ -18,13 +19,15 @@ from agent.completion import Completion, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
 from agent.defaults import completed
-from agent.episode import Episode, Reply
+from agent.draft import Draft, Judge
+from agent.episode import Episode, PromptRef, Reply
 from agent.errors import InvalidBrief
 from agent.keeper import EpisodeKeeper
 from agent.language import primary_code
-from agent.outcome import Outcome, read_outcome
-from agent.ports import Engine, GenerateRequest, Journal, Listener, Priority, PromptEncoder, Ranker
+from agent.outcome import read_outcome
+from agent.ports import Audience, Engine, GenerateRequest, Journal, Listener, Priority, PromptEncoder, Ranker
 from agent.prompt import PromptLibrary
+from agent.repairer import Repaired, Repairer, RepairOrder
 from agent.siblings import sibling, siblings, together
 from agent.suggestions import distinct, split_alternatives
 
@@ -73,7 +76,10 @@ class ContentAgent:
         journal: Journal,
         languages: LanguageLookup,
         on_journal_failure: Callable[[str, Exception], None],
+        repairer: Repairer | None = None,
     ) -> None:
+        """Without a ``repairer`` a reply in a wrong language is served as it is, and says so."""
+        self._repairer = repairer
         self._engine = engine
         self._encoder = encoder
         self._prompts = prompts
@@ -90,13 +96,15 @@ class ContentAgent:
         request_id: str,
         alternatives: Alternatives = ONE,
         listener: Listener | None = None,
+        wait_s: float | None = None,
     ) -> Reply:
         """Answer a brief and journal the episode, with all that was sampled. ``duration_ms`` ends before the journal
         write.
 
         Cancelling the call aborts the generation; once the reply exists, its journal write completes regardless. A
         journal failure goes to ``on_journal_failure`` (with the tenant) and never fails the reply. A ``listener`` hears
-        the first completion as it is sampled; what counts is the reply.
+        the first completion as it is sampled; what counts is the reply. What is heard cannot be taken back, so then
+        nothing is repaired. A repair ends when the caller has waited for ``wait_s`` seconds; None sets no such bound.
 
         Raises:
             InvalidBrief: the tenant does not have the brief's language, or ``alternatives`` do not go with the rest.
@@ -106,20 +114,26 @@ class ContentAgent:
         alternatives.check(brief.kind, sampling, is_heard=listener is not None)
         settings = self._languages.find(brief.tenant, brief.language)
         brief = completed(brief, settings)
-        prompt = self._prompts.render(brief, address=settings.address)
+        prompt = self._prompts.render(brief, address=settings.address, overrides=settings.prompts)
         token_ids = self._encoder.encode(prompt.system, prompt.user)
-        request = GenerateRequest(request_id, token_ids, sampling, Priority.LIVE, cache_scope=brief.tenant)
+        audience = Audience.of(brief, request_id)
+        request = GenerateRequest(
+            request_id, token_ids, sampling, Priority.LIVE, cache_scope=brief.tenant, audience=audience
+        )
         listeners = () if listener is None else (listener,)
         completions = await siblings(self._engine, request, alternatives.num_samples, listeners)
         if brief.num_alternatives is not None:
             completions += await self._more_alternatives(request, completions[0], brief.num_alternatives)
         order = await self._order(brief, completions, alternatives)
-        outcome = read_outcome(brief, completions, order, alternatives.n)
-        brand_terms = (*settings.brand_terms, *brief.brand_terms)
-        reply = await self._reply(request_id, brief, completions, outcome, brand_terms, started)
-        await self.keeper.keep(
-            Episode(request_id, datetime.now(UTC), brief, prompt.ref, completions, outcome.served, reply.verdict)
-        )
+        read = partial(read_outcome, brief, num_texts=alternatives.n)
+        outcome = read(completions, order)
+        judge = Judge(self._contract, brief, (*settings.brand_terms, *brief.brand_terms))
+        repaired = Repaired(Draft(completions, outcome, judge.of(outcome)), None)
+        if self._repairer is not None and listener is None:
+            repair_order = RepairOrder(request, judge, settings, read, started, wait_s)
+            repaired = await self._repairer.repair(repaired.draft, repair_order)
+        reply = await self._reply(request_id, brief, repaired, started)
+        await self.keeper.keep(_episode(brief, prompt.ref, repaired, reply))
         return reply
 
     async def drain(self) -> None:
@@ -144,30 +158,38 @@ class ContentAgent:
         others = [sibling(request, number) for number in range(1, num_missing + 1)]
         return tuple(await together([self._engine.generate(other) for other in others]))
 
-    async def _reply(
-        self,
-        request_id: str,
-        brief: Brief,
-        completions: Sequence[Completion],
-        outcome: Outcome,
-        brand_terms: Sequence[str],
-        started: float,
-    ) -> Reply:
-        """The reply of an outcome; tokens are counted of all that were sampled."""
+    async def _reply(self, request_id: str, brief: Brief, repaired: Repaired, started: float) -> Reply:
+        """The reply of a draft; tokens are counted of all that were sampled."""
+        completions, outcome, repair = repaired.draft.completions, repaired.draft.outcome, repaired.repair
         served = completions[outcome.served]
         edits = await asyncio.to_thread(outcome.edits, brief) if brief.kind is Kind.CORRECT else None
+        num_tokens = sum(len(completion.token_ids) for completion in completions)
         return Reply(
             request_id=request_id,
             text=outcome.text,
             language=brief.language,
-            verdict=self._contract.judge(outcome.prose(brief), brief.language, brand_terms),
+            verdict=repaired.draft.verdict,
             policy_version=served.versions.last,
             finish_reason=served.finish_reason.value,
             prompt_tokens=len(served.prompt_token_ids),
-            completion_tokens=sum(len(completion.token_ids) for completion in completions),
+            completion_tokens=num_tokens + (repair.num_tokens if repair is not None else 0),
             duration_ms=(time.perf_counter() - started) * 1000,
             timing=served.timing,
             edits=edits,
             alternatives=outcome.alternatives,
             data=outcome.data,
+            repair=repair,
         )
+
+
+def _episode(brief: Brief, prompt: PromptRef, repaired: Repaired, reply: Reply) -> Episode:
+    return Episode(
+        id=reply.request_id,
+        created_at=datetime.now(UTC),
+        brief=brief,
+        prompt=prompt,
+        completions=repaired.draft.completions,
+        served=repaired.draft.outcome.served,
+        verdict=reply.verdict,
+        repair=repaired.repair,
+    )

@@ -9,7 +9,7 @@ FIDELITY = "fidelity"
 
 
 class Fidelity:
-    """The share of determined text in the wanted language, by the language contract."""
+    """The share of determined text in the wanted language, or let stand beside it by the brief's allowance."""
 
     name = FIDELITY
 
@@ -20,7 +20,7 @@ class Fidelity:
         """The share; Ungradable when the contract abstains on the whole reply."""
         brief = given.sample.brief
         text = given.sample.text if brief.schema is None else prose_of(given.sample.text)
-        verdict = self._contract.judge(text, brief.language, given.brand_terms)
+        verdict = self._contract.judge(text, brief.language, given.brand_terms, brief.allowance)
         if verdict.share is None:
             return Ungradable("too little text to tell its language", judge=self.name)
         return verdict.share

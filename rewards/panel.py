@@ -1,38 +1,58 @@
 """The panel: every judge of a tenant and language, and how their parts make one reward.
 
-    total = gate(fidelity) * sum(w_i * part_i) / sum(w_i)      over the parts that are present
+    mean  = sum(w_i * part_i) / sum(w_i)            over the parts that are present, faults not among them
+    total = gate(fidelity) * work(substance, repetition) * mean - sum(w_j * (1 - part_j))     over the faults
 
-    gate(f) = 0 when f < 0.5, else f                           1 when fidelity has no weight
+    gate(f) = 0 when f < 0.5, else f                        1 when fidelity has no weight
+    work(s, r) = min(1, s / 0.5) * min(1, r / 0.8)          without the factor of a part that has no weight
 
 The gate keeps the language: tuning without one drifts towards the model's dominant language while its reward rises
-(arXiv 2506.05850). A reply without a letter or digit scores 0.0 by rule, with the one part ``substance`` at 0. When a
-judge with a weight cannot grade a reply the whole reply is Ungradable, since a mean over other parts would be another
-reward. A part that does not apply (no length was asked for) is absent and weighs nothing.
+(arXiv 2506.05850). Work does the same for replies that only look like one (a refusal, a question back, a copy, a
+loop), which no other part finds fault with. Neither lifts a mean below 0. Faults (rewards.faults) are taken off, down
+to -1: a reply without one keeps its reward to the last digit. Their weight is what a whole fault costs.
+
+A reply without a letter or digit scores 0.0 by rule, with the one part ``substance`` at 0. When a judge with a weight
+cannot grade a reply the whole reply is Ungradable, since a mean over other parts would be another reward. One case is
+neither: a reply whose language cannot be told and that has a fault (all of it in a code block, hidden characters
+between all letters) scores 0 less its faults, or breaking the text on purpose would be a way out of them. A part that
+does not apply (no length was asked for) is absent and weighs nothing.
 
 Weights come from `rewards.weights`, overridden per tenant and language by `reward_weights`. A judge that neither names
 weighs nothing and is not asked.
+
+A live request's replies are ranked by the same judges (``live``): a shared reward model is then asked within the time
+that the request can wait, and is absent when it could not answer.
 """
 
 import importlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
 from agent.errors import InvalidConfig
 from agent.language import primary_code
 from rewards.config import RewardsConfig
+from rewards.faults import fault_rules
 from rewards.fidelity import FIDELITY, Fidelity
 from rewards.length import Length
 from rewards.part import Rule, RuleInput
-from rewards.repetition import Repetition
-from rewards.score import RewardModel, Sample, Score, Ungradable
+from rewards.repetition import REPETITION, Repetition
+from rewards.score import RewardModel, Sample, Score, SharedRewardModel, Ungradable
 from rewards.substance import SUBSTANCE, Substance, is_empty
+
+_Answers = Sequence[Score | Ungradable | None]
+_Ask = Callable[[Sequence[Sample]], _Answers]
 
 FIDELITY_FLOOR = 0.5
 """A reply with less than this share in the wanted language is worth nothing."""
+ENOUGH_SUBSTANCE = 0.5
+"""A reply with less of its work done than that loses its other merits with it."""
+ENOUGH_NEW = 0.8
+"""So does one that says more than a fifth of its text again: padding must not pay, whatever length was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +60,7 @@ class _Seat:
     """What the panel applies to one tenant and language."""
 
     weights: Mapping[str, float]
-    brand_terms: tuple[str, ...] = ()
+    language: LanguageSettings = field(default_factory=LanguageSettings)
 
     def weight(self, part: str) -> float:
         return self.weights.get(part, 0.0)
@@ -64,11 +84,12 @@ class _Sheet:
 class Panel:
     """Judges replies of all tenants; itself a RewardModel. Built by build_panel.
 
-    Threads may share one: tuning and live requests do. Reward models are asked by one thread at a time.
+    Threads may share one: tuning and live requests do. Reward models are asked by one thread at a time, unless they
+    are shared ones.
     """
 
     name = "panel"
-    revision = "1"
+    revision = "2"
 
     def __init__(
         self,
@@ -76,9 +97,12 @@ class Panel:
         models: Mapping[str, RewardModel],
         default: _Seat,
         seats: Mapping[tuple[str, str], _Seat],
+        shared: Mapping[str, SharedRewardModel] | None = None,
     ) -> None:
         self._rules = tuple(rules)
+        self._faults = frozenset(rule.name for rule in fault_rules())
         self._models = dict(models)
+        self._shared = dict(shared or {})
         self._default = default
         self._seats = dict(seats)
         self._failures: Counter[str] = Counter()
@@ -90,10 +114,19 @@ class Panel:
         return dict(self._failures)
 
     def seat(self, tenants: Sequence[TenantSettings]) -> None:
-        """Judge by these tenants' weights and brand terms from now on; their names were checked when they were set."""
+        """Judge by these tenants' weights and terms from now on; their names were checked when they were set."""
         self._seats = _seats(self._default.weights, tenants)
 
-    def score(self, samples: Sequence[Sample]) -> list[Score | Ungradable]:
+    def weights(self, tenant: str, language: str) -> Mapping[str, float]:
+        """What each part weighs for a tenant and language."""
+        return dict(self._seats.get((tenant, primary_code(language)), self._default).weights)
+
+    @property
+    def live(self) -> "LivePanel":
+        """The same judges and weights for replies that somebody is waiting for."""
+        return LivePanel(self)
+
+    def score(self, samples: Sequence[Sample], *, live: bool = False) -> list[Score | Ungradable]:
         """Judge each sample by the judges and weights of its tenant and language, in order.
 
         Tenants and languages that the configuration does not know (any longer) get `rewards.weights`.
@@ -102,25 +135,37 @@ class Panel:
         graded = [(sample, sheet) for sample, sheet in zip(samples, sheets, strict=True) if not is_empty(sample.text)]
         for sample, sheet in graded:
             self._apply_rules(sample, sheet)
-        for name in self._models:
-            self._apply_model(name, [(sample, sheet) for sample, sheet in graded if sheet.seat.weight(name) > 0])
+        for name, ask in self._judges(live):
+            self._apply_model(name, ask, [(sample, sheet) for sample, sheet in graded if sheet.seat.weight(name) > 0])
         return [self._total(sample, sheet) for sample, sheet in zip(samples, sheets, strict=True)]
 
     def _seat(self, sample: Sample) -> _Seat:
         return self._seats.get((sample.brief.tenant, primary_code(sample.brief.language)), self._default)
 
     def _apply_rules(self, sample: Sample, sheet: _Sheet) -> None:
-        given = RuleInput(sample, (*sheet.seat.brand_terms, *sample.brief.brand_terms))
+        language = sheet.seat.language
+        brand_terms = (*language.brand_terms, *sample.brief.brand_terms)
+        given = RuleInput(sample, brand_terms, language.banned_terms, language.address)
         for rule in self._rules:
             if sheet.seat.weight(rule.name) > 0:
                 sheet.enter(rule.name, rule.judge(given))
 
-    def _apply_model(self, name: str, pairs: Sequence[tuple[Sample, _Sheet]]) -> None:
+    def _judges(self, live: bool) -> Iterator[tuple[str, _Ask]]:
+        for name, model in self._models.items():
+            yield name, partial(self._ask_alone, model)
+        for name, shared in self._shared.items():
+            yield name, shared.score_live if live else shared.score
+
+    def _ask_alone(self, model: RewardModel, samples: Sequence[Sample]) -> _Answers:
+        with self._asking:
+            return model.score(samples)
+
+    def _apply_model(self, name: str, ask: _Ask, pairs: Sequence[tuple[Sample, _Sheet]]) -> None:
         if not pairs:
             return
+        answers: Sequence[float | Ungradable | None]
         try:
-            with self._asking:
-                answers = _checked(self._models[name].score([sample for sample, _ in pairs]), len(pairs))
+            answers = _checked(ask([sample for sample, _ in pairs]), len(pairs))
         except Exception as error:  # noqa: BLE001 - a stranger's judge may raise anything; the others go on
             answers = [Ungradable(f"{type(error).__name__}: {error}", judge=name)] * len(pairs)
             self._failures[name] += len(pairs)
@@ -131,13 +176,33 @@ class Panel:
         judge = f"{self.name}@{self.revision}"
         if is_empty(sample.text):
             return Score(0.0, judge, {SUBSTANCE: 0.0})
+        cost = sum(sheet.seat.weight(part) * (1 - sheet.parts[part]) for part in self._faults & sheet.parts.keys())
         if sheet.ungradable is not None:
-            return sheet.ungradable
-        weight = sum(map(sheet.seat.weight, sheet.parts))
+            escapes = sheet.ungradable.judge == FIDELITY and cost > 0
+            return Score(max(-1.0, -cost), judge, sheet.parts) if escapes else sheet.ungradable
+        parts = {part: value for part, value in sheet.parts.items() if part not in self._faults}
+        weight = sum(map(sheet.seat.weight, parts))
         if weight == 0:
             return Ungradable("no part that applies has a weight", judge)
-        mean = sum(sheet.seat.weight(part) * value for part, value in sheet.parts.items()) / weight
-        return Score(gate(sheet.parts.get(FIDELITY)) * mean, judge, sheet.parts)
+        mean = sum(sheet.seat.weight(part) * value for part, value in parts.items()) / weight
+        factor = gate(parts.get(FIDELITY)) * work(parts.get(SUBSTANCE), parts.get(REPETITION))
+        return Score(max(-1.0, min(mean, factor * mean) - cost), judge, sheet.parts)
+
+
+class LivePanel:
+    """A panel as live requests ask it; a RewardModel."""
+
+    def __init__(self, panel: Panel) -> None:
+        self._panel = panel
+        self.name, self.revision = panel.name, panel.revision
+
+    def score(self, samples: Sequence[Sample]) -> list[Score | Ungradable]:
+        """See Panel.score."""
+        return self._panel.score(samples, live=True)
+
+    def weights(self, tenant: str, language: str) -> Mapping[str, float]:
+        """See Panel.weights."""
+        return self._panel.weights(tenant, language)
 
 
 def gate(fidelity: float | None) -> float:
@@ -147,33 +212,48 @@ def gate(fidelity: float | None) -> float:
     return fidelity if fidelity >= FIDELITY_FLOOR else 0.0
 
 
-def _checked(answers: Sequence[Score | Ungradable], num_samples: int) -> list[float | Ungradable]:
+def work(substance: float | None, repetition: float | None) -> float:
+    """The factor for what a reply says: 1 with enough of both, falling to 0 with either; unjudged is enough."""
+    said = 1.0 if substance is None else min(1.0, substance / ENOUGH_SUBSTANCE)
+    return said if repetition is None else said * min(1.0, repetition / ENOUGH_NEW)
+
+
+def _checked(answers: _Answers, num_samples: int) -> list[float | Ungradable | None]:
     """A model's answers as parts. Raises ValueError when they break the RewardModel contract."""
     if len(answers) != num_samples:
         raise ValueError(f"a reward model must answer every sample, got {len(answers)} answers for {num_samples}")
     values = [answer.value if isinstance(answer, Score) else answer for answer in answers]
     for value in values:
-        if not isinstance(value, Ungradable) and not -1 <= value <= 1:
+        if isinstance(value, float | int) and not -1 <= value <= 1:
             raise ValueError(f"a score must lie in [-1, 1], got {value}")
     return values
 
 
-def build_panel(config: RewardsConfig, tenants: Sequence[TenantSettings], contract: LanguageContract) -> Panel:
+def build_panel(
+    config: RewardsConfig,
+    tenants: Sequence[TenantSettings],
+    contract: LanguageContract,
+    shared: Mapping[str, SharedRewardModel] | None = None,
+) -> Panel:
     """The panel of a configuration; reward models of `rewards.extra` are imported and made here.
 
+    Args:
+        shared: those of `rewards.models`, by name.
+
     Raises:
-        InvalidConfig: a weight names no judge, a judge of `rewards.extra` has no weight or cannot be made.
+        InvalidConfig: a weight names no judge, a judge of `rewards.extra` or `rewards.models` has no weight, or one of
+            `rewards.extra` cannot be made.
     """
-    rules: tuple[Rule, ...] = (Fidelity(contract), Length(), Repetition(), Substance())
+    rules: tuple[Rule, ...] = (Fidelity(contract), Length(), Repetition(), Substance(), *fault_rules())
     rule_names = frozenset(rule.name for rule in rules)
-    names = rule_names | config.extra.keys()
+    names = rule_names | config.extra.keys() | (shared or {}).keys()
     _check_names(config, tenants, rule_names)
     _check_weights("rewards.weights", config.weights, names)
     for tenant in tenants:
         for language, settings in tenant.languages.items():
             _check_weights(f"tenants.{tenant.id}.languages.{language}.reward_weights", settings.reward_weights, names)
     models = {name: _load_model(name, target) for name, target in config.extra.items()}
-    return Panel(rules, models, _Seat(config.weights), _seats(config.weights, tenants))
+    return Panel(rules, models, _Seat(config.weights), _seats(config.weights, tenants), shared)
 
 
 def _seats(weights: Mapping[str, float], tenants: Sequence[TenantSettings]) -> dict[tuple[str, str], _Seat]:
@@ -185,7 +265,7 @@ def _seats(weights: Mapping[str, float], tenants: Sequence[TenantSettings]) -> d
 
 
 def _seat(weights: Mapping[str, float], settings: LanguageSettings) -> _Seat:
-    return _Seat({**weights, **settings.reward_weights}, settings.brand_terms)
+    return _Seat({**weights, **settings.reward_weights}, settings)
 
 
 def _check_names(config: RewardsConfig, tenants: Sequence[TenantSettings], rule_names: frozenset[str]) -> None:
@@ -198,6 +278,11 @@ def _check_names(config: RewardsConfig, tenants: Sequence[TenantSettings], rule_
             raise InvalidConfig(f"rewards.extra.{name}", f"must not take the name of a rule, got {name!r}")
         if name not in weighted:
             raise InvalidConfig(f"rewards.weights.{name}", "a judge of rewards.extra needs a weight, got none")
+    for name in config.models:
+        if name in rule_names or name in config.extra:
+            raise InvalidConfig(f"rewards.models.{name}", f"must not take the name of another judge, got {name!r}")
+        if name not in weighted:
+            raise InvalidConfig(f"rewards.weights.{name}", "a judge of rewards.models needs a weight, got none")
 
 
 def _check_weights(field_path: str, weights: Iterable[str], names: frozenset[str]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from agent.brief import Register
 from rewards.score import Sample, Ungradable
 
 
@@ -13,6 +14,10 @@ class RuleInput:
 
     sample: Sample
     brand_terms: Sequence[str] = ()
+    banned_terms: Sequence[str] = ()
+    """Beside the brief's own forbidden terms."""
+    address: Register | None = None
+    """How the tenant addresses readers; a brief's own wish goes before it."""
 
 
 class Rule(Protocol):

@@ -6,8 +6,7 @@ a customer must pass.
 
 from collections.abc import Mapping
 
-_WINDOW_CHARACTERS = 240
-"""A refusal comes at the start of a reply."""
+from rewards.phrases import begins_with_phrase
 
 PHRASES: Mapping[str, tuple[str, ...]] = {
     "en": (
@@ -94,22 +93,4 @@ PHRASES: Mapping[str, tuple[str, ...]] = {
 
 def is_refusal(text: str) -> bool:
     """True when the start of ``text`` holds a refusal in any language of the table."""
-    start = " ".join(text[:_WINDOW_CHARACTERS].casefold().replace("’", "'").split())
-    return any(_holds(start, phrase) for phrases in PHRASES.values() for phrase in phrases)
-
-
-def _holds(text: str, phrase: str) -> bool:
-    """True when ``phrase`` begins at a word of ``text`` and ends at one, where its script has words."""
-    position = text.find(phrase)
-    while position >= 0:
-        end = position + len(phrase)
-        if not (_joined(text, position) or _joined(text, end)):
-            return True
-        position = text.find(phrase, position + 1)
-    return False
-
-
-def _joined(text: str, boundary: int) -> bool:
-    """True when a Latin letter stands on both sides of ``boundary``, so that a word goes on across it."""
-    pair = text[max(boundary - 1, 0) : boundary + 1]
-    return 0 < boundary < len(text) and all(letter.isalpha() and letter < "\u0250" for letter in pair)
+    return begins_with_phrase(text, PHRASES)

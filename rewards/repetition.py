@@ -4,15 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
-from agent.script import UNSPACED
 from agent.sentences import split_sentences
 from rewards.part import RuleInput
-from rewards.words import ngrams, split_words
+from rewards.words import ngram_size, ngrams, split_words
 
-_WORD_NGRAM = 4
-_LETTER_NGRAM = 8
-"""Scripts without spaces yield letters, of which eight say about as much as four words."""
-_LETTER = re.compile(f"[{UNSPACED}]")
+REPETITION = "repetition"
+
 _STUTTER = re.compile(r"(\S{1,8}?)\1{7,}")
 """The same few characters eight times or more without a space."""
 
@@ -20,7 +17,7 @@ _STUTTER = re.compile(r"(\S{1,8}?)\1{7,}")
 class Repetition:
     """How little of a reply repeats itself."""
 
-    name = "repetition"
+    name = REPETITION
 
     def judge(self, given: RuleInput) -> float:
         """See repetition_value."""
@@ -30,13 +27,19 @@ class Repetition:
 def repetition_value(text: str) -> float:
     """1 minus the largest repeated share: of sentences (by words), of n-grams, or of characters in a stutter."""
     words = split_words(text)
-    sentences = [tuple(split_words(text[span.start : span.end])) for span in split_sentences(text)]
+    sentences = [_sentence(text[span.start : span.end]) for span in split_sentences(text)]
     repeated = (
         _repeated_share(sentences, [len(sentence) for sentence in sentences]),
-        _repeated_share(ngrams(words, _ngram_size(words))),
+        _repeated_share(ngrams(words, ngram_size(words))),
         sum(len(stutter.group()) for stutter in _STUTTER.finditer(text)) / max(len(text), 1),
     )
     return 1 - max(repeated)
+
+
+def _sentence(text: str) -> tuple[str, ...]:
+    """A sentence as it is compared: numbers alone make no new one."""
+    words = split_words(text)
+    return tuple(word for word in words if not word.isdecimal()) or tuple(words)
 
 
 def _repeated_share(items: Sequence[Hashable], weights: Sequence[int] | None = None) -> float:
@@ -48,8 +51,3 @@ def _repeated_share(items: Sequence[Hashable], weights: Sequence[int] | None = N
         repeated += weight if seen[item] else 0
         seen[item] += 1
     return repeated / total if total else 0.0
-
-
-def _ngram_size(words: Sequence[str]) -> int:
-    num_letters = sum(_LETTER.fullmatch(word) is not None for word in words)
-    return _LETTER_NGRAM if 2 * num_letters > len(words) else _WORD_NGRAM

@@ -39,7 +39,7 @@ def _tuning() -> typer.Typer:
 
 
 def _policies() -> typer.Typer:
-    from service.cli_tuning import policies_app
+    from service.cli_policies import policies_app
 
     return policies_app
 
@@ -54,6 +54,13 @@ def _keys() -> typer.Typer:
     from service.cli_tenants import key_app
 
     return key_app
+
+
+def _rewards() -> typer.Typer:
+    import service.cli_reward_models  # noqa: F401 - its commands join the group
+    from service.cli_rewards import rewards_app
+
+    return rewards_app
 
 
 def _bench() -> typer.Typer:
@@ -86,6 +93,7 @@ app.add_typer(_later(_tenants, "Tenants of a running node."), name="tenant")
 app.add_typer(_later(_keys, "API keys of tenants."), name="key")
 app.add_typer(_later(_models, "Embedded models: real weights from the Python package index."), name="model")
 app.add_typer(_later(_tuning, "Tuning runs of a running node."), name="tune")
+app.add_typer(_later(_rewards, "Preference pairs and reward models of a running node."), name="rewards")
 app.add_typer(_later(_bench, "Measure a node: load, training beside it, swaps."), name="bench")
 app.add_typer(_later(_policies, "Published policies of a running node."), name="policies")
 

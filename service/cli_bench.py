@@ -6,15 +6,16 @@
     coserve   the same load with and without training beside it
     swap      publications under load
     suite     coserve and swap on one node, which starts once
+    language  how often the language contract finds a wrong sentence, and what it costs
     train     training steps and whole GRPO steps, beside TRL
+    gate      how often the gate blocks a worse candidate, and an equal one
+    canary    how often a canary ends wrongly, on simulated traffic
     learn     whether a real model gets better on held-out prompts, beside TRL, with old rollouts
 
 With `--quick` each runs in about a minute on a CPU with the smallest shape, to see that everything works; figures worth
 keeping need a GPU, and the defaults.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -23,38 +24,43 @@ import typer
 from rich.console import Console
 
 from agent.errors import InvalidInput
+from service.bench.canary_cli import canary_command
+from service.bench.cli_options import (
+    BatchSize,
+    Duration,
+    Length,
+    MaxTokens,
+    Model,
+    Out,
+    PromptTokens,
+    Quick,
+    ReplyTokens,
+    Seed,
+    Setting,
+    ShapeName,
+    Temperature,
+    Warmup,
+    Work,
+    batch_shape,
+    interruptible,
+    positive_numbers,
+)
 from service.bench.control import BatchShape, PaceOrder, PublishOrder
 from service.bench.flood_cli import flood_command
+from service.bench.gate_cli import gate_command
+from service.bench.language_cli import language_command
 from service.bench.learn_cli import learn_command
 from service.bench.load import Arrivals, Closed, Poisson
 from service.bench.options import BenchOptions
 from service.bench.train_cli import train_command
 
 bench_app = typer.Typer(help="Measure a node: load, training beside it, swaps.", no_args_is_help=True)
+bench_app.command("canary")(canary_command)
 bench_app.command("train")(train_command)
 bench_app.command("learn")(learn_command)
 bench_app.command("flood")(flood_command)
-
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where JSON and charts go.")]
-Work = Annotated[Path, typer.Option(metavar="DIR", help="Where models are kept between runs.")]
-ShapeName = Annotated[
-    str, typer.Option(metavar="NAME", help="tiny, qwen2.5-1.5b or another of `coloq plan`: random weights.")
-]
-Model = Annotated[Path | None, typer.Option(metavar="DIR", help="A model's folder, instead of a shape.")]
-PromptTokens = Annotated[int, typer.Option(min=1, help="Tokens of a prompt, templates included; within 5 %.")]
-MaxTokens = Annotated[int, typer.Option(min=1, help="Tokens of a reply.")]
-Temperature = Annotated[float, typer.Option(min=0, max=2, help="Sampling temperature.")]
-Warmup = Annotated[float, typer.Option(min=0, help="Seconds of load before each measured window.")]
-Duration = Annotated[float, typer.Option(min=0.1, help="Seconds of each measured window.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of arrivals, prompts and weights of training batches.")]
-Setting = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="A key of the node's configuration; repeat for more."),
-]
-Quick = Annotated[bool, typer.Option("--quick", help="Smallest shape, short windows: sees that it works.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Sequences of a training batch.")]
-Length = Annotated[int, typer.Option(min=2, help="Tokens of a training sequence, prompt and reply.")]
-ReplyTokens = Annotated[int, typer.Option(min=1, help="Tokens of a training sequence that are trained on.")]
+bench_app.command("language")(language_command)
+bench_app.command("gate")(gate_command)
 
 _QUICK_SHAPE = "tiny"
 _QUICK_PROMPT, _QUICK_REPLY = 64, 8
@@ -95,11 +101,11 @@ def serve_command(
     if against not in (None, "vllm"):
         raise InvalidInput("--against", f"must be vllm, got {against}")
     options = _options(out, work, shape, model, prompt_tokens, max_tokens, temperature, warmup, duration, seed, setting)
-    loads: list[Arrivals] = [Poisson(rate) for rate in _numbers("--rates", rates)]
-    loads += [Closed(int(count)) for count in _numbers("--clients", clients)]
+    loads: list[Arrivals] = [Poisson(rate) for rate in positive_numbers("--rates", rates)]
+    loads += [Closed(int(count)) for count in positive_numbers("--clients", clients)]
     if quick:
         options, loads, rounds = _quickly(options), [Poisson(4.0), Closed(2)], 1
-    with _interruptible():
+    with interruptible():
         bench_serve(
             options,
             loads,
@@ -141,11 +147,11 @@ def coserve_command(
     from service.bench.coserve import bench_coserve
 
     options = _options(out, work, shape, model, prompt_tokens, max_tokens, temperature, warmup, duration, seed, setting)
-    batch = _batch(batch_size, length, reply_tokens)
-    chosen = _numbers("--rates", rates)
+    batch = batch_shape(batch_size, length, reply_tokens)
+    chosen = positive_numbers("--rates", rates)
     if quick:
         options, chosen, batch, alone = _quickly(options), [4.0], _QUICK_BATCH, _QUICK_DURATION_S
-    with _interruptible():
+    with interruptible():
         bench_coserve(options, chosen, batch, alone_s=alone, pace=_pace(pace), console=Console())
 
 
@@ -164,10 +170,10 @@ def front_command(
     """
     from service.bench.front import FrontOptions, bench_front
 
-    counts = [int(count) for count in _numbers("--clients", clients)]
+    counts = [int(count) for count in positive_numbers("--clients", clients)]
     if quick:
         counts, rounds, warmup, duration = counts[:1], 1, _QUICK_WARMUP_S, 1.0
-    with _interruptible():
+    with interruptible():
         bench_front(FrontOptions(out, counts, rounds, warmup, duration), Console())
 
 
@@ -183,7 +189,7 @@ def memory_command(
     """
     from service.bench.memory import MemoryOptions, bench_memory
 
-    with _interruptible():
+    with interruptible():
         bench_memory(MemoryOptions(out, count, bound), Console())
 
 
@@ -220,11 +226,11 @@ def swap_command(
 
     options = _options(out, work, shape, model, prompt_tokens, max_tokens, temperature, warmup, 0.0, seed, setting)
     arrivals: Arrivals = Closed(clients) if rate is None else Poisson(rate)
-    batch = _batch(batch_size, length, reply_tokens)
+    batch = batch_shape(batch_size, length, reply_tokens)
     if quick:
         options, arrivals, batch, count, interval = _quickly(options), Closed(3), _QUICK_BATCH, 10, 400.0
     order = PublishOrder(count=count, interval_ms=interval, window_ms=window, batch=batch)
-    with _interruptible():
+    with interruptible():
         bench_swap(options, arrivals, order, console=Console())
 
 
@@ -258,13 +264,17 @@ def suite_command(
     from service.bench.swap import swap_of
 
     options = _options(out, work, shape, model, prompt_tokens, max_tokens, temperature, warmup, duration, seed, setting)
-    batch, chosen, arrivals = _batch(batch_size, length, reply_tokens), _numbers("--rates", rates), Poisson(rate)
+    batch, chosen, arrivals = (
+        batch_shape(batch_size, length, reply_tokens),
+        positive_numbers("--rates", rates),
+        Poisson(rate),
+    )
     if quick:
         options, chosen, batch, alone = _quickly(options), [4.0], _QUICK_BATCH, _QUICK_DURATION_S
         arrivals, count, interval = Poisson(4.0), 10, 400.0
     order = PublishOrder(count=count, interval_ms=interval, window_ms=window, batch=_SWAP_BATCH)
     console = Console()
-    with _interruptible():
+    with interruptible():
         bench_suite(
             coserve_of(options, chosen, batch, alone_s=alone, pace=None, console=console),
             swap_of(options, arrivals, order, console=console),
@@ -312,23 +322,6 @@ def _quickly(options: BenchOptions) -> BenchOptions:
     )
 
 
-def _numbers(option: str, text: str) -> list[float]:
-    """Positive numbers out of ``1,2.5``; none out of an empty text."""
-    try:
-        numbers = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        numbers = [0.0]
-    if any(number <= 0 for number in numbers):
-        raise InvalidInput(option, f"must be positive numbers separated by commas, got {text}")
-    return numbers
-
-
-def _batch(batch_size: int, length: int, reply_tokens: int) -> BatchShape:
-    if reply_tokens >= length:
-        raise InvalidInput("--reply-tokens", f"must be below --length {length}, got {reply_tokens}")
-    return BatchShape(batch_size=batch_size, length=length, reply_tokens=reply_tokens)
-
-
 def _pace(text: str | None) -> PaceOrder | None:
     if text is None:
         return None
@@ -336,13 +329,3 @@ def _pace(text: str | None) -> PaceOrder | None:
         return PaceOrder.parse(text)
     except ValueError as error:
         raise InvalidInput("--pace", f"must be NUM_SMS:DUTY, such as 64:0.8, got {text}") from error
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end a bench with status 130; what it had measured is written."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo("Stopped; nothing is left running.", err=True)
-        raise typer.Exit(130) from None

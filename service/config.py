@@ -7,6 +7,7 @@ from pydantic import Field
 
 from agent.config import AgentConfig, Section, TenantSettings
 from rewards.config import RewardsConfig
+from service.canary.config import CanaryConfig
 from service.webhooks.config import WebhooksConfig
 from trainer.config import TuningConfig
 
@@ -65,6 +66,8 @@ class StoreConfig(Section):
     """URL of a Redis or Valkey; unset starts an embedded Valkey. Its password comes from COLOQ_STORE_PASSWORD."""
     journal_retention: Annotated[int, Field(ge=1)] = 100_000
     """Episodes kept per tenant and language."""
+    feedback_retention: Annotated[int, Field(ge=1)] = 100_000
+    """Pieces of feedback kept per tenant."""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Share of episodes, by hash of the prompt, that is never trained on and feeds the gate."""
 
@@ -131,6 +134,7 @@ class NodeConfig(Section):
     agent: AgentConfig = AgentConfig()
     rewards: RewardsConfig = RewardsConfig()
     tuning: TuningConfig = TuningConfig()
+    canary: CanaryConfig = CanaryConfig()
     webhooks: WebhooksConfig = WebhooksConfig()
     tenants: tuple[TenantSettings, ...] = ()
     """Who may use the node, one `[[tenants]]` table each."""

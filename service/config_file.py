@@ -23,6 +23,7 @@ from agent.errors import InvalidConfig
 from rewards.config import RewardsConfig
 from service.config import NodeConfig
 from service.config_tree import keys, section_at
+from service.language_rules import fallback_rules, language_rules
 from service.secrets import STORE_PASSWORD
 
 _LANGUAGE_CODE = re.compile(r"[a-z]{2,3}")
@@ -86,9 +87,13 @@ def broken_rules(config: NodeConfig) -> Iterator[str]:
     yield from _engine_rules(config)
     yield from _store_rules(config)
     yield from _tenant_rules(config)
+    if config.canary.on_publish and config.tuning.method == "full":
+        yield 'canary.on_publish: must be false with tuning.method = "full" (one copy of the weights), got true'
     yield from _unknown_parts("rewards.weights", config.rewards.weights, reward_parts(config))
     for name in sorted(_built_in_parts() & config.rewards.extra.keys()):
         yield f"rewards.extra.{name}: must not take the name of a built-in part, got {name!r}"
+    for name in sorted((_built_in_parts() | config.rewards.extra.keys()) & config.rewards.models.keys()):
+        yield f"rewards.models.{name}: must not take the name of another part, got {name!r}"
 
 
 def _built_in_parts() -> frozenset[str]:
@@ -98,7 +103,7 @@ def _built_in_parts() -> frozenset[str]:
 
 def reward_parts(config: NodeConfig) -> frozenset[str]:
     """Names that a reward weight may have."""
-    return _built_in_parts() | config.rewards.extra.keys()
+    return _built_in_parts() | config.rewards.extra.keys() | config.rewards.models.keys()
 
 
 def _read(path: Path) -> str:
@@ -164,6 +169,8 @@ def tenant_rules(tenant: TenantSettings, parts: Collection[str], prefix: str = "
         ):
             yield f"{path}.min_words: must not exceed max_words ({settings.max_words}), got {settings.min_words}"
         yield from _unknown_parts(f"{path}.reward_weights", settings.reward_weights, parts)
+        yield from language_rules(settings, path)
+    yield from fallback_rules(tenant, prefix)
 
 
 def _unknown_parts(path: str, weights: Mapping[str, float], known: Collection[str]) -> Iterator[str]:

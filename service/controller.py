@@ -29,6 +29,7 @@ from service.baseline import Baselines, bucket
 from service.config import SloConfig
 from service.exposure import AFTERMATH_S, Exposure, Span, Timeline
 from service.lever import Lever, pace_ladder
+from service.pauses import Pauses
 from service.slo import MIN_REQUESTS, Baseline, Bounds, LiveRequest, Quantity, Reading, Standing
 from service.slowdown import Slowdown
 from trainer.pace import Pace, Pulse
@@ -41,13 +42,8 @@ _ROLLOUT_SHARES = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
 """Rungs of the rollouts' lever, in shares of the free slots; the lowest is a single rollout."""
 _BLOCKED_S = 1.0
 """How long no rollout enters, or no reply is scored, after a violation."""
-_PAUSE_S, _LONGEST_PAUSE_S = 1.5, 3.0
-"""How long live requests have the engine to themselves in a pause, and how long a pause waits for that."""
-_REFRESH_S = 60.0
 _LITTLE = 0.5
 """Part of what a relative bound allows, below which a pace costs little enough for the next one to be tried."""
-_NEW_LOAD_S = 20.0
-"""Least time between two pauses at loads that were not measured yet."""
 
 
 class Direction(StrEnum):
@@ -143,7 +139,7 @@ class Controller:
         self._training = Lever(1)
         self._rollouts = Lever(len(_ROLLOUT_SHARES))
         self._slowdown = Slowdown()
-        self._pauses = _Pauses()
+        self._pauses = Pauses()
         self._recent_load: deque[int] = deque(maxlen=_LOAD_TICKS)
         self._before_s: float | None = None
         self._last_live_s = -_LINGER_S
@@ -350,47 +346,6 @@ class Controller:
 
     def _loaded(self, seen: Observation) -> bool:
         return seen.now_s - self._last_live_s < _LINGER_S
-
-
-class _Pauses:
-    """When tuning pauses, so that the baseline can be measured."""
-
-    def __init__(self) -> None:
-        self._began_s: float | None = None
-        self._ended_s = float("-inf")
-        self._calm_s: defaultdict[int, float] = defaultdict(float)
-        self._measured_s: dict[int, float] = {}
-
-    @property
-    def active(self) -> bool:
-        return self._began_s is not None
-
-    def note_calm(self, load: int, span: Span) -> None:
-        """Live requests of that bucket had the engine to themselves; 1.5 s of that, in pieces, is a measurement."""
-        self._calm_s[load] += span.ended_s - span.began_s
-        if self._calm_s[load] >= _PAUSE_S:
-            self._calm_s[load], self._measured_s[load] = 0.0, span.ended_s
-
-    def due(self, now_s: float, load: int) -> bool:
-        """Whether a bucket was not measured for long, or never."""
-        measured_s = self._measured_s.get(load)
-        if measured_s is None:
-            return now_s - self._ended_s >= _NEW_LOAD_S
-        return now_s - max(measured_s, self._ended_s) >= _REFRESH_S
-
-    def begin(self, now_s: float) -> None:
-        self._began_s = now_s
-        self._calm_s.clear()
-
-    def over(self, now_s: float) -> bool:
-        """Enough was measured, or rollouts take too long to end."""
-        if self._began_s is None:
-            return False
-        measured = any(measured_s > self._began_s for measured_s in self._measured_s.values())
-        return measured or now_s - self._began_s >= _LONGEST_PAUSE_S
-
-    def end(self, now_s: float) -> None:
-        self._began_s, self._ended_s = None, now_s
 
 
 def _worst(readings: Sequence[Reading]) -> Reading | None:

@@ -1,4 +1,5 @@
-"""One engine process: vLLM's AsyncLLM with Coloq's Worker. One of the two files that import vLLM.
+"""One engine process: vLLM's AsyncLLM with Coloq's Worker. What it is asked for and what it
+answers are in service.engine_arguments and service.engine_output.
 
 Built, used until it dies or is stopped, never restarted: that is service.supervised_engine's work. Import this module
 only after ``service.engine_environment.prepare`` has set the process's environment.
@@ -7,39 +8,27 @@ only after ``service.engine_environment.prepare`` has set the process's environm
 import asyncio
 import multiprocessing
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
 import structlog
-from vllm import SamplingParams, TokensPrompt
+from vllm import TokensPrompt
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.exceptions import VLLMValidationError
-from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
-from vllm.platforms import current_platform
-from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import PrometheusStatLogger
-from vllm.v1.metrics.stats import RequestStateStats
 
-from agent.completion import (
-    BASE_VERSION,
-    Completion,
-    FinishReason,
-    GenerationTiming,
-    SampledToken,
-    Sampling,
-    TokenChoice,
-    VersionSpan,
-)
+from agent.completion import BASE_VERSION, Completion, Sampling
 from agent.errors import EngineDead, EngineError, InvalidBrief, ModelError, PromptTooLong
 from agent.ports import Delta, GenerateRequest
 from service.config import EngineConfig
-from service.engine_footprint import CPU_KV_CACHE_GIB
+from service.engine_arguments import adapter_request, engine_arguments, sampling_params
+from service.engine_output import joined, sampled_tokens, to_completion
 from service.sampled_logprobs import LogprobReader
 from trainer.worker import EngineFacts
 
@@ -47,14 +36,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 WORKER = "trainer.worker.ColoqWorker"
-_IN_PROCESS_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
-"""The worker lives in the engine process. Named by path: vLLM's CPU platform replaces the short name `uni` by a third
-process, to set OMP's environment, which is set here before the process starts."""
-_FREE_AT_START = 0.05
-"""vLLM asks for this share of the device to be free when it starts; the memory plan is what decides."""
 _LIVENESS_POLL_S = 0.2
-LEAST_LOGPROB = -9999.0
-"""Shown for a token that could not have been sampled: JSON has no infinity. vLLM's own server shows the same."""
 _SHUTDOWN_S = 1.0
 """The engine process keeps nothing that outlives it, so little is lost by killing one that does not end at once."""
 
@@ -294,176 +276,6 @@ async def _abandon(building: "asyncio.Task[AsyncLLM]") -> None:
         await asyncio.wait({building}, timeout=0.2)
     if building.exception() is None:
         await asyncio.to_thread(building.result().shutdown, 0.0)
-
-
-def engine_arguments(
-    model: str,
-    config: EngineConfig,
-    *,
-    num_adapters: int,
-    adapter_rank: int,
-    worker: str,
-    target_modules: Sequence[str] = (),
-    kv_cache_bytes: int | None = None,
-) -> AsyncEngineArgs:
-    """vLLM's arguments for a node's engine. What differs between platforms is here."""
-    on_cpu = current_platform.is_cpu()
-    return AsyncEngineArgs(
-        model=model,
-        dtype=config.dtype,
-        seed=config.seed,
-        max_model_len=config.max_model_len,
-        max_num_seqs=config.max_num_seqs,
-        max_num_batched_tokens=_batched_tokens(config, on_cpu=on_cpu),
-        # A prompt split over two engine steps makes vLLM rewind its request's seeded generator, which a CPU's cannot:
-        # "CPU Generator does not use offset" ends the engine.
-        enable_chunked_prefill=False if on_cpu else None,
-        kv_cache_memory_bytes=kv_cache_bytes or int((config.kv_cache_gib or CPU_KV_CACHE_GIB) * 2**30),
-        gpu_memory_utilization=_FREE_AT_START,
-        enforce_eager=True if on_cpu else config.enforce_eager,
-        distributed_executor_backend=_IN_PROCESS_EXECUTOR if on_cpu else "uni",
-        worker_cls=worker,
-        use_tqdm_on_load=False,
-        **_adapter_arguments(num_adapters, adapter_rank, target_modules),
-        scheduling_policy="priority",
-        logprobs_mode="processed_logprobs",
-        disable_log_stats=True,  # of vLLM's own loggers; _SilentStats has it measure all the same
-    )
-
-
-def _adapter_arguments(num_adapters: int, adapter_rank: int, target_modules: Sequence[str]) -> dict[str, Any]:
-    """Without slots vLLM runs its plain layers; so do layers that no adapter may change, the head among them."""
-    if not num_adapters:
-        return {}
-    return {
-        "enable_lora": True,
-        "max_loras": num_adapters,
-        "max_cpu_loras": num_adapters,
-        "max_lora_rank": adapter_rank,
-        "lora_target_modules": list(target_modules) or None,
-    }
-
-
-def _batched_tokens(config: EngineConfig, *, on_cpu: bool) -> int | None:
-    """Tokens per engine step. Where prompts are not split, the longest one must fit."""
-    if config.max_num_batched_tokens is None or not on_cpu:
-        return config.max_num_batched_tokens
-    return max(config.max_num_batched_tokens, config.max_model_len)
-
-
-def sampling_params(sampling: Sampling, *, streams: bool = False) -> SamplingParams:
-    """vLLM's sampling parameters; the sampled token's logprob is always asked for.
-
-    Text is wanted once, at the end: vLLM would detokenise every step of every request in the front process, and the
-    logprobs' tokens too. Stop strings need it, though, and so does who ``streams``; they alone pay for it.
-    """
-    schema = sampling.schema
-    return SamplingParams(
-        max_tokens=sampling.max_tokens,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k or -1,
-        min_p=sampling.min_p,
-        repetition_penalty=sampling.repetition_penalty,
-        presence_penalty=sampling.presence_penalty,
-        frequency_penalty=sampling.frequency_penalty,
-        seed=sampling.seed,
-        stop=list(sampling.stop),
-        detokenize=streams or bool(sampling.stop),
-        # Where tokens are told, of one likely token at the least: the sampled alone would stay in the engine process.
-        logprobs=0 if sampling.top_logprobs is None else max(sampling.top_logprobs, 1),
-        structured_outputs=StructuredOutputsParams(json=schema) if schema is not None else None,
-        output_kind=RequestOutputKind.DELTA if streams else RequestOutputKind.FINAL_ONLY,
-    )
-
-
-def adapter_request(version: int) -> LoRARequest | None:
-    """The adapter of a version; None for the base model. Installed before it is used, never loaded from the path."""
-    if version == BASE_VERSION:
-        return None
-    return LoRARequest(lora_name=f"policy-v{version}", lora_int_id=version, lora_path=f"policy-v{version}")
-
-
-def to_completion(
-    final: RequestOutput,
-    request: GenerateRequest,
-    version: int,
-    decode: Callable[[Sequence[int]], str],
-    logprobs: tuple[float, ...] | None = None,
-) -> Completion:
-    """vLLM's finished output as a Completion; ``decode`` makes the text of one that was not detokenised.
-
-    Args:
-        logprobs: of the sampled tokens; None takes those that came with the output.
-
-    Raises:
-        EngineError: a token came without its logprob.
-    """
-    output = final.outputs[0]
-    token_ids = tuple(output.token_ids)
-    if logprobs is None:
-        logprobs = _sampled_logprobs(token_ids, output.logprobs or [])
-    detokenised = request.sampling.stop or request.listener is not None
-    return Completion(
-        text=output.text if detokenised else decode(token_ids),
-        prompt_token_ids=request.prompt_token_ids,
-        token_ids=token_ids,
-        logprobs=logprobs,
-        sampling=request.sampling,
-        finish_reason=FinishReason(output.finish_reason),
-        versions=VersionSpan(version, version),
-        timing=timing_of(final.metrics),
-    )
-
-
-def _sampled_logprobs(token_ids: Sequence[int], entries: Sequence[Mapping[int, Any]]) -> tuple[float, ...]:
-    if len(entries) != len(token_ids):
-        raise EngineError(f"every token needs a logprob, got {len(token_ids)} tokens, {len(entries)} logprobs")
-    return tuple(entry[token].logprob for entry, token in zip(entries, token_ids, strict=True))
-
-
-def joined(parts: Sequence[RequestOutput]) -> RequestOutput:
-    """The last of a stream's outputs, with the text and tokens of all."""
-    final = parts[-1]
-    if len(parts) > 1:
-        outputs = [part.outputs[0] for part in parts]
-        whole = final.outputs[0]
-        whole.text = "".join(output.text for output in outputs)
-        whole.token_ids = [token for output in outputs for token in output.token_ids]
-        whole.logprobs = [entry for output in outputs for entry in output.logprobs or ()]
-    return final
-
-
-def sampled_tokens(part: RequestOutput, sampling: Sampling, decode: Callable[[int], str]) -> tuple[SampledToken, ...]:
-    """The tokens of an output as text, when they are asked for; ``decode`` makes the text of one."""
-    if sampling.top_logprobs is None:
-        return ()
-
-    def choice(token_id: int, logprob: float) -> TokenChoice:
-        return TokenChoice(decode(token_id), max(logprob, LEAST_LOGPROB))
-
-    output = part.outputs[0]
-    tokens = []
-    for token_id, entry in zip(output.token_ids, output.logprobs or (), strict=True):
-        ranked = sorted(entry.items(), key=lambda item: -item[1].logprob)[: sampling.top_logprobs]
-        top = tuple(choice(other, candidate.logprob) for other, candidate in ranked)
-        tokens.append(SampledToken(choice(token_id, entry[token_id].logprob), top))
-    return tuple(tokens)
-
-
-def timing_of(stats: RequestStateStats | None) -> GenerationTiming | None:
-    """What vLLM measured of a finished request.
-
-    The time to the first token runs by this process's wall clock, so a clock that was set back must not make it
-    negative; the times between tokens are the engine process's, by a monotonic clock.
-    """
-    if stats is None or stats.num_generation_tokens == 0:
-        return None
-    num_gaps = stats.num_generation_tokens - 1
-    return GenerationTiming(
-        first_token_s=max(stats.first_token_latency, 0.0),
-        inter_token_s=(stats.last_token_ts - stats.first_token_ts) / num_gaps if num_gaps else None,
-    )
 
 
 async def _cancelled(task: "asyncio.Future[Any]") -> None:

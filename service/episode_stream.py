@@ -3,9 +3,10 @@
     t:<tenant>:journal:<language>:<split>           the stream; consumer group `tuning`
     t:<tenant>:journal:<language>:<split>:index     sorted set: request id, scored by its entry's millisecond
     t:<tenant>:journal:<language>:<split>:prompts   sorted set: prompt digest, scored by its newest entry's millisecond
+    t:<tenant>:journal:requests                     hash of all the tenant's streams, see service.episode_index
 
-The index finds an episode by its request id, the prompts one by its prompt or by rank when one is drawn at random: a
-prompt that was logged a thousand times is there once. Needs Redis 6.2 or any Valkey.
+The index tells which request ids are there, the prompts find an episode by its prompt or by rank when one is drawn at
+random: a prompt that was logged a thousand times is there once. Needs Redis 6.2 or any Valkey.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +35,10 @@ local entry = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'id', ARG
                          'episode', ARGV[2])
 local millisecond = string.match(entry, '^%d+')
 redis.call('ZADD', KEYS[2], millisecond, ARGV[1])
-redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -1 - ARGV[3])
+redis.call('HSET', KEYS[5], ARGV[1], ARGV[6] .. ' ' .. entry)
+while redis.call('ZCARD', KEYS[2]) > tonumber(ARGV[3]) do
+    redis.call('HDEL', KEYS[5], redis.call('ZPOPMIN', KEYS[2])[1])
+end
 redis.call('ZADD', KEYS[4], millisecond, ARGV[5])
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', '(' .. redis.call('ZRANGE', KEYS[2], 0, 0, 'WITHSCORES')[2])
 redis.call('SADD', KEYS[3], ARGV[4])
@@ -72,22 +76,20 @@ class EpisodeStream:
         self._on_corrupt = on_corrupt
         self._codec = codec
 
-    async def append(self, episode: Episode, *, retention: int, registry: str, member: str) -> None:
-        """Add an episode unless its id is there already, and ``member`` to the set ``registry``, in one transaction."""
+    async def append(
+        self, episode: Episode, *, retention: int, registry: str, member: str, requests: str, place: str
+    ) -> None:
+        """Add an episode unless its id is there already, ``member`` to the set ``registry`` and its place to the hash
+        ``requests``, in one transaction."""
         script = self._redis.register_script(_APPEND)
         await script(
-            keys=[self.key, self._index, registry, self._prompts],
-            args=[episode.id, self._codec.encode(episode), retention, member, episode.prompt_digest],
+            keys=[self.key, self._index, registry, self._prompts, requests],
+            args=[episode.id, self._codec.encode(episode), retention, member, episode.prompt_digest, place],
         )
 
     async def count(self) -> int:
         """Number of episodes that can be found by the index."""
         return await self._redis.zcard(self._index)
-
-    async def find(self, request_id: str) -> Entry | None:
-        """The entry of that request, or None."""
-        millisecond = await self._redis.zscore(self._index, request_id)
-        return None if millisecond is None else await self._at(int(millisecond), "id", request_id)
 
     async def num_prompts(self) -> int:
         """Number of different prompts that can be drawn."""
@@ -108,7 +110,11 @@ class EpisodeStream:
     async def of_prompt(self, digest: str) -> Entry | None:
         """The newest entry of that prompt, or None."""
         millisecond = await self._redis.zscore(self._prompts, digest)
-        return None if millisecond is None else await self._at(int(millisecond), "prompt", digest)
+        if millisecond is None:
+            return None
+        items = cast("_Items", await self._redis.xrange(self.key, min=str(int(millisecond)), max=str(int(millisecond))))
+        wanted = [item for item in items if item[1] and item[1].get("prompt") == digest]
+        return self._entries(wanted)[0] if wanted else None
 
     async def newest(self, count: int) -> list[Episode]:
         """Up to ``count`` readable episodes, newest first."""
@@ -158,11 +164,6 @@ class EpisodeStream:
     async def settle(self, *entry_ids: str) -> None:
         """Mark claimed entries as done; others are left as they are."""
         await self._redis.xack(self.key, _GROUP, *entry_ids)
-
-    async def _at(self, millisecond: int, field: str, value: str) -> Entry | None:
-        items = cast("_Items", await self._redis.xrange(self.key, min=str(millisecond), max=str(millisecond)))
-        wanted = [item for item in items if item[1] and item[1].get(field) == value]
-        return self._entries(wanted)[0] if wanted else None
 
     def _entries(self, items: object) -> list[Entry]:
         return [Entry(entry_id, self._episode(entry_id, fields)) for entry_id, fields in cast("_Items", items or [])]

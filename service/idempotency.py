@@ -48,19 +48,28 @@ def fingerprint_of(body: Any) -> str:
 
 
 def key_of_caller(header: str, route: str, fingerprint: str, life: KeyLife) -> IdempotencyKey:
-    """The key that the caller chose; quotes of a structured field are not part of it.
+    """The key that the caller chose.
 
     Raises:
-        InvalidInput: it is empty, too long, or has other characters than printable ASCII.
+        InvalidInput: see name_of_key.
     """
-    key = header.strip()
+    return IdempotencyKey(name_of_key(header, route), fingerprint, life.ttl_s)
+
+
+def name_of_key(key: str, route: str, field: str = HEADER) -> str:
+    """The name of a caller's own key on a route; quotes of a structured field are not part of it.
+
+    Raises:
+        InvalidInput: of ``field``: it is empty, too long, or has other characters than printable ASCII.
+    """
+    key = key.strip()
     if len(key) >= 2 and key[0] == key[-1] == '"':
         key = key[1:-1]
     if not 1 <= len(key) <= MAX_KEY_CHARS:
-        raise InvalidInput(HEADER, f"must have between 1 and {MAX_KEY_CHARS} characters, got {len(key)}")
+        raise InvalidInput(field, f"must have between 1 and {MAX_KEY_CHARS} characters, got {len(key)}")
     if not (key.isascii() and key.isprintable()):
-        raise InvalidInput(HEADER, "must be printable ASCII, such as a UUID, got other characters")
-    return IdempotencyKey(_name("key", route, key), fingerprint, life.ttl_s)
+        raise InvalidInput(field, "must be printable ASCII, such as a UUID, got other characters")
+    return _name("key", route, key)
 
 
 def key_of_body(route: str, fingerprint: str, life: KeyLife) -> IdempotencyKey:

@@ -23,6 +23,7 @@ from agent.episode import Episode
 from agent.ports import Claim
 from agent.selection import PassedOver, Selection
 from service.config import StoreConfig
+from service.episode_index import EpisodeIndex, requests_key
 from service.episode_stream import Entry, EpisodeStream
 from service.store import Store, store_errors
 from service.stored_record import RecordCodec
@@ -90,6 +91,7 @@ class RedisJournal:
         self._abandoned_after_ms = int(abandoned_after_s * 1000)
         self._consumer = secrets.token_hex(8)
         self._codec = RecordCodec(Episode)
+        self._by_request = EpisodeIndex(store.redis, self._codec, on_corrupt)
 
     async def append(self, episode: Episode) -> None:
         """Store one episode; an id that the journal already has changes nothing.
@@ -98,10 +100,15 @@ class RedisJournal:
             StoreError: the store could not take it.
         """
         shelf = Shelf(episode.brief.tenant, episode.brief.language)
-        stream = self._stream(shelf, split_of(episode.brief, self._held_out_share))
+        split = split_of(episode.brief, self._held_out_share)
         with store_errors("take an episode"):
-            await stream.append(
-                episode, retention=self._retention, registry=_REGISTRY, member=f"{shelf.tenant} {shelf.language}"
+            await self._stream(shelf, split).append(
+                episode,
+                retention=self._retention,
+                registry=_REGISTRY,
+                member=f"{shelf.tenant} {shelf.language}",
+                requests=requests_key(shelf.tenant),
+                place=f"{shelf.language} {split}",
             )
 
     async def get(self, tenant: str, request_id: str) -> Episode | None:
@@ -110,12 +117,36 @@ class RedisJournal:
         Raises:
             StoreError: the store could not be reached.
         """
+        return (await self.get_many(tenant, [request_id])).get(request_id)
+
+    async def get_many(self, tenant: str, request_ids: Sequence[str]) -> dict[str, Episode]:
+        """A tenant's episodes by their request ids; those that are unknown or no longer kept are absent.
+
+        Raises:
+            StoreError: the store could not be reached.
+        """
         with store_errors("look up an episode"):
-            for shelf in await self._shelves():
-                for split in Split:
-                    if shelf.tenant == tenant and (entry := await self._stream(shelf, split).find(request_id)):
-                        return entry.episode
-        return None
+            return await self._by_request.get_many(tenant, request_ids)
+
+    async def known(self, tenant: str, request_ids: Sequence[str]) -> list[str]:
+        """Those of the ids that the tenant's journal keeps, in order.
+
+        Raises:
+            StoreError: the store could not be reached.
+        """
+        with store_errors("look up an episode"):
+            return await self._by_request.known(tenant, request_ids)
+
+    async def find(self, request_id: str) -> Episode | None:
+        """The episode of that request, whosever it is; None when unknown or no longer kept.
+
+        Raises:
+            StoreError: the store could not be reached.
+        """
+        with store_errors("look up an episode"):
+            tenants = sorted({shelf.tenant for shelf in await self._shelves()})
+            owner = await self._by_request.owner(tenants, request_id)
+        return None if owner is None else await self.get(owner, request_id)
 
     async def claim(
         self, languages: Sequence[str], num_prompts: int, *, seed: int, selection: Selection | None = None
@@ -133,7 +164,7 @@ class RedisJournal:
         chosen = selection or Selection()
         with store_errors("hand out episodes"):
             by_language: dict[str, list[_TenantDraw]] = {}
-            for shelf in await self._shelves(languages):
+            for shelf in filter(lambda shelf: chosen.admits(shelf.tenant), await self._shelves(languages)):
                 draw = await self._tenant_draw(shelf, num_prompts, rng, chosen)
                 by_language.setdefault(shelf.language, []).append(draw)
             draws = [_LanguageDraw(_shuffled(tenants, rng)) for tenants in by_language.values()]
@@ -168,9 +199,9 @@ class RedisJournal:
             for key, entry_ids in by_key.items():
                 await self._stream_at(key).settle(*entry_ids)
 
-    async def held_out(self, languages: Sequence[str], num_prompts: int) -> list[Episode]:
+    async def held_out(self, languages: Sequence[str], num_prompts: int, *, tenant: str | None = None) -> list[Episode]:
         """Up to ``num_prompts`` of the newest held-out episodes, each with another prompt, balanced by language, then
-        by tenant; the same ones while the journal does not grow. No languages means all.
+        by tenant unless one is named; the same ones while the journal does not grow. No languages means all.
 
         Raises:
             StoreError: the store could not be reached.
@@ -178,6 +209,8 @@ class RedisJournal:
         by_language: dict[str, list[list[Episode]]] = {}
         with store_errors("read held-out episodes"):
             for shelf in await self._shelves(languages):
+                if tenant not in (None, shelf.tenant):
+                    continue
                 newest = await self._stream(shelf, Split.HELD).newest(_REPEATS_READ * num_prompts)
                 by_language.setdefault(shelf.language, []).append(newest)
         return _interleave([_distinct(_interleave(tenants)) for tenants in by_language.values()])[:num_prompts]

@@ -41,11 +41,12 @@ class MeteredContent:
         request_id: str,
         alternatives: Alternatives = ONE,
         listener: Listener | None = None,
+        wait_s: float | None = None,
     ) -> Reply:
         """See ContentPort."""
         try:
             reply = await self.agent.write(
-                brief, sampling, request_id=request_id, alternatives=alternatives, listener=listener
+                brief, sampling, request_id=request_id, alternatives=alternatives, listener=listener, wait_s=wait_s
             )
         except BaseException as error:
             self.metrics.content_failed(brief.tenant, error)
@@ -69,11 +70,17 @@ class MeteredChat:
         request_id: str,
         num_choices: int = 1,
         listeners: Sequence[Listener] = (),
+        wait_s: float | None = None,
     ) -> ChatReply:
         """See ChatPort. Every choice counts as a reply."""
         try:
             reply = await self.agent.answer(
-                dialogue, sampling, request_id=request_id, num_choices=num_choices, listeners=listeners
+                dialogue,
+                sampling,
+                request_id=request_id,
+                num_choices=num_choices,
+                listeners=listeners,
+                wait_s=wait_s,
             )
         except BaseException as error:
             self.metrics.content_failed(dialogue.tenant, error)

@@ -36,7 +36,7 @@ from service.http.app import Surface, create_app
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
 from service.http.protocol import BoundedConfig
 from service.secrets import AdminKey, Secrets
-from service.telemetry import configure_logging
+from service.telemetry import configure_logging, settle_loggers
 
 if TYPE_CHECKING:
     from service.memory_plan import MemoryPlan
@@ -83,8 +83,9 @@ OpenModel = Callable[[NodeConfig, str, Secrets, "MemoryPlan"], AbstractAsyncCont
 async def _open_node(
     config: NodeConfig, model: str, secrets: Secrets, plan: "MemoryPlan"
 ) -> AsyncIterator[ServableNode]:
-    from service.node import open_node  # imports vLLM, which reads the environment
+    from service.node import open_node  # imports vLLM, which reads the environment and sets its own logger up
 
+    settle_loggers()
     async with open_node(config, model, secrets, plan) as node:
         yield node
 
@@ -120,11 +121,13 @@ def checked_plan(
     from service.model_shape import read_shape
     from service.plan_advice import require_fit
     from service.plan_table import plan_text
+    from service.reward_footprint import reward_footprint
 
     gpu, shape = find_gpu(), read_shape(model)
-    plan = plan_memory(config, shape, gpu)
+    judges = reward_footprint(config, find=lambda name: model if name == config.engine.model else models.resolve(name))
+    plan = plan_memory(config, shape, gpu, judges=judges)
     announce(plan_text(plan))
-    require_fit(config, shape, gpu, plan)
+    require_fit(config, shape, gpu, plan, judges)
     return plan
 
 

@@ -17,7 +17,9 @@ from structlog.typing import Processor
 from agent.completion import GenerationTiming
 from agent.episode import Reply
 from service.controller import Decision
-from trainer.records import StepReport
+from service.feedback.metrics import FeedbackMetrics
+from service.language_metrics import LanguageMetrics
+from trainer.records import Evaluation, StepReport
 
 _LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 _TOKEN_BUCKETS_S = (
@@ -69,10 +71,23 @@ def configure_logging(
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
+    settle_loggers()
+
+
+def settle_loggers() -> None:
+    """Give the records of libraries to the node's handler, at the node's level or above.
+
+    ``configure_logging`` does it. Call again after the first import of vLLM, which sets its own logger up.
+    """
+    level = logging.getLogger().level
     at_debug = dict.fromkeys(_QUIET_UNLESS_DEBUG, logging.NOTSET)
-    least = dict.fromkeys(_QUIET_LOGGERS, logging.WARNING) | (at_debug if level == "debug" else _QUIET_UNLESS_DEBUG)
-    for name, severity in least.items():
-        logging.getLogger(name).setLevel(max(severity, root.level))
+    least = at_debug if level == logging.DEBUG else _QUIET_UNLESS_DEBUG
+    for name, severity in (dict.fromkeys(_QUIET_LOGGERS, logging.WARNING) | least).items():
+        logging.getLogger(name).setLevel(max(severity, level))
+    for name in _QUIET_UNLESS_DEBUG:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
 
 
 def _renderers(log_format: Literal["console", "json"]) -> list[Processor]:
@@ -103,6 +118,7 @@ class Metrics:
         self._reply_latency = self._histogram("reply_duration_seconds", "Time to write a reply.", "language")
         self._tokens = self._counter("tokens", "Tokens of served replies.", "tenant", "language", "part")
         self._verdicts = self._counter("language_verdicts", "Verdicts on replies.", "tenant", "language", "verdict")
+        self._language = LanguageMetrics(self._registry)
         self._content_failures = self._counter("content_failures", "Briefs without a reply.", "tenant", "error")
         self._journal_failures = self._counter("journal_failures", "Episodes that were not journalled.", "tenant")
         self._journal_corrupt = self._counter("journal_corrupt", "Journal entries that could not be read.")
@@ -133,6 +149,10 @@ class Metrics:
         self._entropy = self._gauge("tuning_entropy_nats", "Mean entropy of the trained tokens' distributions.")
         self._behaviour_kl = self._gauge("tuning_behaviour_kl_nats", "KL(engine || trained policy) of the last step.")
         self._base_kl = self._gauge("tuning_base_kl_nats", "KL(trained policy || base) of the last step.")
+        self._gate_decisions = self._counter("gate_decisions", "Candidates that the gate decided about.", "verdict")
+        self._gate_difference = self._gauge(
+            "gate_difference", "Candidate less baseline on held-out prompts, last decision.", "language", "metric"
+        )
         self._phase = self._histogram("tuning_phase_duration_seconds", "Time of a step's phases.", "phase")
         self._first_token = self._histogram(
             "live_first_token_seconds", "Live requests' time to the first token.", buckets=_TOKEN_BUCKETS_S
@@ -154,7 +174,16 @@ class Metrics:
         self._train_share = self._gauge("train_share", "Share of the last ten seconds in which training ran.")
         self._train_rate = self._gauge("train_tokens_per_second", "Positions trained on, mean of ten seconds.")
         self._webhooks = self._counter("webhook_attempts", "Tries to deliver an event.", "outcome")
+        self._reward_version = self._gauge("reward_model_version", "Reward model that judges; 0 is none.", "language")
+        self._reward_accuracy = self._gauge("reward_model_accuracy", "Its held-out accuracy.", "language")
+        self._reward_trainings = self._counter("reward_trainings", "Trainings of reward models.", "outcome")
+        self.feedback = FeedbackMetrics(self._registry)
         ProcessCollector(registry=self._registry)
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """For parts that keep metrics of their own."""
+        return self._registry
 
     def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
         """Count one HTTP request; ``route`` is a template, never a path that a caller chose."""
@@ -168,6 +197,7 @@ class Metrics:
         self._tokens.labels(tenant, reply.language, "prompt").inc(reply.prompt_tokens)
         self._tokens.labels(tenant, reply.language, "completion").inc(reply.completion_tokens)
         self._verdicts.labels(tenant, reply.language, reply.verdict.verdict.value).inc()
+        self._language.observe(tenant, reply)
 
     def content_failed(self, tenant: str, error: BaseException) -> None:
         """Count a brief that got no reply, by the error's type."""
@@ -256,6 +286,16 @@ class Metrics:
         for phase, duration_s in (phases | {"install": report.install_s}).items():
             self._phase.labels(phase).observe(duration_s)
 
+    def observe_evaluation(self, evaluation: Evaluation) -> None:
+        """Count a decision of the gate, and show the differences that it found."""
+        report = evaluation.report
+        if report is None:
+            return
+        self._gate_decisions.labels(report.verdict.value).inc()
+        self._gate_difference.clear()
+        for comparison in report.comparisons:
+            self._gate_difference.labels(comparison.language, comparison.metric).set(comparison.difference)
+
     def observe_generation(self, timing: GenerationTiming) -> None:
         """Record how long a live request's tokens took."""
         self._first_token.observe(timing.first_token_s)
@@ -295,6 +335,15 @@ class Metrics:
     def webhook_attempted(self, outcome: str) -> None:
         """Count a try to deliver an event: `delivered`, `retried`, `failed` or `discarded`."""
         self._webhooks.labels(outcome).inc()
+
+    def set_reward_model(self, language: str, version: int | None, accuracy: float | None) -> None:
+        """Show which version of a language's reward model judges, and its accuracy where it was measured."""
+        self._reward_version.labels(language).set(version or 0)
+        self._reward_accuracy.labels(language).set(math.nan if accuracy is None else accuracy)
+
+    def reward_training_ended(self, outcome: str) -> None:
+        """Count a training of a reward model that ended as ``outcome``, such as `accepted` or `rejected`."""
+        self._reward_trainings.labels(outcome).inc()
 
     def render(self) -> str:
         """Every metric in Prometheus' text format, version 0.0.4."""

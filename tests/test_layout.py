@@ -36,7 +36,13 @@ PARTS = {
 """Distributions that belong to a declared one: it fixes their version and its documentation sends users to them."""
 RUNTIME_EXTRAS = ("cuda", "deepspeed")
 """Extras of pyproject.toml whose packages the code imports where they are needed, and says what to install if not."""
-VLLM_FILES = {"service/engine.py", "trainer/worker.py"}
+VLLM_FILES = {
+    "service/engine.py",
+    "service/engine_arguments.py",
+    "service/engine_output.py",
+    "trainer/vllm_changes.py",
+    "trainer/worker.py",
+}
 
 
 def sources() -> list[Path]:

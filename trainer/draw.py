@@ -98,9 +98,10 @@ class _Drawing:
         self._source, self._step, self._version, self._plan = source, step, version, plan
         self._fitness = Fitness(version, plan.config.max_staleness, plan.config.temperature)
         self._selection = Selection(
-            per_tenant=share_of(plan.prompts_per_step, plan.config.max_share_per_tenant),
+            per_tenant=share_of(plan.prompts_per_step, 1.0 if plan.tenant else plan.config.max_share_per_tenant),
             per_end_user=share_of(plan.prompts_per_step, plan.config.max_share_per_end_user),
             tally=source.tally,
+            tenant=plan.tenant,
         )
         self._claims: list[Claim] = []
         self._groups: list[Group] = []
@@ -170,10 +171,14 @@ class _Drawing:
     def _logged(self, claim: Claim) -> tuple[Completion, ...]:
         """The completions that a request asked for, where at least two of them may be trained on; once in their life.
 
-        The others of such a request are counted as dropped.
+        The others of such a request are counted as dropped, and so are all when a repair put sentences into the one
+        that was served: nothing that was sampled was served then.
         """
         completions = claim.episode.completions
         if claim.again or len(completions) < 2:
+            return ()
+        if not claim.episode.served_as_sampled:
+            self._dropped["repaired"] += len(completions)
             return ()
         flaws = [self._fitness.flaw(completion) for completion in completions]
         self._dropped.update(flaw for flaw in flaws if flaw is not None)
@@ -198,7 +203,7 @@ class _Drawing:
             self._dropped["prompt_too_long"] += 1
             return None
         await self._source.admission.admitted()
-        samples = [Sample.of(episode.brief, completion) for completion in completions]
+        samples = [Sample.in_episode(episode, completion) for completion in completions]
         scores = await asyncio.to_thread(self._source.panel.score, samples)
         group = Group(episode.brief, completions, tuple(scores))
         self._groups.append(group)

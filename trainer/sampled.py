@@ -3,8 +3,8 @@
     a step's output ──► note: token and log-probability of each row stay here, vLLM hands on the tokens alone
     a finished reply ◄── take: all of its tokens and log-probabilities at once
 
-vLLM would send three arrays for each token of each request to the front process, where reading them costs twice as much
-as all else that is done for a token. Knows nothing of vLLM but the shape of a step's output.
+vLLM would send three arrays for each token of each request to the front process, whose event loop would read them.
+Knows nothing of vLLM but the shape of a step's output.
 """
 
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""Coloq's vLLM Worker: the engine process's side of training. One of the two files that import vLLM.
+"""Coloq's vLLM Worker: the engine process's side of training.
 
     engine's thread                                   learner's thread
     ───────────────                                   ────────────────
@@ -10,9 +10,8 @@
 
 Every ``coloq_*`` method is called by ``collective_rpc`` between two engine steps and returns at once. The trained
 model's weights are views of the engine's own tensors; an adapter slot is filled from memory. On a GPU everything the
-engine runs, and every graph that it captures, has a higher stream priority than the learner. The changes made to vLLM
-are here: on a CPU weights stay plain and LoRA is applied per adapter; on a GPU graphs are captured at that priority
-and LoRA's layout is made on the host.
+engine runs, and every graph that it captures, has a higher stream priority than the learner. What vLLM does otherwise
+than by itself is in trainer.vllm_changes.
 """
 
 import os
@@ -20,29 +19,29 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
 from msgspec import Struct
-from torch import Tensor, nn
-from vllm.model_executor.layers import utils as layer_utils
+from torch import Tensor
 from vllm.platforms import current_platform
 from vllm.v1.outputs import AsyncModelRunnerOutput
 
 from agent.errors import TrainerFailed
-from trainer import messages
+from rewards.models.backbone import Classifier
+from rewards.models.encoding import RewardEncoder
+from trainer import messages, vllm_changes
 from trainer.adapter_slots import EngineSlots
-from trainer.cpu_lora import add_lora_linear
 from trainer.kernels import fuse_kernels
 from trainer.lanes import open_lanes
 from trainer.learner import Learner
-from trainer.lora_layout import lora_layout, token_slots, write_layout
 from trainer.pace import Pace
 from trainer.pacer import Pacer
+from trainer.reward_desk import RewardDesk
 from trainer.sampled import SampledTokens
+from trainer.served_scorer import served_scorer
 from trainer.thread import LearnerThread
 from trainer.views import build_training_model, shared_with
 
@@ -51,13 +50,9 @@ if TYPE_CHECKING or not current_platform.is_cpu():
 else:
     from vllm.v1.worker.cpu_worker import CPUWorker as Worker
 
-_MORE_THAN_LINEAR = ("embed_tokens", "lm_head")
-"""Modules whose adapters vLLM applies by rules of their own."""
 _PARENT_POLL_S = 1.0
 _SWITCH_INTERVAL_S = 0.0005
 """How long the learner's thread may keep Python's lock from the engine's; CPython's default is ten times that."""
-_ENGINE_PRIORITY = -3
-"""Stream priority; CUDA knows 0 (the learner's) to -3 on current GPUs and takes the nearest it has."""
 
 
 class EngineFacts(Struct, frozen=True):
@@ -95,14 +90,14 @@ class ColoqWorker(Worker):
         self._sampled = SampledTokens()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         if current_platform.is_cpu():
-            keep_plain_weights()
-            group_lora_by_adapter()
+            vllm_changes.keep_plain_weights()
+            vllm_changes.group_lora_by_adapter()
         else:
-            capture_at_engine_priority()
-            lay_lora_out_on_the_host()
+            vllm_changes.capture_at_engine_priority()
+            vllm_changes.lay_lora_out_on_the_host()
         super().init_device()
         if self.device.type == "cuda":
-            torch.cuda.set_stream(torch.cuda.Stream(self.device, priority=_ENGINE_PRIORITY))
+            torch.cuda.set_stream(torch.cuda.Stream(self.device, priority=vllm_changes.ENGINE_PRIORITY))
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """Load vLLM's model, then build the training model on its weights."""
@@ -236,8 +231,14 @@ class ColoqWorker(Worker):
         self._shared = (len(named), shared_with(named.values(), engine_parameters.values()))
         self._unfused = fuse_kernels(model)
         name = self.vllm_config.model_config.model
-        learner = Learner(model, base_model=name, lanes=self._lanes, pacer=self._pacer)
-        self._learner_thread = LearnerThread(learner, on_keep=self._place_adapter)
+        desk = RewardDesk(self._lanes, self._pacer, self.device, served=self._served_scorer)
+        learner = Learner(model, base_model=name, lanes=self._lanes, pacer=self._pacer, interlude=desk)
+        self._learner_thread = LearnerThread(learner, on_keep=self._place_adapter, desk=desk)
+
+    def _served_scorer(self, encoder: RewardEncoder) -> Classifier:
+        """In the learner's thread."""
+        config = self.vllm_config.model_config.hf_text_config
+        return served_scorer(config, dict(self.get_model().named_parameters()), encoder.tokenizer)
 
     def _place_adapter(self, tensors: Mapping[str, Tensor]) -> None:
         """In the learner's thread: what installing would otherwise look up between two engine steps."""
@@ -279,93 +280,6 @@ class _NotedOutput(AsyncModelRunnerOutput):
     def get_kv_connector_output(self) -> Any:
         """See vLLM's AsyncOutput."""
         return self._output.get_kv_connector_output()
-
-
-def keep_plain_weights() -> None:
-    """Make vLLM's CPU build keep each layer's weight, which it would pack away and delete.
-
-    The packed copy would not be the tensor that the training model views. Call before the model is loaded.
-    """
-
-    def plain_gemm(layer: nn.Module, remove_weight: bool) -> None:
-        layer.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]  # vLLM keeps a function there
-
-    layer_utils.dispatch_cpu_unquantized_gemm = plain_gemm
-
-
-def group_lora_by_adapter() -> None:
-    """Give vLLM's CPU build trainer.cpu_lora's operator: 3 times faster, and right for mixed batches."""
-    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
-
-    def grouped(
-        wrapper: Any,
-        y: Tensor,
-        x: Tensor,
-        lora_a_stacked: tuple[Tensor, ...],
-        lora_b_stacked: tuple[Tensor, ...],
-        scale: float,
-        output_slices: tuple[int, ...],
-        **_: object,
-    ) -> None:
-        add_lora_linear(
-            y.view(-1, y.shape[-1]),
-            x.view(-1, x.shape[-1]),
-            lora_a_stacked,
-            lora_b_stacked,
-            scale=scale,
-            slice_sizes=output_slices,
-            slots=wrapper.token_lora_indices,
-        )
-
-    PunicaWrapperCPU.add_lora_linear = grouped
-
-
-def capture_at_engine_priority() -> None:
-    """Make vLLM capture its CUDA graphs on a stream of the engine's priority.
-
-    A captured kernel keeps the priority of the stream that it was captured on, whatever stream the graph is replayed
-    on. vLLM captures on a stream of its own, of priority 0: on every graph the priority of the engine's stream would be
-    lost.
-    """
-    from vllm.v1.worker import gpu_model_runner
-    from vllm.v1.worker.gpu import cudagraph_utils
-
-    original = cudagraph_utils.graph_capture
-
-    @contextmanager
-    def at_engine_priority(device: torch.device) -> Generator[Any]:
-        with original(device) as context:
-            stream = torch.cuda.Stream(device, priority=_ENGINE_PRIORITY)
-            stream.wait_stream(context.stream)
-            with torch.cuda.stream(stream):
-                yield context
-            context.stream.wait_stream(stream)
-
-    cudagraph_utils.graph_capture = at_engine_priority
-    gpu_model_runner.graph_capture = at_engine_priority
-
-
-def lay_lora_out_on_the_host() -> None:
-    """Give vLLM's GPU build trainer.lora_layout: its own waits for the device at every change of the batch.
-
-    vLLM keeps its own layout where an adapter may change the embedding or the head, which read more of it.
-    """
-    from vllm.lora.punica_wrapper.punica_gpu import PunicaWrapperGPU
-
-    original = PunicaWrapperGPU.update_metadata
-
-    def on_the_host(
-        wrapper: Any, mapping: Any, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **kwargs: Any
-    ) -> None:
-        if not set(wrapper.lora_config.target_modules or _MORE_THAN_LINEAR).isdisjoint(_MORE_THAN_LINEAR):
-            original(wrapper, mapping, lora_index_to_id, max_loras, vocab_size, **kwargs)
-            return
-        wrapper.is_prefill = mapping.is_prefill
-        slot_of = {adapter: slot for slot, adapter in enumerate(lora_index_to_id) if adapter is not None}
-        slots = token_slots(mapping.index_mapping, slot_of)
-        write_layout(lora_layout(slots, num_slots=wrapper.max_loras), wrapper.token_mapping_meta)
-
-    PunicaWrapperGPU.update_metadata = on_the_host
 
 
 def _live_as_child() -> None:

@@ -7,6 +7,7 @@ import structlog
 
 from agent.chat import ChatAgent
 from agent.prompt import PromptLibrary
+from agent.repairer import Repairer
 from agent.writer import ContentAgent
 from rewards.ranker import PanelRanker
 from service.assembly.engine_room import EngineRoom
@@ -14,6 +15,7 @@ from service.assembly.ground import Ground
 from service.assembly.judges import Judges
 from service.assembly.tenancy import Tenancy
 from service.assembly.tuning import Tuning
+from service.canary.traffic import Traffic, WatchedEngine, WatchedJournal
 from service.controller import Controller
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue
@@ -42,23 +44,32 @@ class Serving:
 
 
 def open_serving(
-    ground: Ground, judges: Judges, room: EngineRoom, tenancy: Tenancy, tuning: Tuning, webhooks: Webhooks
+    ground: Ground,
+    judges: Judges,
+    room: EngineRoom,
+    tenancy: Tenancy,
+    tuning: Tuning,
+    webhooks: Webhooks,
+    traffic: Traffic,
 ) -> Serving:
     """The agents behind the fair queue. Nothing runs yet."""
     metrics = ground.metrics
     queue = FairQueue(lambda: room.engine.slots.total.num_seqs, tenancy.tenants.share)
-    engine = FairEngine(room.engine, queue, tenancy.limits.charge)
+    engine = FairEngine(WatchedEngine(room.engine, traffic), queue, tenancy.limits.charge)
+    prompts = PromptLibrary.load()
+    repairer = Repairer.of(engine, room.encoder, prompts, ground.config.agent)
     agent = ContentAgent(
         engine,
         room.encoder,
-        PromptLibrary.load(),
+        prompts,
         judges.contract,
-        PanelRanker(judges.panel),
-        tuning.journal,
+        PanelRanker(judges.panel.live),
+        WatchedJournal(tuning.journal, traffic),
         tenancy.tenants,
         partial(_journal_failed, metrics),
+        repairer,
     )
-    chat = ChatAgent(engine, room.encoder, judges.contract, agent.keeper, tenancy.tenants)
+    chat = ChatAgent(engine, room.encoder, judges.contract, agent.keeper, tenancy.tenants, repairer)
     content = MeteredContent(agent, metrics)
     return Serving(
         content=content,

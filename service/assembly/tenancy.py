@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from agent.prompt import PromptLibrary
+from rewards.second_opinion import langdetect_labels
 from service.assembly.ground import Ground
 from service.assembly.judges import Judges
 from service.config_file import reward_parts
@@ -32,7 +34,8 @@ async def open_tenancy(ground: Ground, judges: Judges, webhooks: Webhooks) -> Te
         StoreError: the store does not answer.
     """
     tenants = Tenants()
-    rules = TenantRules(judges.contract.labels, reward_parts(ground.config))
+    templates = PromptLibrary.load().languages
+    rules = TenantRules(judges.contract.labels, reward_parts(ground.config), langdetect_labels(), templates)
     registry = TenantRegistry(RedisTenantStore(ground.store), tenants, rules)
     await registry.open(ground.config.tenants, sole_user=ground.store.embedded is not None)
     await webhooks.forget_unknown(lambda tenant: tenants.get(tenant) is not None)

@@ -86,6 +86,7 @@ class InstantContent:
         request_id: str,
         alternatives: Alternatives = ONE,
         listener: Listener | None = None,
+        wait_s: float | None = None,
     ) -> Reply:
         """See ContentPort."""
         self.num_served += 1

@@ -64,7 +64,7 @@ class NodeSettings:
                 "max_model_len": -(-longest // _BLOCK_TOKENS) * _BLOCK_TOKENS,
                 "max_num_seqs": _CPU_SEQS if self.on_cpu else _GPU_SEQS,
             },
-            "agent": {"max_tokens": self.max_tokens, "temperature": 1.0, "hold_s": 300.0},
+            "agent": {"max_tokens": self.max_tokens, "temperature": 1.0, "hold_s": 300.0, "repair": "off"},
         }
 
 

@@ -24,11 +24,15 @@ from agent.language import FastTextDetector
 from agent.ports import GenerateRequest
 from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent
+from rewards.panel import build_panel
 from service.bench.failure import BenchFailed
+from service.canary.canaries import Canaries
 from service.config import NodeConfig, ServerConfig
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue
+from service.feedback.assembly import NodeFeedback, node_feedback
 from service.http.content_executor import ContentExecutor
+from service.http.fake_canaries import canaries_of
 from service.http.fake_tuning import BASE_POLICY, FakePolicies, FakeTuning
 from service.http.fakes import READY, registry_of
 from service.http.job_webhooks import JobWebhooks
@@ -39,6 +43,7 @@ from service.jobs.desk import JobDesk
 from service.jobs.store import RedisJobStore
 from service.journal import RedisJournal
 from service.metering import MeteredChat, MeteredContent, MeteredJobs
+from service.reward_models.fakes import FakeRewardModels
 from service.secrets import AdminKey, hash_key
 from service.serve import run_until_told
 from service.store import Store, open_store
@@ -49,6 +54,7 @@ from service.tenancy.limits import Limiter
 from service.tenancy.record import ALL_SCOPES, KeyRecord, Origin, TenantRecord
 from service.tenancy.registry import TenantRegistry
 from service.tenancy.usage import DailyUsage, RedisUsageStore
+from service.tenant_policies import TenantPolicies
 from service.tenants import Tenants
 from service.webhooks.assembly import Webhooks, open_webhooks
 
@@ -81,8 +87,12 @@ class StoredNode:
     chat: MeteredChat
     tuning: FakeTuning
     policies: FakePolicies
+    reward_models: FakeRewardModels
+    canaries: Canaries
+    tenant_policies: TenantPolicies
     jobs: JobDesk
     webhooks: Webhooks
+    feedback: NodeFeedback
     tenancy: TenantRegistry
     limits: Limiter
     audit: RedisAudit
@@ -129,6 +139,7 @@ def _assemble(
         engine, encoder, PromptLibrary.load(), contract, FakeRanker(), journal, tenants, _not_journalled
     )
     content = MeteredContent(agent, metrics)
+    panel = build_panel(config.rewards, tenants.all, contract)
     jobs = JobDesk(
         RedisJobStore(store, config.jobs),
         ContentExecutor(content, tenants, config.agent),
@@ -138,13 +149,19 @@ def _assemble(
         occupy=lambda order: limits.occupy(order.tenant, order.key_id),
     )
     admin = AdminKey(hash_key("nobody's"))
+    policies = FakePolicies({0: BASE_POLICY})
+    canaries, tenant_policies, _ = canaries_of(policies, LANGUAGES)
     return StoredNode(
         content=content,
         chat=MeteredChat(ChatAgent(engine, encoder, contract, agent.keeper, tenants), metrics),
         tuning=FakeTuning(),
-        policies=FakePolicies({0: BASE_POLICY}),
+        policies=policies,
+        reward_models=FakeRewardModels(),
+        canaries=canaries,
+        tenant_policies=tenant_policies,
         jobs=jobs,
         webhooks=webhooks,
+        feedback=node_feedback(config, store, journal, jobs, tenants, contract, panel, metrics),
         tenancy=registry_of([record.settings for record in tenants.records]),
         limits=limits,
         audit=RedisAudit(store),

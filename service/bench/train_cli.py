@@ -7,49 +7,72 @@ import typer
 from rich.console import Console
 
 from agent.errors import InvalidInput
-from service.bench.control import BatchShape
+from service.bench.cli_options import (
+    Model,
+    PromptTokens,
+    Quick,
+    Seed,
+    Setting,
+    ShapeName,
+    TrlMicrobatch,
+    VllmArguments,
+    VllmMemory,
+    Work,
+    batch_shape,
+    divisor,
+    interruptible,
+    words,
+)
 from service.bench.options import BenchOptions
 
 _METHODS = ("adapter", "full")
 _QUICK_SETTINGS = ("engine.max_num_seqs=8", "engine.live_reserve=2", "engine.kv_cache_gib=0.1")
-_INTERRUPTED = 130
+
+_Method = Annotated[str, typer.Option(help="adapter, full, or both, separated by a comma.")]
+_Steps = Annotated[int, typer.Option(min=0, help="Timed steps of the learner alone; 0 leaves it out.")]
+_BatchSize = Annotated[int, typer.Option(min=1, help="Sequences of the learner's batch.")]
+_Length = Annotated[int, typer.Option(min=2, help="Tokens of its sequences, prompt and reply.")]
+_MicrobatchTokens = Annotated[
+    int | None, typer.Option(min=32, help="Most positions of a forward pass; the node's default without it.")
+]
+_Rank = Annotated[int, typer.Option(min=1, help="LoRA rank.")]
+_Against = Annotated[str | None, typer.Option(help="`trl`: GRPO end to end, on a node and with TRL.")]
+_PromptsPerStep = Annotated[int, typer.Option(min=1, help="GRPO: prompts of a step.")]
+_GroupSize = Annotated[int, typer.Option(min=2, help="GRPO: replies to each prompt.")]
+_GrpoSteps = Annotated[int, typer.Option(min=3, help="GRPO: steps; the first 2 are not measured.")]
+_PublishEvery = Annotated[int, typer.Option(min=1, help="GRPO: the node publishes after so many steps.")]
+_Liger = Annotated[bool, typer.Option("--liger", help="TRL: with Liger's kernels.")]
+_Timeout = Annotated[float, typer.Option(min=1, help="Seconds that each measurement may take.")]
+_Out = Annotated[Path, typer.Option(metavar="DIR", help="Where JSON and logs go.")]
+_MaxTokens = Annotated[int, typer.Option(min=1, help="Tokens of a reply, which are trained on.")]
 
 
 def train_command(
-    method: Annotated[str, typer.Option(help="adapter, full, or both, separated by a comma.")] = "adapter,full",
-    steps: Annotated[int, typer.Option(min=0, help="Timed steps of the learner alone; 0 leaves it out.")] = 5,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences of the learner's batch.")] = 64,
-    length: Annotated[int, typer.Option(min=2, help="Tokens of its sequences, prompt and reply.")] = 256,
-    microbatch_tokens: Annotated[
-        int | None, typer.Option(min=32, help="Most positions of a forward pass; the node's default without it.")
-    ] = None,
-    rank: Annotated[int, typer.Option(min=1, help="LoRA rank.")] = 16,
-    against: Annotated[str | None, typer.Option(help="`trl`: GRPO end to end, on a node and with TRL.")] = None,
-    prompts_per_step: Annotated[int, typer.Option(min=1, help="GRPO: prompts of a step.")] = 8,
-    group_size: Annotated[int, typer.Option(min=2, help="GRPO: replies to each prompt.")] = 8,
-    grpo_steps: Annotated[int, typer.Option(min=3, help="GRPO: steps; the first 2 are not measured.")] = 6,
-    publish_every: Annotated[int, typer.Option(min=1, help="GRPO: the node publishes after so many steps.")] = 1,
-    trl_microbatch: Annotated[int, typer.Option(min=1, help="TRL: sequences per forward pass.")] = 16,
-    vllm_memory: Annotated[float, typer.Option(min=0.01, max=1, help="TRL: vLLM's share of the GPU.")] = 0.3,
-    vllm_arguments: Annotated[str, typer.Option(metavar="JSON", help="TRL: more arguments of vLLM's LLM.")] = "{}",
-    liger: Annotated[bool, typer.Option("--liger", help="TRL: with Liger's kernels.")] = False,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that each measurement may take.")] = 600.0,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where JSON and logs go.")] = Path("bench"),
-    work: Annotated[Path, typer.Option(metavar="DIR", help="Where models are kept between runs.")] = Path(
-        ".coloq-bench"
-    ),
-    shape: Annotated[
-        str, typer.Option(metavar="NAME", help="tiny, qwen2.5-1.5b or another of `coloq plan`: random weights.")
-    ] = "qwen2.5-1.5b",
-    model: Annotated[Path | None, typer.Option(metavar="DIR", help="A model's folder, instead of a shape.")] = None,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="GRPO: tokens of a prompt, templates included.")] = 128,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a reply, which are trained on.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Of prompts and sampling.")] = 0,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="A key of the node's configuration; repeat for more."),
-    ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Smallest shape, few steps: sees that it works.")] = False,
+    method: _Method = "adapter,full",
+    steps: _Steps = 5,
+    batch_size: _BatchSize = 64,
+    length: _Length = 256,
+    microbatch_tokens: _MicrobatchTokens = None,
+    rank: _Rank = 16,
+    against: _Against = None,
+    prompts_per_step: _PromptsPerStep = 8,
+    group_size: _GroupSize = 8,
+    grpo_steps: _GrpoSteps = 6,
+    publish_every: _PublishEvery = 1,
+    trl_microbatch: TrlMicrobatch = 16,
+    vllm_memory: VllmMemory = 0.3,
+    vllm_arguments: VllmArguments = "{}",
+    liger: _Liger = False,
+    timeout: _Timeout = 600.0,
+    out: _Out = Path("bench"),
+    work: Work = Path(".coloq-bench"),
+    shape: ShapeName = "qwen2.5-1.5b",
+    model: Model = None,
+    prompt_tokens: PromptTokens = 128,
+    max_tokens: _MaxTokens = 128,
+    seed: Seed = 0,
+    setting: Setting = None,
+    quick: Quick = False,
 ) -> None:
     """Time the learner's step alone against the device's matrix rate, and GRPO end to end against TRL.
 
@@ -70,7 +93,7 @@ def train_command(
     options = BenchOptions(out, work, shape, model, prompt_tokens, max_tokens, 1.0, 0.0, 0.0, seed, settings)
     train = TrainOptions(
         methods=_methods(method),
-        batch=_batch(batch_size, length, max_tokens),
+        batch=batch_shape(batch_size, length, max_tokens, option="--max-tokens"),
         num_steps=steps,
         microbatch_tokens=microbatch_tokens,
         rank=rank,
@@ -79,33 +102,18 @@ def train_command(
         group_size=group_size,
         num_grpo_steps=grpo_steps,
         publish_every=publish_every,
-        trl_microbatch=_divisor(trl_microbatch, prompts_per_step * group_size),
+        trl_microbatch=divisor(trl_microbatch, prompts_per_step * group_size),
         vllm_memory=vllm_memory,
         vllm_arguments=vllm_arguments,
         liger=liger,
         timeout_s=timeout,
     )
-    try:
+    with interruptible():
         bench_train(options, train, console=Console())
-    except KeyboardInterrupt:
-        typer.echo("Stopped; nothing is left running.", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
 
 
 def _methods(text: str) -> tuple[str, ...]:
-    methods = tuple(part.strip() for part in text.split(",") if part.strip())
+    methods = words(text)
     if not methods or not set(methods) <= set(_METHODS):
         raise InvalidInput("--method", f"must be of {', '.join(_METHODS)}, got {text}")
     return methods
-
-
-def _batch(batch_size: int, length: int, reply_tokens: int) -> BatchShape:
-    if reply_tokens >= length:
-        raise InvalidInput("--max-tokens", f"must be below --length {length}, got {reply_tokens}")
-    return BatchShape(batch_size=batch_size, length=length, reply_tokens=reply_tokens)
-
-
-def _divisor(microbatch: int, num_sequences: int) -> int:
-    if num_sequences % microbatch:
-        raise InvalidInput("--trl-microbatch", f"must divide the {num_sequences} replies of a step, got {microbatch}")
-    return microbatch

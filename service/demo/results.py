@@ -16,7 +16,7 @@ class Exchange:
     latency_s: float
     text: str
     verdict: str
-    """The reply's language verdict: `pass`, `failed` or `undetermined`."""
+    """The reply's language verdict: `pass`, `repaired`, `failed` or `undetermined`."""
     share: float | None
     """Share of determined text in the wanted language."""
     policy_version: int

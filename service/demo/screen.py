@@ -14,7 +14,7 @@ from service.demo.results import DemoResults, Exchange, SwapRecord
 from service.demo.tenant_client import Clock
 from service.http.tuning_schema import EvaluationView, RunView, StepView
 
-_VERDICT_STYLES = {"pass": "green", "failed": "red", "undetermined": "yellow"}
+_VERDICT_STYLES = {"pass": "green", "repaired": "green", "failed": "red", "undetermined": "yellow"}
 
 
 class Screen:

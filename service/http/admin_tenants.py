@@ -202,7 +202,8 @@ def _merged(target: JsonValue, patch: JsonValue) -> JsonValue:
 
 
 def _view(parts: AppParts, record: TenantRecord) -> TenantView:
-    return TenantView.of(record, parts.node.limits.used_today(record.id))
+    warnings = parts.node.tenancy.warnings(record.settings)
+    return TenantView.of(record, parts.node.limits.used_today(record.id), warnings)
 
 
 def _digest(record: TenantRecord) -> str:

@@ -8,9 +8,14 @@ from starlette.middleware import Middleware
 from service.config import NodeConfig
 from service.http import (
     admin,
+    admin_policies,
+    admin_requests,
+    admin_reward_models,
+    admin_rewards,
     admin_tenants,
     content,
     events,
+    feedback,
     handlers,
     health,
     hooks,
@@ -75,9 +80,12 @@ def create_app(
     app.state.parts = AppParts(node=node, auth=auth, config=config, metrics=metrics)
     handlers.install(app)
     tenants = (content.router, openai.router, jobs.router, tenant_keys.router)
-    for router in (*tenants, admin.router, admin_tenants.router, health.router):
+    admins = (admin.router, admin_policies.router, admin_reward_models.router, admin_tenants.router)
+    for router in (*tenants, *admins, health.router):
         app.include_router(router)
     for router in (webhooks.router, hooks_config.router, hooks.router):
+        app.include_router(router)
+    for router in (feedback.router, admin_requests.router, admin_rewards.router):
         app.include_router(router)
     app.router.routes = [route for route in app.router.routes if surface.has(getattr(route, "path", ""))]
     return app

@@ -89,7 +89,7 @@ async def create_content(
     order = ContentOrder.of(body, tenant, parts.config.agent, request_id_of(request))
     call = await _call_of(body, request, tenant, parts)
     if not body.stream:
-        return await answer(request, call, lambda: order.carry_out(parts.node.content))
+        return await answer(request, call, lambda: order.carry_out(parts.node.content, wait_s=call.order.wait_s))
     if call.outlives_its_caller:
         raise InvalidBrief("stream", "must not stand beside an idempotency key or callback_url: a stream is not kept")
     return await stream_content(order, request, parts)
@@ -101,7 +101,7 @@ async def _call_of(body: ContentRequest, request: Request, tenant: TenantSetting
         callback_url = await parts.node.webhooks.deliveries.check_callback(tenant.id, callback_url)
     understood = body.model_dump_json(exclude_none=True, by_alias=True)
     key_id = caller_of(request).key_id
-    order = Order(tenant.id, CONTENT_ROUTE, understood, request_id_of(request), callback_url, key_id)
+    order = Order(tenant.id, CONTENT_ROUTE, understood, request_id_of(request), callback_url, key_id=key_id)
     return call_of(request, tenant, order, parts.config)
 
 

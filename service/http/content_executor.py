@@ -43,7 +43,8 @@ class ContentExecutor:
         if tenant is None:
             raise NotAllowed(f"the tenant {order.tenant} is not served by this node any more")
         request = ContentRequest.model_validate_json(order.body)
-        return await ContentOrder.of(request, tenant, self._defaults, order.request_id).carry_out(self._content)
+        work = ContentOrder.of(request, tenant, self._defaults, order.request_id)
+        return await work.carry_out(self._content, wait_s=order.wait_s)
 
     def failure(self, order: Order, error: Exception) -> Answer:
         """See Executor."""

@@ -41,8 +41,11 @@ class ContentOrder:
         has_list = body.languages is not None
         return cls(request_id, tuple(body.briefs(tenant)), sampling, body.siblings(sampling), has_list)
 
-    async def carry_out(self, content: ContentPort, listeners: Sequence[Listener] = ()) -> Answer:
-        """Write every brief, all at once. ``listeners``, one for each brief when there are any, hear the text.
+    async def carry_out(
+        self, content: ContentPort, listeners: Sequence[Listener] = (), *, wait_s: float | None = None
+    ) -> Answer:
+        """Write every brief, all at once. ``listeners``, one for each brief when there are any, hear the text. Replies
+        are not repaired beyond the ``wait_s`` seconds that the caller waits.
 
         Raises:
             ColoqError: the first that a brief raised; the others are then cancelled. There is no answer of parts.
@@ -55,6 +58,7 @@ class ContentOrder:
                 request_id=self._id_of(brief),
                 alternatives=self.alternatives,
                 listener=listener,
+                wait_s=wait_s,
             )
             for brief, listener in zip(self.briefs, heard, strict=True)
         ]

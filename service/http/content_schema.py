@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from agent.alternatives import MAX_SAMPLES, Alternatives
 from agent.brief import Brief, Example, Kind, Register
 from agent.completion import Sampling
-from agent.config import AgentConfig, LanguageSettings, TenantSettings
+from agent.config import AgentConfig, TenantSettings
 from agent.errors import InvalidBrief
 from agent.language import find_language, primary_code
 from agent.structure import MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH, read_schema
@@ -92,7 +92,8 @@ class ContentRequest(BaseModel):
     language: LanguageCode | None = Field(
         default=None,
         description="ISO 639-1 code of the reply's language; one of the tenant's languages (`GET /v1/me`). Either this "
-        "or `languages`.",
+        "or `languages`. Without it, or with another language, a tenant's `fallback_language` is written, if it has "
+        "one; the reply's `language` says which it was.",
         examples=["de"],
     )
     languages: list[LanguageCode] | None = Field(
@@ -223,7 +224,7 @@ class ContentRequest(BaseModel):
         Raises:
             InvalidBrief: the tenant does not have a language, or the brief's own rules are broken.
         """
-        codes = self._languages()
+        codes = self._languages(tenant)
         instructions = self.instructions or ""
         if self.variables is not None:
             instructions = fill_in(instructions, self.variables)
@@ -239,27 +240,37 @@ class ContentRequest(BaseModel):
         """The brief of a request for one language. Raises InvalidBrief."""
         return self.briefs(tenant)[0]
 
-    def _languages(self) -> list[str]:
-        given = [self.language] if self.language is not None else self.languages
-        if given is None:
-            raise InvalidBrief("language", "is required, or languages for several, got neither")
+    def _languages(self, tenant: TenantSettings) -> list[str]:
+        """The tenant's codes of what is asked for, or of its fallback where that is one language or none."""
         if self.language is not None and self.languages is not None:
             raise InvalidBrief("languages", "must not stand beside language, got both")
-        codes = [code.strip().lower() for code in given]
+        if self.languages is None:
+            return [self._single_language(tenant)]
+        codes = [self._known(tenant, "languages", code) for code in self.languages]
         if len(set(codes)) < len(codes):
-            raise InvalidBrief("languages", f"must name each language once, got {', '.join(given)}")
+            raise InvalidBrief("languages", f"must name each language once, got {', '.join(self.languages)}")
         return codes
 
-    def _in_language(self, brief: Brief, tenant: TenantSettings, code: str) -> Brief:
-        return replace(brief, language=code, brand_terms=self._settings(tenant, code).brand_terms)
+    def _single_language(self, tenant: TenantSettings) -> str:
+        known = tenant.language_of(self.language) if self.language is not None else None
+        if known is None and tenant.fallback_language is not None:
+            return tenant.fallback_language
+        if self.language is None:
+            raise InvalidBrief("language", "is required, or languages for several, got neither")
+        return known or self._known(tenant, "language", self.language)
 
-    def _settings(self, tenant: TenantSettings, code: str) -> LanguageSettings:
-        settings = tenant.languages.get(code)
-        if settings is None:
+    @staticmethod
+    def _known(tenant: TenantSettings, field: str, tag: str) -> str:
+        code = tenant.language_of(tag)
+        if code is None:
             enabled = ", ".join(sorted(tenant.languages))
-            field = "language" if self.language is not None else "languages"
-            raise InvalidBrief(field, f"must be one of this tenant's languages ({enabled}), got '{shown_name(code)}'")
-        return settings
+            raise InvalidBrief(
+                field, f"must be one of this tenant's languages ({enabled}), got '{shown_name(tag.strip().lower())}'"
+            )
+        return code
+
+    def _in_language(self, brief: Brief, tenant: TenantSettings, code: str) -> Brief:
+        return replace(brief, language=code, brand_terms=tenant.languages[code].brand_terms)
 
     def _brief(self, tenant: TenantSettings, code: str, instructions: str) -> Brief:
         return Brief(
@@ -274,7 +285,7 @@ class ContentRequest(BaseModel):
             min_words=self.min_words,
             max_words=self.max_words,
             end_user=self.end_user or None,
-            brand_terms=self._settings(tenant, code).brand_terms,
+            brand_terms=tenant.languages[code].brand_terms,
             register=self.register_,
             forbidden_terms=tuple(self.forbidden_terms or ()),
             examples=tuple(Example(example.wanted, example.given or "") for example in self.examples or ()),

@@ -24,13 +24,22 @@ from agent.episode import Reply
 from agent.ports import Delta, Listener
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from rewards.config import RewardsConfig
+from rewards.fakes import FakePanel, FakePreferencePairs
+from service.canary.canaries import Canaries
 from service.config import NodeConfig
+from service.feedback.assembly import NodeFeedback
+from service.feedback.desk import FeedbackDesk
+from service.feedback.fakes import MemoryEpisodes, MemoryFeedback
+from service.feedback.inspection import Inspector
 from service.http.content_executor import ContentExecutor, TenantLookup
+from service.http.fake_canaries import canaries_of
 from service.http.fake_tuning import EPOCH, FakePolicies, FakeTuning
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents
 from service.jobs.ports import JobEvents, JobStore
+from service.pins import PolicyPins
+from service.reward_models.fakes import FakeRewardModels
 from service.secrets import hash_key
 from service.tenancy.audit import MemoryAudit
 from service.tenancy.caller import Caller
@@ -39,6 +48,7 @@ from service.tenancy.limits import Limiter
 from service.tenancy.record import ALL_SCOPES, Scope, seeded_key_id
 from service.tenancy.registry import TenantRegistry
 from service.tenancy.rules import TenantRules
+from service.tenant_policies import TenantPolicies
 from service.tenants import Tenants, seeded
 from service.webhooks.assembly import Webhooks
 from service.webhooks.fakes import fake_webhooks
@@ -57,6 +67,7 @@ class FakeContent:
     timing: GenerationTiming | None = None
     calls: list[tuple[Brief, Sampling, str]] = field(default_factory=list)
     alternatives: list[Alternatives] = field(default_factory=list)
+    waits_s: list[float | None] = field(default_factory=list)
     started: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -68,8 +79,10 @@ class FakeContent:
         request_id: str,
         alternatives: Alternatives = ONE,
         listener: Listener | None = None,
+        wait_s: float | None = None,
     ) -> Reply:
         self.calls.append((brief, sampling, request_id))
+        self.waits_s.append(wait_s)
         self.alternatives.append(alternatives)
         self.started.set()
         if listener is not None and self.error is None:
@@ -119,6 +132,7 @@ class FakeChat:
         request_id: str,
         num_choices: int = 1,
         listeners: Sequence[Listener] = (),
+        wait_s: float | None = None,
     ) -> ChatReply:
         self.calls.append((dialogue, sampling, num_choices))
         content = FakeContent(text=self.text, error=self.error, delay_s=self.delay_s, cancelled=self.cancelled)
@@ -157,6 +171,7 @@ class FakeNode:
     chat: FakeChat = field(default_factory=FakeChat)
     tuning: FakeTuning = field(default_factory=FakeTuning)
     policies: FakePolicies = field(default_factory=FakePolicies)
+    reward_models: FakeRewardModels = field(default_factory=FakeRewardModels)
     webhooks: Webhooks = field(default_factory=fake_webhooks)
     state: Health = READY
     tenancy: TenantRegistry = field(default_factory=lambda: registry_of(()))
@@ -166,9 +181,22 @@ class FakeNode:
     config: NodeConfig = field(default_factory=NodeConfig)
     job_store: JobStore = field(default_factory=MemoryJobStore)
     events: JobEvents = field(default_factory=RememberedEvents)
+    kept_feedback: MemoryFeedback = field(default_factory=MemoryFeedback)
+    episodes: MemoryEpisodes = field(default_factory=MemoryEpisodes)
+    pairs: FakePreferencePairs = field(default_factory=FakePreferencePairs)
+    panel: FakePanel = field(default_factory=FakePanel)
     jobs: JobDesk = field(init=False)
+    feedback: NodeFeedback = field(init=False)
+    canaries: Canaries = field(init=False)
+    tenant_policies: TenantPolicies = field(init=False)
+    pins: PolicyPins = field(init=False)
 
     def __post_init__(self) -> None:
+        desk = FeedbackDesk(self.kept_feedback, self.episodes, self.job_store)
+        self.feedback = NodeFeedback(desk, self.pairs, Inspector(self.episodes, desk, self.panel))
+        self.canaries, self.tenant_policies, self.pins = canaries_of(self.policies)
+        self.tenant_policies.use_tenants([record.settings for record in self.tenancy.list()])
+        self.tenancy.hold_pins_to(self.pins)
         executor = ContentExecutor(self.content, self.tenants, self.config.agent)
         self.jobs = JobDesk(
             self.job_store,

@@ -18,7 +18,7 @@ import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -110,7 +110,8 @@ def call_of(request: Request, tenant: TenantSettings, order: Order, config: Node
     preference = preference_of(
         request.headers.getlist("prefer"), hold_s=config.agent.hold_s, max_wait_s=config.jobs.max_wait_s
     )
-    return Call(order, _key(request, tenant, order, config), preference)
+    held = replace(order, wait_s=preference.wait_s or None)
+    return Call(held, _key(request, tenant, order, config), preference)
 
 
 async def answer(request: Request, call: Call, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Response:

@@ -1,5 +1,6 @@
 """Tenants, keys and the audit log as JSON, for the routes and for the CLI that calls them. No FastAPI in here."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -88,9 +89,13 @@ class TenantView(BaseModel):
     revision: int
     num_keys: int = Field(description="Keys, those that ended included.")
     used_today: UsageView
+    warnings: list[str] = Field(
+        description="What is accepted in the settings and should be known, each with its field.",
+        examples=[["languages.ga: has no prompt templates of its own, so that English ones name it"]],
+    )
 
     @classmethod
-    def of(cls, record: TenantRecord, used_today: tuple[int, int]) -> "TenantView":
+    def of(cls, record: TenantRecord, used_today: tuple[int, int], warnings: Sequence[str] = ()) -> "TenantView":
         return cls(
             settings=record.settings,
             origin=record.origin,
@@ -99,6 +104,7 @@ class TenantView(BaseModel):
             revision=record.revision,
             num_keys=len(record.keys),
             used_today=UsageView(requests=used_today[0], tokens=used_today[1]),
+            warnings=list(warnings),
         )
 
 

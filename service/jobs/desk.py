@@ -145,6 +145,10 @@ class JobDesk:
             raise NotFound(f"there is no job {job_id}; finished jobs are kept for a limited time")
         return job
 
+    async def of_key(self, tenant: str, name: str) -> Job | None:
+        """See JobStore.of_key."""
+        return await self._store.of_key(tenant, name)
+
     async def page(self, tenant: str, *, cursor: str | None, limit: int, state: JobState | None) -> JobPage:
         """A tenant's jobs, newest first; see JobStore.page."""
         return await self._store.page(tenant, cursor=cursor, limit=limit, state=state)

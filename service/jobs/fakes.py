@@ -36,6 +36,8 @@ class MemoryJobStore:
     _holders: dict[str, str] = field(default_factory=dict)
     """Who has which entry; an entry without a holder is new."""
     _keys: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    _job_of_key: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Stays when the key is freed."""
     _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     async def submit(self, order: Order, lane: Lane, consumer: str, key: IdempotencyKey | None = None) -> Submission:
@@ -50,6 +52,7 @@ class MemoryJobStore:
         self.jobs[job.id] = job
         if key is not None:
             self._keys[order.tenant, key.name] = key.fingerprint, job.id
+            self._job_of_key[order.tenant, key.name] = job.id
         claim = self._add(order.tenant, job.id, lane)
         if lane is not Lane.HELD:
             return Submission(job.id, created=True)
@@ -66,6 +69,12 @@ class MemoryJobStore:
         self._check()
         job = self.jobs.get(job_id)
         return job if job is not None and job.order.tenant == tenant else None
+
+    async def of_key(self, tenant: str, name: str) -> Job | None:
+        """See JobStore."""
+        self._check()
+        job_id = self._job_of_key.get((tenant, name))
+        return self.jobs.get(job_id) if job_id is not None else None
 
     async def page(self, tenant: str, *, cursor: str | None, limit: int, state: JobState | None) -> JobPage:
         """See JobStore."""

@@ -26,6 +26,11 @@ class JobStore(Protocol):
         """A tenant's job; None when it has none of that id, or no longer."""
         ...
 
+    async def of_key(self, tenant: str, name: str) -> Job | None:
+        """The newest job that an idempotency key of this name stood for, if it is kept: also when the key itself has
+        expired since, or was freed."""
+        ...
+
     async def page(self, tenant: str, *, cursor: str | None, limit: int, state: JobState | None) -> JobPage:
         """Up to ``limit`` jobs older than ``cursor``, newest first. With ``state`` a page may hold fewer, or none,
         and still name the next."""

@@ -7,6 +7,7 @@
     t:<tenant>:jobs:queued       stream of lane QUEUED
     t:<tenant>:jobs:finished     stream of lane FINISHED
     t:<tenant>:idem:<name>       `<fingerprint> <job id>`, expires with the key
+    t:<tenant>:idem:<name>:job   the newest job of that key, as long as finished jobs are kept
     node:jobs:tenants            set of tenants that have these streams
 
 Every entry of a stream has one field, `id`. Needs Redis 6.2 or any Valkey.
@@ -17,7 +18,7 @@ GROUP = "nodes"
 SUBMIT = """
 local job, index, expiry, registry, lane, idem = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[9]
 local id, order, created, lane_name, consumer, tenant = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local prefix, now_ms, fingerprint, ttl_ms = ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local prefix, now_ms, fingerprint, ttl_ms, retention_ms = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 if idem then
     local known = redis.call('GET', idem)
     if known then
@@ -43,6 +44,7 @@ redis.call('ZADD', index, 0, id)
 if idem then
     redis.call('HSET', job, 'idem', idem)
     redis.call('SET', idem, fingerprint .. ' ' .. id, 'PX', ttl_ms)
+    redis.call('SET', KEYS[10], id, 'PX', retention_ms)
 end
 if lane_name == 'held' then
     redis.call('XREADGROUP', 'GROUP', 'nodes', consumer, 'COUNT', 1, 'STREAMS', lane, '>')

@@ -79,8 +79,8 @@ class RedisJobStore:
         arguments: list[str | int] = [job_id, self._orders.encode(order), _now().isoformat(), lane.value, consumer]
         arguments += [tenant, _job(tenant, ""), _milliseconds(_now())]
         if key is not None:
-            keys.append(_idempotency(tenant, key))
-            arguments += [key.fingerprint, int(key.ttl_s * 1000)]
+            keys += [_idempotency(tenant, key), _job_of_key(tenant, key.name)]
+            arguments += [key.fingerprint, int(key.ttl_s * 1000), self._retention_ms]
         with store_errors("accept a job"):
             outcome, found_id, detail = cast("list[str]", await self._submit(keys=keys, args=arguments))
         if outcome == "created":
@@ -114,6 +114,12 @@ class RedisJobStore:
         with store_errors("look up a job"):
             fields = cast("dict[str, str]", await self._redis.hgetall(_job(tenant, job_id)))
         return self._decoded(job_id, fields) if fields else None
+
+    async def of_key(self, tenant: str, name: str) -> Job | None:
+        """See JobStore."""
+        with store_errors("look up a job by its key"):
+            job_id = cast("str | None", await self._redis.get(_job_of_key(tenant, name)))
+        return None if job_id is None else await self.get(tenant, job_id)
 
     async def page(self, tenant: str, *, cursor: str | None, limit: int, state: JobState | None) -> JobPage:
         """See JobStore."""
@@ -341,3 +347,7 @@ def _stream(tenant: str, lane: Lane) -> str:
 
 def _idempotency(tenant: str, key: IdempotencyKey) -> str:
     return f"t:{tenant}:idem:{key.name}"
+
+
+def _job_of_key(tenant: str, name: str) -> str:
+    return f"t:{tenant}:idem:{name}:job"

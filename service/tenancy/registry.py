@@ -17,7 +17,7 @@ import structlog
 from agent.config import UNLIMITED, LimitSettings, TenantSettings
 from agent.errors import Conflict, InvalidConfig, InvalidInput, NotFound, StoreError
 from service.secrets import new_key
-from service.tenancy.ports import Snapshot, TenantStore
+from service.tenancy.ports import PinRules, Snapshot, TenantStore
 from service.tenancy.record import KeyRecord, Origin, Scope, TenantRecord, new_key_id, seeded_key_id
 from service.tenancy.rules import TenantRules
 from service.tenants import Tenants, seeded
@@ -60,11 +60,16 @@ class TenantRegistry:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._pins: PinRules | None = None
         self._store, self._tenants, self._rules, self._now = store, tenants, rules, now
         self._revision: int | None = None
         self._deleted: frozenset[str] = frozenset()
         self._writing = asyncio.Lock()
         self._sole_user = False
+
+    def hold_pins_to(self, pins: PinRules) -> None:
+        """Refuse settings from now on whose pins break these rules."""
+        self._pins = pins
 
     async def open(self, from_file: Sequence[TenantSettings], *, sole_user: bool) -> None:
         """Bring the store in line with the configuration file, then take what it holds.
@@ -81,6 +86,7 @@ class TenantRegistry:
         records = {record.id: record for record in snapshot.records}
         _refuse_foreign_keys(from_file, snapshot)
         for settings in from_file:
+            self._warn(settings)
             if settings.id in snapshot.deleted:
                 log.warning("tenant_in_file_was_deleted", tenant=settings.id)
             else:
@@ -129,6 +135,10 @@ class TenantRegistry:
             raise NotFound(f"there is no tenant {tenant}")
         return record
 
+    def warnings(self, settings: TenantSettings) -> tuple[str, ...]:
+        """What is accepted in a tenant's settings and odd."""
+        return self._rules.warnings(settings)
+
     async def last_used(self, tenant: str) -> dict[str, datetime]:
         """When the tenant's keys were last used, by key id; up to a minute old."""
         return await self._store.last_used(self.get(tenant).id)
@@ -141,10 +151,12 @@ class TenantRegistry:
             Conflict: there is one of that id.
         """
         self._rules.check(settings)
+        self._warn(settings)
         async with self._writing:
             await self.refresh()
             if self._tenants.record(settings.id) is not None:
                 raise Conflict(f"there is a tenant {settings.id} already", blocking_id=settings.id)
+            await self._check_pins(settings)
             now = self._now()
             return await self._save(TenantRecord(settings, Origin.ADMIN, now, now))
 
@@ -156,9 +168,11 @@ class TenantRegistry:
             NotFound: there is no such tenant.
         """
         self._rules.check(settings)
+        self._warn(settings)
         async with self._writing:
             await self.refresh()
             record = self.get(settings.id)
+            await self._check_pins(settings)
             return await self._save(replace(record, settings=settings, origin=Origin.ADMIN))
 
     async def delete(self, tenant: str) -> None:
@@ -217,6 +231,16 @@ class TenantRegistry:
                 key = replace(key, revoked_at=self._now())
                 await self._save(record.with_key(key))
             return key
+
+    def _warn(self, settings: TenantSettings) -> None:
+        for warning in self.warnings(settings):
+            log.warning("tenant_setting_odd", tenant=settings.id, warning=warning)
+
+    async def _check_pins(self, settings: TenantSettings) -> None:
+        """Raises InvalidInput."""
+        if self._pins is not None:
+            others = [record.settings for record in self._tenants.records if record.id != settings.id]
+            await self._pins.check(settings, others)
 
     async def _save(self, record: TenantRecord) -> TenantRecord:
         written = await self._store.save(replace(record, updated_at=self._now()))

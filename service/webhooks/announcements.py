@@ -14,6 +14,7 @@ from typing import cast
 import structlog
 
 from agent.errors import StoreError
+from service.canary.records import TrialRecord
 from service.store import Store, store_errors
 from service.stored_record import RecordCodec
 from service.webhooks.deliveries import Deliveries
@@ -60,7 +61,32 @@ class Announcements:
         if status.state is RunState.INTERRUPTED:
             return
         data = {"id": status.id, "state": status.state.value, "published": list(status.published)}
-        task = asyncio.create_task(self._tell(EventType.TUNING_RUN_FINISHED, data, status.id))
+        self._tell_soon(EventType.TUNING_RUN_FINISHED, data, status.id)
+
+    def canary_started(self, record: TrialRecord) -> None:
+        """Tell that a share of the traffic gets another policy; returns at once."""
+        data = {
+            "id": record.id,
+            "version": record.candidate,
+            "stable_version": record.stable,
+            "share": record.share,
+            "languages": list(record.languages),
+        }
+        self._tell_soon(EventType.CANARY_STARTED, data, f"{record.id}-started")
+
+    def canary_ended(self, record: TrialRecord) -> None:
+        """Tell what became of a canary or a watch; returns at once. Reasons stay inside."""
+        data = {
+            "id": record.id,
+            "kind": record.kind.value,
+            "version": record.candidate,
+            "stable_version": record.stable,
+            "outcome": None if record.outcome is None else record.outcome.value,
+        }
+        self._tell_soon(EventType.CANARY_ENDED, data, f"{record.id}-ended")
+
+    def _tell_soon(self, event_type: EventType, data: Mapping[str, object], event_id: str) -> None:
+        task = asyncio.create_task(self._tell(event_type, data, event_id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

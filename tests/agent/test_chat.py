@@ -12,9 +12,14 @@ from agent.errors import InvalidBrief
 from agent.fakes import CharEncoder, FakeEngine, FixedDetector, MemoryJournal
 from agent.keeper import EpisodeKeeper
 from agent.ports import Delta
+from agent.prompt import PromptLibrary
+from agent.repair import RepairMode
+from agent.repairer import Repairer
+from agent.rewriting import SentenceWriter
 from agent.verdict import Verdict
 from agent.writer import TenantLanguages
 
+_PROMPTS = PromptLibrary.load()
 _SAMPLING = Sampling(max_tokens=100, seed=5)
 _TURNS = (
     Turn(Role.SYSTEM, "Be brief."),
@@ -24,9 +29,15 @@ _TURNS = (
 )
 
 
+def _number(request_id: str) -> int:
+    """0 for `r1`, 1 for `r1-1` and for `r1-retry`."""
+    suffix = request_id.partition("-")[2]
+    return 1 if suffix == "retry" else int(suffix or 0)
+
+
 class _Rig:
     def __init__(self, *texts: str) -> None:
-        self.engine = FakeEngine(lambda request: texts[int(request.request_id.partition("-")[2] or 0)], version=3)
+        self.engine = FakeEngine(lambda request: texts[_number(request.request_id)], version=3)
         self.journal = MemoryJournal()
         tenant = TenantSettings(
             id="acme", languages={"de": LanguageSettings(brand_terms=("Sentence Inc",)), "en": LanguageSettings()}
@@ -37,6 +48,7 @@ class _Rig:
             LanguageContract(FixedDetector({"satz": "de", "sentence": "en"})),
             EpisodeKeeper(self.journal, lambda tenant, error: None),
             TenantLanguages([tenant]),
+            Repairer(self.engine, SentenceWriter(self.engine, CharEncoder(), _PROMPTS), RepairMode.AUTO, 5.0),
         )
 
 
@@ -126,3 +138,29 @@ def test_a_conversation_waits_for_an_answer(turns: tuple[Turn, ...]) -> None:
     """Its last message is a user's, and says something."""
     with pytest.raises(InvalidBrief, match="messages: must end with a message of the user"):
         Dialogue("acme", turns, ("de",))
+
+
+_WRONG, _RIGHT = "This sentence is an English one indeed.", "Dieser satz ist auf Deutsch geschrieben."
+
+
+async def test_an_answer_in_a_wrong_language_is_sampled_again_when_the_caller_named_the_language() -> None:
+    """Both samples are kept, and the tokens of both are counted."""
+    rig = _Rig(_WRONG, _RIGHT)
+    reply = await rig.agent.answer(_dialogue(names_language=True), _SAMPLING, request_id="r1")
+    assert (reply.choices[0].reply.text, reply.verdict) == (_RIGHT, Verdict.REPAIRED)
+    assert reply.completion_tokens == len(_WRONG) + 1 + len(_RIGHT) + 1
+    (episode,) = rig.journal.episodes
+    assert (len(episode.completions), episode.served, episode.served_as_sampled) == (2, 1, True)
+
+
+async def test_other_answers_in_a_wrong_language_are_served_as_they_are() -> None:
+    """The language was guessed, there are several choices, or a stream has told the answer already."""
+    for fields, options in (
+        ({}, {}),
+        ({"names_language": True}, {"num_choices": 2}),
+        ({"names_language": True}, {"listeners": [lambda delta: None]}),
+    ):
+        rig = _Rig(_WRONG, _WRONG)
+        reply = await rig.agent.answer(_dialogue(**fields), _SAMPLING, request_id="r1", **options)
+        assert (reply.verdict, reply.choices[0].reply.repair) == (Verdict.FAILED, None)
+        assert len(rig.engine.requests) == len(reply.choices)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.allowance import Allowance
 from agent.contract import LanguageContract
 from agent.fakes import FixedDetector
 from agent.language import Detection, FastTextDetector
@@ -169,6 +170,62 @@ def test_an_unsure_detector_gives_no_verdict() -> None:
     sure = LanguageContract(FixedDetector({"sentence": "en", "satz": "de"}, confidence=0.9))
     assert unsure.judge(text, "de").verdict is Verdict.UNDETERMINED
     assert sure.judge(text, "de").verdict is Verdict.FAILED
+
+
+_GERMAN, _ENGLISH = "Unsere Bäcker beginnen sehr früh mit der Arbeit.", "Our bakers start to work very early."
+
+
+@pytest.mark.parametrize(
+    ("allowance", "verdict"),
+    [
+        (Allowance(0.43, ("en",)), Verdict.PASS),
+        (Allowance(0.43), Verdict.PASS),
+        (Allowance(0.41, ("en",)), Verdict.FAILED),
+        (Allowance(0.43, ("fr", "es")), Verdict.FAILED),
+        (Allowance(0.43, ("fr", "en-GB")), Verdict.PASS),
+        (Allowance(0.0, ("en",)), Verdict.FAILED),
+    ],
+)
+def test_other_languages_stand_while_there_is_little_of_them(
+    contract: LanguageContract, allowance: Allowance, verdict: Verdict
+) -> None:
+    """29 of 69 letters are English, 42 %. What stands passes with its own language; what is too much fails whole."""
+    found = contract.judge(f"{_GERMAN} {_ENGLISH}", "de", (), allowance)
+    assert found.verdict is verdict
+    assert [sentence.language for sentence in found.sentences] == ["de", "en"]
+    assert found.share == (1.0 if verdict is Verdict.PASS else pytest.approx(40 / 69))
+
+
+def test_a_reply_in_an_allowed_language_alone_still_fails(contract: LanguageContract) -> None:
+    """The allowance is for parts of a reply."""
+    assert contract.judge(_ENGLISH, "de", (), Allowance(0.9, ("en",))).verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "words_pass"),
+    [
+        ("Наши пекари начинают работу очень рано утром.", "ru", True),
+        ("Наши пекари начинают свой morning очень рано утром.", "ru", False),
+        ("Наши пекари любят iPhone и USB в Москве.", "ru", True),
+        ("Unsere Bäcker beginnen den Morning sehr früh with Arbeit.", "de", None),
+        ("Our bakers start to work very early.", "ru", None),
+    ],
+)
+def test_english_words_are_looked_for_in_other_scripts(
+    contract: LanguageContract, text: str, wanted: str, words_pass: bool | None
+) -> None:
+    """Small Latin letters are a word, names and acronyms are not. Failed replies and Latin script have no answer."""
+    assert contract.judge(text, wanted).words_pass is words_pass
+
+
+def test_a_script_of_one_language_needs_no_detector() -> None:
+    """Greek letters are Greek and Hangul is Korean, whatever a detector would say; kana makes ideographs Japanese."""
+    blind = _Recorder({"none": "el"})
+    contract = LanguageContract(blind)
+    assert contract.judge("Κάθε άτομο έχει δικαίωμα στη ζωή.", "el").verdict is Verdict.PASS
+    assert contract.judge("모든 사람은 생명에 대한 권리를 가진다.", "el").sentences[0].language == "ko"
+    assert contract.judge("すべての人は、生命に対する権利を有する。", "el").sentences[0].language == "ja"
+    assert blind.lines == []
 
 
 def test_judging_is_fast(contract: LanguageContract) -> None:

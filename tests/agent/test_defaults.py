@@ -2,9 +2,11 @@
 
 import pytest
 
+from agent.allowance import Allowance
 from agent.brief import Brief, Kind
 from agent.config import LanguageSettings
-from agent.defaults import completed
+from agent.defaults import MAX_GLOSSARY_TERMS, completed
+from agent.prompt import PromptLibrary
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,29 @@ def test_a_correction_has_neither_length_nor_banned_terms() -> None:
     """The text is as long as it is, and its words are its own."""
     brief = Brief("acme", Kind.CORRECT, "de", text="Ein Broot.")
     assert completed(brief, LanguageSettings(min_words=20, banned_terms=("Ein",))) == brief
+
+
+def test_terms_of_the_glossary_that_a_brief_holds_are_told() -> None:
+    """In any casing and inside of words, the longest first; a correction is told none."""
+    settings = LanguageSettings(glossary={"bell": "Klingel", "bicycle bell": "Radklingel", "saddle": "Sattel"})
+    brief = Brief("acme", Kind.TRANSLATE, "de", text="Two Bells and a bicycle bell.")
+    given = completed(brief, settings)
+    assert given.glossary == (("bicycle bell", "Radklingel"), ("bell", "Klingel"))
+    user = PromptLibrary.load().render(given).user
+    assert user.endswith("Verwende diese Übersetzungen von Begriffen: bicycle bell → Radklingel, bell → Klingel.")
+    assert completed(Brief("acme", Kind.CORRECT, "de", text="bell"), settings).glossary == ()
+
+
+def test_a_prompt_holds_so_many_terms_at_most() -> None:
+    """A glossary of a thousand terms does not fill the context."""
+    terms = {f"term{number:03}": "x" for number in range(100)}
+    brief = Brief("acme", Kind.CREATE, "de", instructions=" ".join(terms))
+    assert len(completed(brief, LanguageSettings(glossary=terms)).glossary) == MAX_GLOSSARY_TERMS
+
+
+def test_what_may_stand_in_other_languages_goes_with_the_brief() -> None:
+    """Of a correction, too: whoever judges the reply later reads it there."""
+    settings = LanguageSettings(foreign_share=0.2, foreign_languages=("en",))
+    for kind in (Kind.CREATE, Kind.CORRECT):
+        brief = Brief("acme", kind, "de", instructions="Brot", text="Brot")
+        assert completed(brief, settings).allowance == Allowance(0.2, ("en",))

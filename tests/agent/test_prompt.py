@@ -186,7 +186,7 @@ def _templates(**changes: str) -> TemplateSet:
     texts = {**dict.fromkeys("system create correct suggest translate rewrite".split(), "t"), **changes}
     names = (
         "tone audience keywords min_words max_words word_range formal informal comma write_in forbidden source "
-        "alternatives fits_schema examples"
+        "alternatives fits_schema examples glossary"
     ).split()
     return TemplateSet(**texts, phrases=Phrases(**dict.fromkeys(names, "p")))
 

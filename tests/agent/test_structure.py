@@ -86,6 +86,7 @@ def test_a_reply_that_fits_is_read() -> None:
         ('{"title": "Brotkrümel"}', "the reply must fit the schema, and title breaks its rule 'maxLength'"),
         ('{"title": "Brot", "pattern": "A"}', "the reply must fit the schema, and pattern breaks its rule 'pattern'"),
         ("[]", "the reply must fit the schema, and the reply breaks its rule 'type'"),
+        ("[" * 9999, "the reply must be JSON, got 9999 characters that are not"),
     ],
 )
 def test_a_reply_that_does_not_fit_is_an_error(text: str, message: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from trainer import worker
+from trainer import vllm_changes
 from trainer.worker import ColoqWorker
 
 
@@ -33,11 +33,11 @@ class PlainCaptureWorker(InspectedWorker):
     """As vLLM captures by itself, for comparison."""
 
     def init_device(self) -> None:
-        original, worker.capture_at_engine_priority = worker.capture_at_engine_priority, lambda: None
+        original, vllm_changes.capture_at_engine_priority = vllm_changes.capture_at_engine_priority, lambda: None
         try:
             super().init_device()
         finally:
-            worker.capture_at_engine_priority = original
+            vllm_changes.capture_at_engine_priority = original
 
 
 @contextmanager

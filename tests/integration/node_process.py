@@ -61,7 +61,8 @@ rank = 8
 alpha = 32.0
 
 [tuning.gate]
-num_prompts = 8
+num_prompts = 4
+num_replies = 4
 
 [[tenants]]
 id = "acme"

@@ -5,6 +5,7 @@ The tests run in order on one node: each builds on the policies and the journal 
 
 import asyncio
 import itertools
+import json
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -122,6 +123,23 @@ async def test_served_replies_are_journalled_with_what_tuning_needs(node: NodePr
     assert all(-40.0 < logprob <= 0.0 for logprob in completion.logprobs)
     assert (completion.sampling.max_tokens, completion.sampling.temperature) == (16, 1.0)
     assert body["policy_version"] == 0
+
+
+async def test_feedback_on_a_reply_is_kept_and_shown_beside_its_reward(node: NodeProcess) -> None:
+    """An edit of a real reply is listed for its tenant, shown with the reward of the node's one judge, and exported."""
+    async with client(node) as http:
+        written = (await ask(http, node, instructions="Write about a bell.")).json()
+        request_id, edit = written["request_id"], {"text": "The bell is loud and clear."}
+        said = {"request_id": request_id, "rating": 1, "edit": edit}
+        given = await http.post("/v1/feedback", json=said, headers=node.tenant_headers)
+        assert given.status_code == 200, given.text
+        shown = (await http.get(f"/admin/requests/{request_id}", headers=node.admin_headers)).json()
+        exported = await http.get("/admin/rewards/en/pairs", headers=node.admin_headers)
+    assert shown["text"] == written["text"]
+    assert shown["reward"]["parts"] == [{"name": "vowels", "value": vowel_share(written["text"]), "weight": 1.0}]
+    assert [piece["kind"] for piece in shown["feedback"]] == ["rating", "edit"]
+    (pair,) = [json.loads(line) for line in exported.text.splitlines()]
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == (edit["text"], written["text"])
 
 
 def test_the_training_model_has_no_weights_of_its_own(node: NodeProcess) -> None:

@@ -113,7 +113,7 @@ def _settings(case: str) -> dict[str, Any]:
 
 def main(folder: Path) -> None:
     """Load every case with vLLM and write ``found.json``."""
-    from trainer.worker import keep_plain_weights
+    from trainer.vllm_changes import keep_plain_weights
 
     keep_plain_weights()
     _join_alone(folder)

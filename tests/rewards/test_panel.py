@@ -1,6 +1,7 @@
 """The panel: routing by tenant and language, composition, and what happens when a judge cannot judge."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,9 @@ from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
 from agent.errors import InvalidConfig
 from agent.fakes import FixedDetector
-from rewards.config import RewardsConfig
+from rewards.config import RewardModelConfig, RewardsConfig
 from rewards.fakes import FakeRewardModel
-from rewards.panel import Panel, build_panel, gate
+from rewards.panel import Panel, build_panel, gate, work
 from rewards.score import RewardModel, Sample, Score, Ungradable
 
 _GERMAN = "Dieser Satz ist auf Deutsch."
@@ -68,7 +69,7 @@ def test_total_is_the_gate_times_the_weighted_mean() -> None:
     answer = _score(panel, _sample(f"{_GERMAN} {_ENGLISH}"))
     assert answer.parts == {"fidelity": 0.5, "repetition": 1.0}
     assert answer.value == pytest.approx(0.4375)
-    assert answer.judge == "panel@1"
+    assert answer.judge == "panel@2"
 
 
 def test_a_length_that_was_asked_for_is_part_of_the_mean() -> None:
@@ -193,7 +194,7 @@ def test_reward_models_are_asked_by_one_thread_at_a_time(plug: Plug) -> None:
 class _Short(FakeRewardModel):
     """Forgets to answer."""
 
-    def score(self, samples: object) -> list[Score | Ungradable]:
+    def score(self, samples: object) -> list[Score | Ungradable | None]:
         return []
 
 
@@ -229,11 +230,76 @@ def test_a_wrong_configuration_is_refused(
 
 
 def test_the_default_weights_know_every_rule() -> None:
-    """The shipped configuration judges by all four rules; the panel is a reward model itself."""
-    panel: RewardModel = build_panel(RewardsConfig(), (), _CONTRACT)
-    (answer,) = panel.score([_sample(_GERMAN, max_words=9)])
+    """The shipped configuration judges by all eleven rules; the panel is a reward model itself.
+
+    Formal address, brand and banned terms come from the tenant, the price from the text that is to be rewritten.
+    """
+    settings = LanguageSettings(address="formal", brand_terms=("Satzbau",), banned_terms=("billig",))
+    panel: RewardModel = build_panel(
+        RewardsConfig(), [TenantSettings(id="acme", languages={"de": settings})], _CONTRACT
+    )
+    brief = Brief("acme", Kind.REWRITE, "de", text="Satzbau für 49 €.", max_words=99)
+    text = "Dieser Satz von Satzbau kostet Sie 49 €."
+    (answer,) = panel.score([Sample(brief, text, FinishReason.STOP, num_tokens=9)])
     assert isinstance(answer, Score)
-    assert set(answer.parts) == {"fidelity", "length", "repetition", "substance"}
+    assert set(answer.parts) == set(RewardsConfig().weights)
+    assert answer.value == 1.0
+
+
+def test_a_fault_costs_its_weight() -> None:
+    """Fidelity 1 less 0.4 for a leak; without the leak the part is there and takes nothing."""
+    panel = _panel({"fidelity": 1, "leakage": 0.4})
+    assert _score(panel, _sample(_GERMAN)).value == 1.0
+    assert _score(panel, _sample(f"{_GERMAN} <|im_end|>")).value == pytest.approx(0.6)
+
+
+def test_faults_take_a_reward_down_to_minus_one() -> None:
+    """A wrong language scores 0, less two faults of 0.8 each, kept at -1."""
+    panel = _panel({"fidelity": 1, "leakage": 0.8, "format": 0.8})
+    assert _score(panel, _sample(f"{_ENGLISH} <|im_end|>\x07")).value == -1.0
+
+
+def test_a_reply_without_work_is_worth_nothing() -> None:
+    """A refusal has fidelity and says nothing twice, but its substance of 0 leaves nothing of either."""
+    panel = _panel({"fidelity": 1, "repetition": 1, "substance": 1})
+    refusal = f"Als KI sage ich nichts. {_GERMAN}"
+    assert _score(panel, _sample(refusal)).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("substance", "repetition", "factor"),
+    [(None, None, 1.0), (1.0, 1.0, 1.0), (0.5, 0.8, 1.0), (0.25, 1.0, 0.5), (1.0, 0.4, 0.5), (0.25, 0.4, 0.25)],
+)
+def test_work_falls_with_either_part(substance: float | None, repetition: float | None, factor: float) -> None:
+    """Below one half of the substance, and below four fifths of new text, what is left is worth its share."""
+    assert work(substance, repetition) == pytest.approx(factor)
+
+
+def test_no_factor_lifts_a_bad_reply(plug: Plug) -> None:
+    """A mean of (1 - 3 x 1) / 4 = -0.5 stays where it is though the gate is half shut: fidelity is 1 here, work 0."""
+    extra = {"taste": plug("taste", FakeRewardModel(lambda sample: -1.0))}
+    panel = _panel({"substance": 1, "taste": 3}, extra=extra)
+    assert _score(panel, _sample("Als KI sage ich nichts.")).value == pytest.approx(-0.75)
+
+
+def test_a_reply_that_hides_its_language_does_not_escape_its_faults() -> None:
+    """All in a code block: the language cannot be told, the leak can. It scores 0 - 0.5; without a fault, nothing."""
+    panel = _panel({"fidelity": 1, "leakage": 0.5})
+    hidden = _score(panel, _sample(f"```\n{_GERMAN}\n```"))
+    assert hidden.value == pytest.approx(-0.5)
+    assert isinstance(panel.score([_sample("Ok dann")])[0], Ungradable)
+
+
+def test_terms_and_address_of_a_tenant_take_their_seats() -> None:
+    """Banned terms and address of a new tenant hold from the next reply on."""
+    panel = _panel({"fidelity": 1, "banned": 0.5, "register": 0.3})
+    sample = _sample("Dieser Satz ist billiger für dich.")
+    assert _score(panel, sample).parts.keys() == {"fidelity"}
+    settings = LanguageSettings(address="formal", banned_terms=("billig",))
+    panel.seat([TenantSettings(id="acme", languages={"de": settings})])
+    answer = _score(panel, sample)
+    assert answer.parts == {"fidelity": 1.0, "banned": 0.0, "register": 0.0}
+    assert answer.value == pytest.approx(0.2)  # 1 - 0.5 - 0.3
 
 
 def test_other_tenants_take_their_seats_at_once() -> None:
@@ -249,3 +315,56 @@ def test_other_tenants_take_their_seats_at_once() -> None:
     assert weighed.value == pytest.approx((1 + weighed.parts["length"]) / 2)
     panel.seat([])
     assert _score(panel, sample).parts.keys() == {"fidelity"}
+
+
+def test_a_part_that_a_model_does_not_judge_is_absent(plug: Plug) -> None:
+    """German: (1 · fidelity 1 + 3 · −1) / 4 = −0.5; the other language's reply is worth its fidelity alone."""
+    partial = FakeRewardModel(lambda sample: -1.0 if sample.brief.language == "de" else None)
+    panel = _panel({"fidelity": 1, "taste": 3}, extra={"taste": plug("taste", partial)})
+    german, english = _score(panel, _sample(_GERMAN)), _score(panel, _sample(_ENGLISH, language="en"))
+    assert german.value == pytest.approx(-0.5)
+    assert (english.value, english.parts) == (1.0, {"fidelity": 1.0})
+
+
+def test_a_live_request_is_ranked_without_a_judge_that_is_late() -> None:
+    """Tuning waits for it, ranking leaves the part out; both ask by the same weights."""
+    config = RewardsConfig(weights={"fidelity": 1, "taste": 1}, models={"taste": RewardModelConfig(model="org/m")})
+    judge = FakeRewardModel()
+    judge.late = True
+    panel = build_panel(config, (), _CONTRACT, {"taste": judge})
+    (tuned,), (ranked,) = panel.score([_sample(_GERMAN)]), panel.live.score([_sample(_GERMAN)])
+    assert isinstance(tuned, Score)
+    assert isinstance(ranked, Score)
+    assert tuned.parts.keys() == {"fidelity", "taste"}
+    assert ranked.parts.keys() == {"fidelity"}
+
+
+def test_shared_models_are_asked_by_many_threads_at_a_time() -> None:
+    """Two threads meet inside the judge: a live request does not wait until tuning has been answered."""
+    meeting = threading.Barrier(2, timeout=10)
+
+    def judge(sample: Sample) -> float:
+        meeting.wait()
+        return 0.5
+
+    config = RewardsConfig(weights={"taste": 1}, models={"taste": RewardModelConfig()})
+    panel = build_panel(config, (), _CONTRACT, {"taste": FakeRewardModel(judge)})
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(panel.score, [[_sample("ab")]] * 2))
+    assert [type(answer) for (answer,) in answers] == [Score, Score]
+
+
+@pytest.mark.parametrize(
+    ("weights", "models", "field"),
+    [
+        ({}, {"taste": RewardModelConfig()}, "rewards.weights.taste"),
+        ({"length": 1.0}, {"length": RewardModelConfig()}, "rewards.models.length"),
+    ],
+)
+def test_a_wrong_reward_model_is_refused(
+    weights: dict[str, float], models: dict[str, RewardModelConfig], field: str
+) -> None:
+    """One that nothing weighs, and one with a rule's name."""
+    with pytest.raises(InvalidConfig) as caught:
+        build_panel(RewardsConfig(weights=weights, models=models), (), _CONTRACT, {"taste": FakeRewardModel()})
+    assert caught.value.field == field

@@ -1,4 +1,4 @@
-"""service.engine: what is asked of vLLM and what is made of its answers. Needs vLLM, starts no engine."""
+"""What is asked of vLLM and what is made of its answers. Needs vLLM, starts no engine."""
 
 import warnings
 from dataclasses import replace
@@ -14,15 +14,8 @@ with warnings.catch_warnings():
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.metrics.stats import RequestStateStats
 
-    from service.engine import (
-        adapter_request,
-        engine_arguments,
-        joined,
-        sampled_tokens,
-        sampling_params,
-        timing_of,
-        to_completion,
-    )
+    from service.engine_arguments import adapter_request, engine_arguments, sampling_params
+    from service.engine_output import joined, sampled_tokens, timing_of, to_completion
 
 from agent.completion import FinishReason, GenerationTiming, SampledToken, Sampling, TokenChoice, VersionSpan
 from agent.errors import EngineError

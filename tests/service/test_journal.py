@@ -119,6 +119,7 @@ async def test_keys_begin_with_the_tenant(store: Store) -> None:
         "t:acme:journal:pl:train",
         "t:acme:journal:pl:train:index",
         "t:acme:journal:pl:train:prompts",
+        "t:acme:journal:requests",
     ]
     assert await store.redis.smembers("node:journal:streams") == {"acme pl"}
 
@@ -404,6 +405,38 @@ async def test_corrupt_entry_is_counted_and_skipped(any_store: Store) -> None:
     # A prompt that is no valid brief (nothing asked for) is corrupt too, not an error of a caller.
     await any_store.redis.rename("t:acme:journal:pl:train", "t:acme:journal:pl:held")
     assert [item.id for item in await journal.held_out(["pl"], 5)] == ["r-1", "r-0"]
+
+
+async def test_episodes_are_found_by_their_request_ids(any_store: Store) -> None:
+    """Of any language and split, several at once or whosever it is; trimmed ones are unknown, and their index is gone.
+
+    Two of each language are kept: of pl-0, pl-1 and pl-2 the first one goes.
+    """
+    journal = RedisJournal(any_store, StoreConfig(held_out_share=0.0, journal_retention=2))
+    await fill(journal, [episode(f"pl-{n}") for n in range(3)])
+    await fill(journal, [episode("de-0", "de"), episode("z-0", tenant="zeta")])
+    assert await journal.known("acme", ["pl-0", "de-0", "z-0", "pl-2"]) == ["de-0", "pl-2"]
+    assert list(await journal.get_many("acme", ["pl-1", "pl-0", "de-0"])) == ["pl-1", "de-0"]
+    assert await journal.get_many("acme", []) == {}
+    assert await journal.known("acme", []) == []
+    assert await journal.find("z-0") == episode("z-0", tenant="zeta")
+    assert await journal.find("pl-0") is None
+    assert await any_store.redis.hkeys("t:acme:journal:requests") == ["pl-1", "pl-2", "de-0"]
+    held = RedisJournal(any_store, MOSTLY_HELD)
+    await held.append(episode("pl-9"))
+    assert await held.get("acme", "pl-9") == episode("pl-9")
+
+
+async def test_a_broken_episode_is_found_by_nobody_and_counted(store: Store) -> None:
+    """The others of the same look-up are."""
+    corrupt: list[None] = []
+    journal = RedisJournal(store, ALL_TRAIN, on_corrupt=lambda: corrupt.append(None))
+    await fill(journal, [episode("r-0"), episode("r-1")])
+    broken = await store.redis.xadd("t:acme:journal:pl:train", {"id": "r-0", "episode": "{"}, id="99999999999999-0")
+    assert broken == "99999999999999-0"
+    await store.redis.hset("t:acme:journal:requests", "r-0", "pl train 99999999999999-0")
+    assert list(await journal.get_many("acme", ["r-0", "r-1"])) == ["r-1"]
+    assert len(corrupt) == 1
 
 
 async def test_entry_that_was_trimmed_while_claimed_is_skipped(any_store: Store) -> None:

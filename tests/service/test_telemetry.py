@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal
@@ -14,9 +15,10 @@ from agent.episode import Reply
 from agent.verdict import LanguageVerdict, Verdict
 from service.controller import Decision, Direction, Move
 from service.slo import Quantity, Reading, Standing
-from service.telemetry import Metrics, configure_logging
+from service.telemetry import Metrics, configure_logging, settle_loggers
+from tests.service.gate_reports import gate_report
 from trainer.pace import Pace
-from trainer.records import StepReport
+from trainer.records import Evaluation, StepReport
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +28,10 @@ def restored_logging() -> Iterator[None]:
     handlers, level = list(root.handlers), root.level
     names = ("uvicorn.access", "uvicorn.error", "httpx", "httpcore", "asyncio", "vllm")
     levels = {name: logging.getLogger(name).level for name in names}
+    vllm = logging.getLogger("vllm")
+    vllm_handlers, vllm_propagates = list(vllm.handlers), vllm.propagate
     yield
+    vllm.handlers[:], vllm.propagate = vllm_handlers, vllm_propagates
     root.handlers[:] = handlers
     root.setLevel(level)
     for name, quiet in levels.items():
@@ -75,6 +80,19 @@ def test_engine_and_server_talk_about_themselves_at_debug_only(
     written = capsys.readouterr().err
     assert ("no CPU backend" in written, "Started server process" in written) == (shown, shown)
     assert "broken" in written
+
+
+def test_vllms_own_handler_gives_way_to_the_nodes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Imported after the set-up, vLLM writes to stdout in its own form; once settled, its errors are the node's."""
+    configure_logging("info", "json")
+    vllm = logging.getLogger("vllm")
+    vllm.addHandler(logging.StreamHandler(sys.stdout))
+    vllm.propagate = False
+    settle_loggers()
+    logging.getLogger("vllm.engine").error("broken")
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert json.loads(written.err)["event"] == "broken"
 
 
 def test_second_set_up_replaces_the_first(capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,6 +189,22 @@ def test_step_shows_its_last_values_and_adds_up_what_was_dropped() -> None:
     } <= set(lines(metrics))
 
 
+def test_a_decision_of_the_gate_is_counted_with_its_differences() -> None:
+    """Counted by verdict; differences are the last decision's alone. Without a report there is nothing to show."""
+    metrics = Metrics()
+    old = Evaluation(2, 0, 0.5, 0.5, {}, {}, {})
+    metrics.observe_evaluation(replace(old, report=gate_report(("pl", "reward", -0.25), ("de", "reward", 0.5))))
+    metrics.observe_evaluation(replace(old, report=gate_report(("de", "fidelity", 0.125))))
+    metrics.observe_evaluation(old)
+    shown = [
+        line for line in lines(metrics) if line.startswith(("coloq_gate_decisions_total", "coloq_gate_difference"))
+    ]
+    assert shown == [
+        'coloq_gate_decisions_total{verdict="undetermined"} 2.0',
+        'coloq_gate_difference{language="de",metric="fidelity"} 0.125',
+    ]
+
+
 def test_state_and_events_of_the_node() -> None:
     """Gauges follow the node's state; counters its events."""
     metrics = Metrics()
@@ -260,3 +294,17 @@ def test_two_nodes_in_one_process_count_apart() -> None:
     one.engine_restarted()
     assert "coloq_engine_restarts_total 1.0" in lines(one)
     assert "coloq_engine_restarts_total 0.0" in lines(other)
+
+
+def test_reward_models_are_shown_by_language() -> None:
+    """Version and accuracy of what judges, 0 and no number where nothing does; trainings by outcome."""
+    metrics = Metrics()
+    metrics.set_reward_model("de", 2, 0.875)
+    metrics.set_reward_model("pl", None, None)
+    metrics.reward_training_ended("rejected")
+    text = metrics.render()
+    assert 'coloq_reward_model_version{language="de"} 2.0' in text
+    assert 'coloq_reward_model_accuracy{language="de"} 0.875' in text
+    assert 'coloq_reward_model_version{language="pl"} 0.0' in text
+    assert 'coloq_reward_model_accuracy{language="pl"} NaN' in text
+    assert 'coloq_reward_trainings_total{outcome="rejected"} 1.0' in text

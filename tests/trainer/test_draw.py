@@ -11,6 +11,7 @@ from agent.completion import Completion, Sampling
 from agent.episode import Episode
 from agent.errors import PromptTooLong, TuningError
 from agent.ports import GenerateRequest
+from agent.repair import Repair, RepairAttempt, RepairMethod, RepairOutcome
 from rewards.score import Sample
 from tests.trainer.samples import completion, episode
 from tests.trainer.tuning import CONFIG, Node, even_is_better
@@ -64,6 +65,15 @@ async def test_a_logged_group_is_used_once(tmp_path: Path) -> None:
     assert (first.num_logged_groups, first.num_sampled_groups) == (1, 0)
     assert (second.num_logged_groups, second.num_sampled_groups) == (0, 1)
     assert len(node.engine.requests) == 2
+
+
+async def test_samples_of_a_reply_with_sentences_put_in_are_not_trained_on(tmp_path: Path) -> None:
+    """The prompt is drawn and sampled anew; both logged samples are counted."""
+    repair = Repair((RepairAttempt(RepairMethod.SENTENCE, RepairOutcome.REPAIRED),), text="a0, mended")
+    mended = replace(_logged(1, versions=(3, 3)), repair=repair)
+    drawn = await _source(Node(tmp_path, [mended])).draw(1, 3, _plan(prompts_per_step=1))
+    assert (drawn.num_logged_groups, drawn.num_sampled_groups) == (0, 1)
+    assert drawn.dropped == {"repaired": 2}
 
 
 @pytest.mark.parametrize(

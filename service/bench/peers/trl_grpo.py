@@ -6,7 +6,7 @@
 
 It trains as a node does: GRPO's loss without a KL term, one update per sample, importance-sampling correction between
 vLLM's log-probabilities and the trainer's, replies of exactly the asked length. What TRL has no option for is not
-changed, except on a CPU, where vLLM has to keep the weights that TRL writes (trainer.worker.keep_plain_weights).
+changed, except on a CPU, where vLLM has to keep the weights that TRL writes (trainer.vllm_changes.keep_plain_weights).
 Whatever happens, the result file is written, with the error if there was one; the status is then 1.
 """
 
@@ -348,7 +348,7 @@ def step_callback(recorder: Recorder) -> Any:
 def prepare_vllm(arguments: Mapping[str, Any], *, on_gpu: bool) -> None:
     """Give TRL's LLM more arguments; on a CPU, keep the weights that TRL will write."""
     if not on_gpu:
-        importlib.import_module("trainer.worker").keep_plain_weights()
+        importlib.import_module("trainer.vllm_changes").keep_plain_weights()
     if arguments:
         generation: Any = importlib.import_module("trl.generation.vllm_generation")
         generation.LLM = functools.partial(generation.LLM, **arguments)

@@ -185,6 +185,7 @@ class ChatRequest(BaseModel):
             languages=self._languages(tenant, language),
             end_user=self.user or None,
             policy_version=version,
+            names_language=bool(self._named_language(language)[1]),
         )
 
     def sampling(self, defaults: AgentConfig) -> Sampling:
@@ -205,15 +206,19 @@ class ChatRequest(BaseModel):
         )
 
     def _languages(self, tenant: TenantSettings, language: str | None) -> tuple[str, ...]:
-        metadata = (self.metadata or {}).get("language")
-        field, named = ("metadata.language", metadata) if metadata else ("X-Language", language)
+        field, named = self._named_language(language)
         if not named:
             return tuple(tenant.languages)
-        code = named.strip().lower()
-        if code not in tenant.languages:
+        code = tenant.language_of(named) or tenant.fallback_language
+        if code is None:
             known = ", ".join(sorted(tenant.languages))
             raise InvalidBrief(field, f"must be one of this tenant's languages ({known}), got '{shown_name(named)}'")
         return (code,)
+
+    def _named_language(self, header: str | None) -> tuple[str, str | None]:
+        """Where the caller names the language, and which; None when it does not."""
+        metadata = (self.metadata or {}).get("language")
+        return ("metadata.language", metadata) if metadata else ("X-Language", header)
 
     def _max_tokens(self, limit: int) -> int:
         given = [value for value in (self.max_tokens, self.max_completion_tokens) if value is not None]

@@ -51,12 +51,13 @@ class PolicyContent(FakeContent):
         request_id: str,
         alternatives: Alternatives = ONE,
         listener: Listener | None = None,
+        wait_s: float | None = None,
     ) -> Reply:
         version = self.policies.active_version
         if self.fails_from_call is not None and len(self.calls) >= self.fails_from_call:
             raise EngineError("it broke")
         reply = await super().write(
-            brief, sampling, request_id=request_id, alternatives=alternatives, listener=listener
+            brief, sampling, request_id=request_id, alternatives=alternatives, listener=listener, wait_s=wait_s
         )
         return replace(reply, text=self.text_of(version, len(self.calls)), policy_version=version)
 

@@ -62,6 +62,7 @@ class LoggedContent(FakeContent):
         request_id: str,
         alternatives: Alternatives = ONE,
         listener: Listener | None = None,
+        wait_s: float | None = None,
     ) -> Reply:
         append(self.log, f"begin {request_id}")
         completion = await self.engine.generate(GenerateRequest(request_id, (1,), sampling))

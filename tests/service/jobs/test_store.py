@@ -346,3 +346,18 @@ async def test_a_store_that_is_away_is_a_store_error(tmp_path: Path) -> None:
         await jobs.synced()
     with pytest.raises(StoreError, match="could not renew claims"):
         await jobs.renew([Claim("acme", "job_1", Lane.HELD, "1-0")], "n1")
+
+
+async def test_a_job_is_found_by_its_idempotency_key_after_the_key_was_freed(jobs: JobStore) -> None:
+    """The newest one of the tenant's key of that name; a job without a key, or of another tenant, is not."""
+    failed = await jobs.submit(order(), Lane.HELD, "n1", key())
+    await jobs.submit(order(), Lane.QUEUED, "n1")
+    assert await jobs.of_key("acme", "k") == await jobs.get("acme", failed.job_id)
+    await jobs.finish("acme", failed.job_id, JobState.FAILED, BROKEN)
+    assert await jobs.of_key("acme", "k") == await jobs.get("acme", failed.job_id)
+    again = await jobs.submit(order(), Lane.QUEUED, "n1", key())
+    assert again.created
+    found = await jobs.of_key("acme", "k")
+    assert found is not None
+    assert found.id == again.job_id
+    assert await jobs.of_key("zeta", "k") is await jobs.of_key("acme", "other") is None

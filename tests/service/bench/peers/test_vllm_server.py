@@ -66,7 +66,7 @@ async def test_a_node_and_bare_vllm_run_with_the_same_arguments(tmp_path: Path) 
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    from service.engine import engine_arguments
+    from service.engine_arguments import engine_arguments
 
     model = save_tiny_llama(tmp_path / "tiny")
     parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())

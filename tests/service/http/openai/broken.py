@@ -21,6 +21,7 @@ class BrokenChat(FakeChat):
         request_id: str,
         num_choices: int = 1,
         listeners: Sequence[Listener] = (),
+        wait_s: float | None = None,
     ) -> ChatReply:
         listeners[0](Delta("Once "))
         await asyncio.sleep(0.02)

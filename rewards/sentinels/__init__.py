@@ -1,0 +1,1 @@
+"""Reward hacks, planted on purpose, and what the panel makes of them beside honest replies."""

@@ -1,0 +1,1 @@
+"""Feedback on replies: taken, kept, and turned into preference pairs."""

@@ -1,0 +1,110 @@
+"""The changes made to vLLM's own code in the engine process.
+
+    CPU   weights stay plain               GPU   graphs are captured at the engine's stream priority
+          LoRA is applied per adapter            LoRA's layout is made on the host
+
+Each replaces one function of vLLM's, and must be made before the model is loaded.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from vllm.model_executor.layers import utils as layer_utils
+
+from trainer.cpu_lora import add_lora_linear
+from trainer.lora_layout import lora_layout, token_slots, write_layout
+
+ENGINE_PRIORITY = -3
+"""Stream priority; CUDA knows 0 (the learner's) to -3 on current GPUs and takes the nearest it has."""
+_MORE_THAN_LINEAR = ("embed_tokens", "lm_head")
+"""Modules whose adapters vLLM applies by rules of their own."""
+
+
+def keep_plain_weights() -> None:
+    """Make vLLM's CPU build keep each layer's weight, which it would pack away and delete.
+
+    The packed copy would not be the tensor that the training model views. Call before the model is loaded.
+    """
+
+    def plain_gemm(layer: nn.Module, remove_weight: bool) -> None:
+        layer.cpu_linear = torch.nn.functional.linear  # type: ignore[assignment]  # vLLM keeps a function there
+
+    layer_utils.dispatch_cpu_unquantized_gemm = plain_gemm
+
+
+def group_lora_by_adapter() -> None:
+    """Give vLLM's CPU build trainer.cpu_lora's operator, which is right for batches of mixed adapters."""
+    from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+    def grouped(
+        wrapper: Any,
+        y: Tensor,
+        x: Tensor,
+        lora_a_stacked: tuple[Tensor, ...],
+        lora_b_stacked: tuple[Tensor, ...],
+        scale: float,
+        output_slices: tuple[int, ...],
+        **_: object,
+    ) -> None:
+        add_lora_linear(
+            y.view(-1, y.shape[-1]),
+            x.view(-1, x.shape[-1]),
+            lora_a_stacked,
+            lora_b_stacked,
+            scale=scale,
+            slice_sizes=output_slices,
+            slots=wrapper.token_lora_indices,
+        )
+
+    PunicaWrapperCPU.add_lora_linear = grouped
+
+
+def capture_at_engine_priority() -> None:
+    """Make vLLM capture its CUDA graphs on a stream of the engine's priority.
+
+    A captured kernel keeps the priority of the stream that it was captured on, whatever stream the graph is replayed
+    on. vLLM captures on a stream of its own, of priority 0: on every graph the priority of the engine's stream would be
+    lost.
+    """
+    from vllm.v1.worker import gpu_model_runner
+    from vllm.v1.worker.gpu import cudagraph_utils
+
+    original = cudagraph_utils.graph_capture
+
+    @contextmanager
+    def at_engine_priority(device: torch.device) -> Generator[Any]:
+        with original(device) as context:
+            stream = torch.cuda.Stream(device, priority=ENGINE_PRIORITY)
+            stream.wait_stream(context.stream)
+            with torch.cuda.stream(stream):
+                yield context
+            context.stream.wait_stream(stream)
+
+    cudagraph_utils.graph_capture = at_engine_priority
+    gpu_model_runner.graph_capture = at_engine_priority
+
+
+def lay_lora_out_on_the_host() -> None:
+    """Give vLLM's GPU build trainer.lora_layout: its own waits for the device at every change of the batch.
+
+    vLLM keeps its own layout where an adapter may change the embedding or the head, which read more of it.
+    """
+    from vllm.lora.punica_wrapper.punica_gpu import PunicaWrapperGPU
+
+    original = PunicaWrapperGPU.update_metadata
+
+    def on_the_host(
+        wrapper: Any, mapping: Any, lora_index_to_id: list[int | None], max_loras: int, vocab_size: int, **kwargs: Any
+    ) -> None:
+        if not set(wrapper.lora_config.target_modules or _MORE_THAN_LINEAR).isdisjoint(_MORE_THAN_LINEAR):
+            original(wrapper, mapping, lora_index_to_id, max_loras, vocab_size, **kwargs)
+            return
+        wrapper.is_prefill = mapping.is_prefill
+        slot_of = {adapter: slot for slot, adapter in enumerate(lora_index_to_id) if adapter is not None}
+        slots = token_slots(mapping.index_mapping, slot_of)
+        write_layout(lora_layout(slots, num_slots=wrapper.max_loras), wrapper.token_mapping_meta)
+
+    PunicaWrapperGPU.update_metadata = on_the_host
