@@ -58,9 +58,9 @@ bench_app = typer.Typer(help="Measure a node: load, training beside it, swaps.",
 bench_app.command("canary")(canary_command)
 bench_app.command("train")(train_command)
 bench_app.command("learn")(learn_command)
+bench_app.command("flood")(flood_command)
 bench_app.command("language")(language_command)
 bench_app.command("gate")(gate_command)
-bench_app.command("flood")(flood_command)
 
 _QUICK_SHAPE = "tiny"
 _QUICK_PROMPT, _QUICK_REPLY = 64, 8
