@@ -86,7 +86,7 @@ class LimitSettings(Section):
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
     """Prompt and reply tokens in a minute, counted when a reply is done."""
     concurrent_requests: Annotated[int, Field(ge=1)] | None = None
-    """Generating requests that may run at one time."""
+    """Generating requests that may run at one time; a job counts until it is done."""
     requests_per_day: Annotated[int, Field(ge=1)] | None = None
     """Generating requests in a day, which begins at 00:00 UTC."""
     tokens_per_day: Annotated[int, Field(ge=1)] | None = None

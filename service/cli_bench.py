@@ -1,6 +1,7 @@
 """`coloq bench`: measurements of a node, most of them on random weights. Nothing is fetched; results go to a folder.
 
     front     the service alone, with a fake that answers at once
+    flood     one tenant's latency while another floods the node
     serve     a node under load, alone or beside bare vLLM
     coserve   the same load with and without training beside it
     swap      publications under load
@@ -45,6 +46,7 @@ from service.bench.cli_options import (
     positive_numbers,
 )
 from service.bench.control import BatchShape, PaceOrder, PublishOrder
+from service.bench.flood_cli import flood_command
 from service.bench.gate_cli import gate_command
 from service.bench.language_cli import language_command
 from service.bench.learn_cli import learn_command
@@ -56,6 +58,7 @@ bench_app = typer.Typer(help="Measure a node: load, training beside it, swaps.",
 bench_app.command("canary")(canary_command)
 bench_app.command("train")(train_command)
 bench_app.command("learn")(learn_command)
+bench_app.command("flood")(flood_command)
 bench_app.command("language")(language_command)
 bench_app.command("gate")(gate_command)
 

@@ -10,7 +10,7 @@ node:runs:order         sorted set: run id, scored by its start
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import cast
@@ -47,6 +47,11 @@ class Ledger:
         self._redis = store.redis
         self._policy = RecordCodec(PolicyRecord)
         self._run = RecordCodec(RunStatus)
+        self._on_active: list[Callable[[], None]] = []
+
+    def on_active_version(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` whenever this process has set the active version."""
+        self._on_active.append(listener)
 
     async def begin(self, now: datetime, *, last_version: int = BASE_VERSION) -> None:
         """Make the base model's row unless it is there, and keep versions up to ``last_version`` from being reused
@@ -114,6 +119,8 @@ class Ledger:
                 transaction.set(_ACTIVE, version)
                 transaction.set(_TRAIL, json.dumps(trail))
                 await transaction.execute()
+        for listener in self._on_active:
+            listener()
 
     async def trail(self) -> list[int]:
         """See trainer.ports.PolicyLedger.trail."""

@@ -136,6 +136,7 @@ async def open_node(
             open_webhooks(store, config.webhooks, ground.metrics.webhook_attempted)
         )
         announcements = Announcements(webhooks.deliveries, store, ground.ledger.active_version)
+        ground.ledger.on_active_version(announcements.policy_may_be_another)
         stack.push_async_callback(announcements.close)
         tenancy = await open_tenancy(ground, judges, webhooks)
         tuning = await open_tuning(ground, judges, room, tenancy.tenants, announcements)

@@ -89,6 +89,7 @@ def _jobs(ground: Ground, content: MeteredContent, tenancy: Tenancy, webhooks: W
         Subscribers(JobWebhooks(webhooks.deliveries), LoggedEvents(), MeteredJobs(ground.metrics)),
         config.jobs,
         sole_user=ground.store.embedded is not None,
+        occupy=lambda order: tenancy.limits.occupy(order.tenant, order.key_id),
     )
 
 

@@ -76,9 +76,9 @@ async def open_tuning(
         ground.ledger,
         config.tuning,
         tenants.languages,
-        metrics.observe_step,
+        metrics.tuning.observe_step,
         partial(_run_ended, metrics, announcements),
-        on_evaluation=metrics.observe_evaluation,
+        on_evaluation=metrics.tuning.observe_evaluation,
         records=RunRecords(checkpoints, claims, config.engine.model),
         languages_of=lambda tenant: () if (found := tenants.get(tenant)) is None else tuple(found.languages),
     )

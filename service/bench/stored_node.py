@@ -146,6 +146,7 @@ def _assemble(
         Subscribers(JobWebhooks(webhooks.deliveries), LoggedEvents(), MeteredJobs(metrics)),
         config.jobs,
         sole_user=True,
+        occupy=lambda order: limits.occupy(order.tenant, order.key_id),
     )
     admin = AdminKey(hash_key("nobody's"))
     policies = FakePolicies({0: BASE_POLICY})

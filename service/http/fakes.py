@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 import uvicorn
 from starlette.types import ASGIApp
 
-from agent.alternatives import ONE, Alternatives
+from agent.alternatives import Alternatives
 from agent.brief import Brief, Kind
 from agent.chat import ChatReply, Choice, Dialogue
+from agent.commission import Commission
 from agent.completion import GenerationTiming, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.episode import Reply
@@ -71,22 +72,13 @@ class FakeContent:
     started: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def write(
-        self,
-        brief: Brief,
-        sampling: Sampling,
-        *,
-        request_id: str,
-        alternatives: Alternatives = ONE,
-        listener: Listener | None = None,
-        wait_s: float | None = None,
-    ) -> Reply:
-        self.calls.append((brief, sampling, request_id))
-        self.waits_s.append(wait_s)
-        self.alternatives.append(alternatives)
+    async def write(self, commission: Commission) -> Reply:
+        self.calls.append((commission.brief, commission.sampling, commission.request_id))
+        self.waits_s.append(commission.wait_s)
+        self.alternatives.append(commission.alternatives)
         self.started.set()
-        if listener is not None and self.error is None:
-            listener(Delta(self.text))
+        if commission.listener is not None and self.error is None:
+            commission.listener(Delta(self.text))
         try:
             await asyncio.sleep(self.delay_s)
         except asyncio.CancelledError:
@@ -94,7 +86,7 @@ class FakeContent:
             raise
         if self.error is not None:
             raise self.error
-        return self._reply(brief, request_id, alternatives.n)
+        return self._reply(commission.brief, commission.request_id, commission.alternatives.n)
 
     def _reply(self, brief: Brief, request_id: str, num_texts: int) -> Reply:
         others = tuple(f"{self.text} {number}" for number in range(2, num_texts + 1))
@@ -138,7 +130,7 @@ class FakeChat:
         content = FakeContent(text=self.text, error=self.error, delay_s=self.delay_s, cancelled=self.cancelled)
         brief = Brief(dialogue.tenant, Kind.CHAT, dialogue.languages[0], instructions=dialogue.turns[-1].content)
         listener = listeners[0] if listeners else None
-        reply = await content.write(brief, sampling, request_id=request_id, listener=listener)
+        reply = await content.write(Commission(brief, sampling, request_id=request_id, listener=listener))
         return ChatReply(request_id, (Choice(reply, ()),) * num_choices)
 
 
@@ -198,7 +190,14 @@ class FakeNode:
         self.tenant_policies.use_tenants([record.settings for record in self.tenancy.list()])
         self.tenancy.hold_pins_to(self.pins)
         executor = ContentExecutor(self.content, self.tenants, self.config.agent)
-        self.jobs = JobDesk(self.job_store, executor, self.events, self.config.jobs, sole_user=True)
+        self.jobs = JobDesk(
+            self.job_store,
+            executor,
+            self.events,
+            self.config.jobs,
+            sole_user=True,
+            occupy=lambda order: self.limits.occupy(order.tenant, order.key_id),
+        )
 
     async def health(self) -> Health:
         return self.state

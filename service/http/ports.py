@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from agent.alternatives import ONE, Alternatives
-from agent.brief import Brief
 from agent.chat import ChatReply, Dialogue
+from agent.commission import Commission
 from agent.completion import Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
@@ -48,18 +47,8 @@ class Health:
 
 
 class ContentPort(Protocol):
-    async def write(
-        self,
-        brief: Brief,
-        sampling: Sampling,
-        *,
-        request_id: str,
-        alternatives: Alternatives = ONE,
-        listener: Listener | None = None,
-        wait_s: float | None = None,
-    ) -> Reply:
-        """Answer a brief and journal the episode; a listener hears the text that is served as it comes. A repair ends
-        when the caller has waited for ``wait_s``.
+    async def write(self, commission: Commission) -> Reply:
+        """Answer a brief and journal the episode; a listener hears the text that is served as it comes.
 
         Raises InvalidBrief, EngineError, TimeoutError.
         """

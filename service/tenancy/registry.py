@@ -3,7 +3,8 @@
     file ─seed─► store ◄─write─ registry ─use─► Tenants (memory, read by every request)
                    └──── revision, polled ────────┘
 
-A change is in force here when the call returns, and within a second in every other process on the same store.
+A change is in force here when the call returns, and within a second in every other process on the same store. An
+embedded store has no other process, so its revision is not asked for.
 """
 
 import asyncio
@@ -24,8 +25,8 @@ from service.tenants import Tenants, seeded
 log = structlog.get_logger(__name__)
 
 _POLL_S = 1.0
-_POLLS_PER_USE = 60
-"""Polls between two writes of when keys were used: once a minute."""
+_NOTE_S = 60.0
+"""Between two writes of when keys were used."""
 MAX_KEYS = 100
 """Keys that one tenant may have, those that ended included."""
 
@@ -64,6 +65,7 @@ class TenantRegistry:
         self._revision: int | None = None
         self._deleted: frozenset[str] = frozenset()
         self._writing = asyncio.Lock()
+        self._sole_user = False
 
     def hold_pins_to(self, pins: PinRules) -> None:
         """Refuse settings from now on whose pins break these rules."""
@@ -79,6 +81,7 @@ class TenantRegistry:
         Raises:
             InvalidConfig: a key of the file belongs to another tenant in the store.
         """
+        self._sole_user = sole_user
         snapshot = await self._store.load()
         records = {record.id: record for record in snapshot.records}
         _refuse_foreign_keys(from_file, snapshot)
@@ -96,14 +99,15 @@ class TenantRegistry:
 
     async def run(self) -> None:
         """Follow the store and note when keys were used, forever."""
-        polls = 0
+        loop = asyncio.get_running_loop()
+        note_s = loop.time() + _NOTE_S
         while True:
-            await asyncio.sleep(_POLL_S)
-            polls += 1
+            await asyncio.sleep(_NOTE_S if self._sole_user else _POLL_S)
             try:
-                if await self._store.revision() != self._revision:
+                if not self._sole_user and await self._store.revision() != self._revision:
                     await self.refresh()
-                if polls % _POLLS_PER_USE == 0:
+                if loop.time() >= note_s:
+                    note_s += _NOTE_S
                     await self.note_uses()
             except StoreError as error:
                 log.warning("tenants_not_refreshed", reason=str(error))

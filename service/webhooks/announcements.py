@@ -1,11 +1,13 @@
 """Tells tenants what happens to the node: tuning runs that end, policies that take over.
 
-Which policy answers is read from the ledger now and then, not from whoever switches it, so that no switch goes untold:
-neither a rollback, nor one just before a crash. What was told last stands in the store, at `node:webhooks:policy`.
+Which policy answers is read from the ledger, whenever somebody says that it may be another one and now and then, so
+that no switch goes untold: neither a rollback, nor one just before a crash. What was told last stands in the store, at
+`node:webhooks:policy`.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,7 +24,9 @@ from trainer.records import RunState, RunStatus
 log = structlog.get_logger(__name__)
 
 _TOLD = "node:webhooks:policy"
-_POLL_S = 2.0
+_POLL_S = 30.0
+"""Between looks at which policy answers, when nobody says that it may be another one."""
+_STORE_DOWN_S = 2.0
 _FINISH_S = 5.0
 
 
@@ -47,6 +51,7 @@ class Announcements:
         self._active_version = active_version
         self._codec = RecordCodec(_Told)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._look = asyncio.Event()
 
     def run_ended(self, status: RunStatus) -> None:
         """Tell that a tuning run has ended; returns at once. Reasons stay inside: they may name other tenants.
@@ -85,14 +90,23 @@ class Announcements:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def policy_may_be_another(self) -> None:
+        """Have `watch_policy` look at once. Call it on the event loop."""
+        self._look.set()
+
     async def watch_policy(self) -> None:
         """Tell, for ever, when another policy answers."""
         while True:
+            self._look.clear()
+            wait_s = _POLL_S
             try:
                 await self.tell_policy()
             except StoreError as error:
+                wait_s = _STORE_DOWN_S
                 log.warning("policy_not_announced", reason=str(error))
-            await asyncio.sleep(_POLL_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._look.wait()
 
     async def tell_policy(self) -> None:
         """Tell which policy answers, unless it is the one that was told last. The first look tells nothing.

@@ -164,8 +164,8 @@ def test_step_shows_its_last_values_and_adds_up_what_was_dropped() -> None:
         behaviour_kl=0.0625,
     )
     metrics = Metrics()
-    metrics.observe_step(report)
-    metrics.observe_step(report)
+    metrics.tuning.observe_step(report)
+    metrics.tuning.observe_step(report)
     assert {
         "coloq_tuning_steps_total 2.0",
         "coloq_tuning_tokens_total 200.0",
@@ -193,9 +193,9 @@ def test_a_decision_of_the_gate_is_counted_with_its_differences() -> None:
     """Counted by verdict; differences are the last decision's alone. Without a report there is nothing to show."""
     metrics = Metrics()
     old = Evaluation(2, 0, 0.5, 0.5, {}, {}, {})
-    metrics.observe_evaluation(replace(old, report=gate_report(("pl", "reward", -0.25), ("de", "reward", 0.5))))
-    metrics.observe_evaluation(replace(old, report=gate_report(("de", "fidelity", 0.125))))
-    metrics.observe_evaluation(old)
+    metrics.tuning.observe_evaluation(replace(old, report=gate_report(("pl", "reward", -0.25), ("de", "reward", 0.5))))
+    metrics.tuning.observe_evaluation(replace(old, report=gate_report(("de", "fidelity", 0.125))))
+    metrics.tuning.observe_evaluation(old)
     shown = [
         line for line in lines(metrics) if line.startswith(("coloq_gate_decisions_total", "coloq_gate_difference"))
     ]
@@ -216,7 +216,7 @@ def test_state_and_events_of_the_node() -> None:
     metrics.journal_failed("acme")
     metrics.journal_corrupt()
     metrics.publication_ended("published")
-    metrics.run_ended("succeeded")
+    metrics.tuning.run_ended("succeeded")
     metrics.content_failed("acme", TimeoutError())
     assert {
         "coloq_policy_active_version 7.0",
