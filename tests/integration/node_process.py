@@ -145,13 +145,18 @@ class NodeProcess:
         _, left = psutil.wait_procs(processes[1:], timeout=2.0)
         return status, left
 
+    @property
+    def running(self) -> bool:
+        """Started and not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """End whatever is left."""
-        if self._process is None or self._process.poll() is not None:
+        if not self.running:
             return
         for process in self.processes():
             process.kill()
-        self._process.wait()
+        self.wait(10.0)
 
     @asynccontextmanager
     async def journal(self) -> AsyncIterator[RedisJournal]:

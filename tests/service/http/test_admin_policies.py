@@ -5,10 +5,9 @@ import pytest
 from fastapi import FastAPI
 
 from service.config import NodeConfig
-from service.http.app import create_app
 from service.http.fake_tuning import EPOCH
 from service.http.fakes import FakeAuthenticator, FakeMetrics, FakeNode, registry_of
-from tests.service.http.conftest import ACME
+from tests.service.http.conftest import ACME, BuildApp
 from trainer.records import PolicyRecord
 
 ZETA = ACME.model_copy(update={"id": "zeta"})
@@ -26,9 +25,9 @@ def node() -> FakeNode:
 
 
 @pytest.fixture
-def app(node: FakeNode) -> FastAPI:
+def app(build_app: BuildApp, node: FakeNode) -> FastAPI:
     keys = {"tenant-key": ACME, "zeta-key": ZETA}
-    return create_app(node, FakeAuthenticator(keys), NodeConfig(), FakeMetrics())
+    return build_app(node, FakeAuthenticator(keys), NodeConfig(), FakeMetrics())
 
 
 @pytest.fixture
