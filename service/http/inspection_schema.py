@@ -3,10 +3,11 @@
 from dataclasses import asdict
 from datetime import datetime
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from agent.brief import Brief, Example, Kind, Register
 from agent.completion import Completion
+from agent.repair import Repair, RepairMethod, RepairOutcome
 from agent.texts import other_texts, served_text
 from rewards.score import Score, Ungradable
 from service.feedback.inspection import Inspection
@@ -100,6 +101,19 @@ class RewardView(BaseModel):
         )
 
 
+class RepairView(BaseModel):
+    """One attempt at a reply in a wrong language."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    method: RepairMethod
+    outcome: RepairOutcome
+
+
+def _repairs(repair: Repair | None) -> list[RepairView]:
+    return [] if repair is None else [RepairView.model_validate(item) for item in repair.attempts]
+
+
 class RequestView(BaseModel):
     """One request: what was asked, what was answered, what it is worth, what people said."""
 
@@ -112,6 +126,8 @@ class RequestView(BaseModel):
     text: str = Field(description="What was served.")
     other_texts: list[str] = Field(description="Alternatives, and completions that `best_of` left out.")
     language_verdict: LanguageVerdictView
+    repairs: list[RepairView] = Field(description="What was tried about a reply in a wrong language, in order.")
+    trainable: bool = Field(description="False when sentences were put into `text`, so that nobody sampled it.")
     policy_version: int = Field(description="The policy that finished the served text.")
     completions: list[CompletionView]
     reward: RewardView
@@ -130,9 +146,11 @@ class RequestView(BaseModel):
             text=served_text(episode),
             other_texts=list(other_texts(episode)),
             language_verdict=LanguageVerdictView.of(episode.verdict),
+            repairs=_repairs(episode.repair),
+            trainable=episode.served_as_sampled,
             policy_version=episode.completions[episode.served].versions.last,
             completions=[
-                CompletionView.of(completion, served=index == episode.served)
+                CompletionView.of(completion, served=index == episode.served and episode.served_as_sampled)
                 for index, completion in enumerate(episode.completions)
             ],
             reward=RewardView.of(inspection),

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.allowance import Allowance
 from agent.brief import Brief, Kind
 from agent.completion import FinishReason
 from agent.contract import LanguageContract
@@ -178,6 +179,14 @@ def test_fidelity_is_the_share_in_the_language() -> None:
     # 6+4+3+3+7 = 23 letters of German, 4+8+2+3+6 = 23 of English: one half.
     text = "Dieser Satz ist auf Deutsch. This sentence is not German."
     assert fidelity.judge(_input(text, _brief())) == pytest.approx(23 / 46)
+
+
+def test_fidelity_counts_what_the_brief_lets_stand() -> None:
+    """The same half of English is no loss where half may be, and one where less may be."""
+    fidelity = Fidelity(LanguageContract(FixedDetector({"satz": "de", "sentence": "en"})))
+    text = "Dieser Satz ist auf Deutsch. This sentence is not German."
+    assert fidelity.judge(_input(text, _brief(allowance=Allowance(0.5, ("en",))))) == 1.0
+    assert fidelity.judge(_input(text, _brief(allowance=Allowance(0.4, ("en",))))) == pytest.approx(0.5)
 
 
 def test_fidelity_of_structured_replies_is_that_of_their_strings() -> None:

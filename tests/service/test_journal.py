@@ -1,6 +1,7 @@
 """The journal on real servers: what is stored, split, claimed, handed out again and settled."""
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.allowance import NOTHING, Allowance
 from agent.brief import Brief, Kind
 from agent.completion import Completion, FinishReason, Sampling, VersionSpan
 from agent.episode import Episode, PromptRef
 from agent.errors import StoreError
 from agent.ports import Claim, ClaimingJournal
+from agent.repair import Repair, RepairAttempt, RepairMethod, RepairOutcome
 from agent.selection import Selection
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from service.config import StoreConfig
@@ -55,11 +58,16 @@ def episode(
             min_words=3,
             end_user=end_user,
             brand_terms=("Coloq",),
+            glossary=(("bell", "dzwonek"),),
+            allowance=Allowance(0.2, ("en",)),
         ),
         prompt=PromptRef("v1", "create", language),
         completions=(completion, replace(completion, text="druga")),
         served=1,
-        verdict=LanguageVerdict("pl", Verdict.PASS, 1.0, (SentenceVerdict(0, 6, Verdict.PASS, "pl", 0.99),)),
+        verdict=LanguageVerdict(
+            "pl", Verdict.REPAIRED, 1.0, (SentenceVerdict(0, 6, Verdict.REPAIRED, "pl", 0.99),), True
+        ),
+        repair=Repair((RepairAttempt(RepairMethod.SENTENCE, RepairOutcome.REPAIRED),), "trzecia", 9),
     )
 
 
@@ -83,6 +91,16 @@ async def test_an_append_is_cheaper_than_making_a_codec(store: Store) -> None:
     for _ in episodes:
         RecordCodec(Episode)
     assert appended_s < time.process_time() - began_s
+
+
+def test_an_episode_from_before_repairs_can_be_read() -> None:
+    """What was not recorded then has its default: nothing repaired, no glossary, nothing let stand."""
+    codec = RecordCodec(Episode)
+    old = json.loads(codec.encode(episode("old")))
+    del old["repair"], old["brief"]["glossary"], old["brief"]["allowance"], old["verdict"]["words_pass"]
+    read = codec.decode(json.dumps(old))
+    assert (read.repair, read.brief.glossary, read.brief.allowance) == (None, (), NOTHING)
+    assert read.served_as_sampled
 
 
 def test_journal_is_a_claiming_journal() -> None:

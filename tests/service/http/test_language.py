@@ -67,6 +67,16 @@ async def test_a_repaired_reply_says_so_in_body_and_header(rig: _Rig) -> None:
     assert reply["usage"]["completion_tokens"] == len(f"{GERMAN} {ENGLISH}") + 1 + len(GERMAN) + 1
 
 
+async def test_an_operator_sees_what_was_sampled_and_what_was_served(rig: _Rig) -> None:
+    """The text with a sentence put in beside the completion that it was made from, which was not served as it is."""
+    rig.node.reply = lambda request: GERMAN if "sentence" in request.request_id else f"{GERMAN} {ENGLISH}"
+    request_id = (await rig.write(language="de")).json()["request_id"]
+    shown = (await rig.client.get(f"/admin/requests/{request_id}", headers={"Authorization": "Bearer admin"})).json()
+    assert (shown["text"], shown["trainable"]) == (f"{GERMAN} {GERMAN}", False)
+    assert shown["repairs"] == [{"method": "sentence", "outcome": "repaired"}]
+    assert [(item["text"], item["served"]) for item in shown["completions"]] == [(f"{GERMAN} {ENGLISH}", False)]
+
+
 async def test_a_stream_is_not_repaired(rig: _Rig) -> None:
     """What was told cannot be taken back: its verdict is failed."""
     rig.node.says = ENGLISH
