@@ -1,8 +1,9 @@
 # Every target sets up what it needs in .venv first; done once, that costs nothing (deploy/bootstrap.sh).
 
 BIN := .venv/bin
-# Tests run beside engines and trainers of their own: a bounded pool keeps them from fighting for cores.
-TEST_ENV := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2}
+# Two processes share the tests by file (tests/distribution.py), each beside an engine of its own: with one thread each
+# they do not fight for cores.
+PYTEST := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/pytest --numprocesses 2 --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check clean
@@ -17,14 +18,14 @@ demo: setup  ## Start a node, send briefs, tune, swap policies, roll back; write
 	@$(BIN)/coloq demo
 
 test: setup  ## Run the tests
-	@$(TEST_ENV) $(BIN)/pytest
+	@$(PYTEST)
 
 check: setup  ## Everything CI checks: format, lint, types, import layers, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(TEST_ENV) $(BIN)/pytest
+	$(PYTEST)
 
 clean:  ## Remove .venv, caches and the demo's results; a node's data in .coloq stays
 	rm -rf .venv demo dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -23,7 +23,7 @@ from agent.episode import Episode, PromptRef, Reply
 from agent.errors import InvalidBrief
 from agent.keeper import EpisodeKeeper
 from agent.outcome import Outcome
-from agent.ports import DialogueEncoder, Engine, GenerateRequest, Listener, Priority
+from agent.ports import Audience, DialogueEncoder, Engine, GenerateRequest, Listener, Priority
 from agent.repairer import Repaired, Repairer, RepairOrder
 from agent.siblings import siblings
 from agent.verdict import Verdict, overall
@@ -151,6 +151,9 @@ class ChatAgent:
             Priority.LIVE,
             cache_scope=dialogue.tenant,
             policy_version=dialogue.policy_version,
+            audience=Audience(
+                dialogue.tenant, language, dialogue.end_user or request_id, dialogue.end_user is not None
+            ),
         )
         completions = await siblings(self._engine, request, num_choices, listeners)
         brief = _brief(dialogue, language, settings, sampling.schema)

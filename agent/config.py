@@ -69,6 +69,8 @@ class LanguageSettings(Section):
     """Templates of the tenant's own, by kind."""
     reward_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Overrides of `rewards.weights` for this tenant and language."""
+    policy: Annotated[int, Field(ge=0)] | None = None
+    """Published version that always answers in this language (0 is the untuned model), before the tenant's `policy`."""
 
     @property
     def allowance(self) -> Allowance:
@@ -84,7 +86,7 @@ class LimitSettings(Section):
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = None
     """Prompt and reply tokens in a minute, counted when a reply is done."""
     concurrent_requests: Annotated[int, Field(ge=1)] | None = None
-    """Generating requests that may run at one time."""
+    """Generating requests that may run at one time; a job counts until it is done."""
     requests_per_day: Annotated[int, Field(ge=1)] | None = None
     """Generating requests in a day, which begins at 00:00 UTC."""
     tokens_per_day: Annotated[int, Field(ge=1)] | None = None
@@ -129,6 +131,8 @@ class TenantSettings(Section):
     """Share of a busy engine, relative to the other tenants'."""
     max_queued: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Requests that may wait for a busy engine; one more is refused with 429."""
+    policy: Annotated[int, Field(ge=0)] | None = None
+    """Published version that always answers this tenant (0 is the untuned model); unset follows what is active."""
 
     def language_of(self, tag: str) -> str | None:
         """The tenant's code of a language tag: `de` for `de-AT`, where it has no `de-at`. None when it lacks it."""

@@ -12,6 +12,10 @@
     │   ├── NotFound            no such run, policy, model
     │   │   └── ReplyNotKept        feedback on a reply that is not in the journal (any longer)
     │   ├── Conflict            a second tuning run, an unknown transition
+    │   ├── TooFewPairs         a reward model has too little to learn from
+    │   │   ├── CanaryRunning       another canary is running
+    │   │   ├── NeedsAdapters       method full has one copy of the weights, for everybody
+    │   │   └── NoAdapterSlot       every adapter slot that requests can be routed to is taken
     │   ├── JobCancelled        the job was cancelled before it had a result
     │   ├── HookNotVerified     a call of an inbound hook without the hook's secret
     │   └── LimitReached        too much at once, or in a period; says when to come back
@@ -26,6 +30,7 @@
     ├── StoreError              Redis or Valkey could not be reached or refused
     ├── JobAbandoned            a job ended its node so often that it is not tried again
     ├── ModelError              a model could not be fetched, converted or verified
+    │   └── RewardModelFailed   a version of a reward model could not be read, verified or loaded
     └── TuningError             a tuning run cannot go on; serving does
         ├── TrainerFailed       the trainer raised, or its loss or gradient was not finite
         ├── ParityFailed        engine and trainer disagree about a candidate
@@ -93,6 +98,22 @@ class Conflict(Refused):
         self.blocking_id = blocking_id
 
 
+class TooFewPairs(Refused):
+    """There are fewer preference pairs than a reward model is trained or measured on."""
+
+
+class CanaryRunning(Conflict):
+    """Another canary is running; ``blocking_id`` is its id."""
+
+
+class NeedsAdapters(Conflict):
+    """With method full there is one copy of the weights, so all requests get the same policy."""
+
+
+class NoAdapterSlot(Conflict):
+    """Every adapter slot that requests can be routed to beside the active policy's is taken."""
+
+
 class JobCancelled(Refused):
     """The job was cancelled before it had a result."""
 
@@ -152,6 +173,10 @@ class JobAbandoned(ColoqError):
 
 class ModelError(ColoqError):
     """A model could not be fetched, converted or verified."""
+
+
+class RewardModelFailed(ModelError):
+    """A version of a reward model could not be read, verified or loaded. The one before it still judges."""
 
 
 class TuningError(ColoqError):

@@ -195,7 +195,11 @@ class MemoryJournal:
         """See ClaimingJournal.claim. What is passed over counts as settled."""
         self._check()
         chosen, rng = selection or Selection(), random.Random(seed)
-        training = [episode for episode in self._in(languages) if not self._is_held_out(episode)]
+        training = [
+            episode
+            for episode in self._in(languages)
+            if chosen.admits(episode.brief.tenant) and not self._is_held_out(episode)
+        ]
         turns = deque(
             self._offers(group, chosen, rng) for group in _grouped(training, lambda episode: episode.brief.language)
         )
@@ -221,10 +225,14 @@ class MemoryJournal:
         self._claimed -= handles
         self._settled |= handles
 
-    async def held_out(self, languages: Sequence[str], num_prompts: int) -> list[Episode]:
+    async def held_out(self, languages: Sequence[str], num_prompts: int, *, tenant: str | None = None) -> list[Episode]:
         """See ClaimingJournal.held_out."""
         self._check()
-        held_out = [episode for episode in self._in(languages) if self._is_held_out(episode)]
+        held_out = [
+            episode
+            for episode in self._in(languages)
+            if tenant in (None, episode.brief.tenant) and self._is_held_out(episode)
+        ]
         by_language = _grouped(held_out, lambda episode: episode.brief.language)
         return _interleaved([_by_tenant_in_turn(group) for group in by_language])[: max(num_prompts, 0)]
 

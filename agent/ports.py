@@ -34,6 +34,25 @@ Listener = Callable[[Delta], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Audience:
+    """Whom a request is for: what decides which policy answers when the request names none."""
+
+    tenant: str
+    language: str
+    """ISO 639-1 code of the language that is asked for."""
+    subject: str
+    """The tenant's end user, or the request's id where none is named: one subject stays with one policy."""
+    is_named: bool = False
+    """Whether ``subject`` is an end user, who may come again."""
+
+    @classmethod
+    def of(cls, brief: Brief, request_id: str) -> "Audience":
+        """The audience of a brief."""
+        named = brief.end_user is not None
+        return cls(brief.tenant, brief.language, brief.end_user or request_id, named)
+
+
+@dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """One prompt to sample from."""
 
@@ -44,9 +63,11 @@ class GenerateRequest:
     cache_scope: str = ""
     """Requests share prefix-cache blocks only within one scope (the tenant) and one policy version."""
     policy_version: int | None = None
-    """None samples the active policy; a number samples that version, which must be installed."""
+    """None samples the policy of the audience; a number samples that version, which must be installed."""
     listener: Listener | None = field(default=None, compare=False)
     """Whoever wants the text as it comes; without one the engine makes text once, at the end."""
+    audience: Audience | None = None
+    """None is nobody in particular: without a named version the active policy answers."""
 
 
 class Engine(Protocol):
@@ -153,7 +174,7 @@ class ClaimingJournal(Journal, Protocol):
         """Mark claims as done. A claim that is never settled (a crash) is handed out again to a later run."""
         ...
 
-    async def held_out(self, languages: Sequence[str], num_prompts: int) -> list[Episode]:
+    async def held_out(self, languages: Sequence[str], num_prompts: int, *, tenant: str | None = None) -> list[Episode]:
         """Up to ``num_prompts`` episodes of the held-out split, balanced by language, the same ones on every call
-        while the journal does not grow."""
+        while the journal does not grow; of one tenant where one is named."""
         ...

@@ -37,6 +37,7 @@ class Selection:
         per_tenant: int | None = None,
         per_end_user: int | None = None,
         tally: Counter[str] | None = None,
+        tenant: str | None = None,
     ) -> None:
         """Begin a step.
 
@@ -44,7 +45,9 @@ class Selection:
             per_tenant: most prompts of one tenant; None sets no cap.
             per_end_user: most prompts of one end user of one tenant; requests that name none are not capped.
             tally: the run's, which this step adds to: how often each prompt digest was taken.
+            tenant: whose prompts alone may be claimed; None is all tenants'.
         """
+        self._tenant = tenant
         self._per_tenant, self._per_end_user = per_tenant, per_end_user
         self._tally: Counter[str] = Counter() if tally is None else tally
         self._digests: set[str] = set()
@@ -61,6 +64,10 @@ class Selection:
     def num_prompts(self) -> int:
         """Different prompts that the run has taken."""
         return len(self._tally)
+
+    def admits(self, tenant: str) -> bool:
+        """Whether prompts of this tenant may be claimed at all; those of others are left as they are."""
+        return self._tenant is None or tenant == self._tenant
 
     def has_room(self, tenant: str) -> bool:
         """False once the tenant has its share of the step."""

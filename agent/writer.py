@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
-from agent.alternatives import ONE, Alternatives
+from agent.alternatives import Alternatives
 from agent.brief import Brief, Kind
-from agent.completion import Completion, Sampling
+from agent.commission import Commission
+from agent.completion import Completion
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
 from agent.defaults import completed
@@ -25,7 +26,7 @@ from agent.errors import InvalidBrief
 from agent.keeper import EpisodeKeeper
 from agent.language import primary_code
 from agent.outcome import read_outcome
-from agent.ports import Engine, GenerateRequest, Journal, Listener, Priority, PromptEncoder, Ranker
+from agent.ports import Audience, Engine, GenerateRequest, Journal, Priority, PromptEncoder, Ranker
 from agent.prompt import PromptLibrary
 from agent.repairer import Repaired, Repairer, RepairOrder
 from agent.siblings import sibling, siblings, together
@@ -88,35 +89,34 @@ class ContentAgent:
         self._languages = languages
         self.keeper = EpisodeKeeper(journal, on_journal_failure)
 
-    async def write(
-        self,
-        brief: Brief,
-        sampling: Sampling,
-        *,
-        request_id: str,
-        alternatives: Alternatives = ONE,
-        listener: Listener | None = None,
-        wait_s: float | None = None,
-    ) -> Reply:
+    async def write(self, commission: Commission) -> Reply:
         """Answer a brief and journal the episode, with all that was sampled. ``duration_ms`` ends before the journal
         write.
 
         Cancelling the call aborts the generation; once the reply exists, its journal write completes regardless. A
-        journal failure goes to ``on_journal_failure`` (with the tenant) and never fails the reply. A ``listener`` hears
-        the first completion as it is sampled; what counts is the reply. What is heard cannot be taken back, so then
-        nothing is repaired. A repair ends when the caller has waited for ``wait_s`` seconds; None sets no such bound.
+        journal failure goes to ``on_journal_failure`` (with the tenant) and never fails the reply. What is heard as it
+        comes cannot be taken back, so then nothing is repaired.
 
         Raises:
             InvalidBrief: the tenant does not have the brief's language, or ``alternatives`` do not go with the rest.
             EngineError: generation failed, PromptTooLong, SchemaNotMet and EngineDead among them.
         """
         started = time.perf_counter()
-        alternatives.check(brief.kind, sampling, is_heard=listener is not None)
+        brief, alternatives, listener = commission.brief, commission.alternatives, commission.listener
+        alternatives.check(brief.kind, commission.sampling, is_heard=listener is not None)
         settings = self._languages.find(brief.tenant, brief.language)
         brief = completed(brief, settings)
         prompt = self._prompts.render(brief, address=settings.address, overrides=settings.prompts)
         token_ids = self._encoder.encode(prompt.system, prompt.user)
-        request = GenerateRequest(request_id, token_ids, sampling, Priority.LIVE, cache_scope=brief.tenant)
+        audience = Audience.of(brief, commission.request_id)
+        request = GenerateRequest(
+            commission.request_id,
+            token_ids,
+            commission.sampling,
+            Priority.LIVE,
+            cache_scope=brief.tenant,
+            audience=audience,
+        )
         listeners = () if listener is None else (listener,)
         completions = await siblings(self._engine, request, alternatives.num_samples, listeners)
         if brief.num_alternatives is not None:
@@ -127,9 +127,9 @@ class ContentAgent:
         judge = Judge(self._contract, brief, (*settings.brand_terms, *brief.brand_terms))
         repaired = Repaired(Draft(completions, outcome, judge.of(outcome)), None)
         if self._repairer is not None and listener is None:
-            repair_order = RepairOrder(request, judge, settings, read, started, wait_s)
+            repair_order = RepairOrder(request, judge, settings, read, started, commission.wait_s)
             repaired = await self._repairer.repair(repaired.draft, repair_order)
-        reply = await self._reply(request_id, brief, repaired, started)
+        reply = await self._reply(commission.request_id, brief, repaired, started)
         await self.keeper.keep(_episode(brief, prompt.ref, repaired, reply))
         return reply
 

@@ -8,11 +8,14 @@ from rewards.score import Sample, Score, Ungradable
 
 
 class FakeRewardModel:
-    """Judges by a function and records what it was asked; ``failure`` is raised instead while it is set."""
+    """Judges by a function and records what it was asked; ``failure`` is raised instead while it is set.
+
+    Also a SharedRewardModel: live requests get the same judgement, or none while it is ``late``.
+    """
 
     def __init__(
         self,
-        judge: Callable[[Sample], float | Ungradable] = lambda sample: 0.5,
+        judge: Callable[[Sample], float | Ungradable | None] = lambda sample: 0.5,
         *,
         name: str = "fake",
         revision: str = "1",
@@ -21,17 +24,22 @@ class FakeRewardModel:
         self.name = name
         self.revision = revision
         self.failure: Exception | None = None
+        self.late = False
         self.batches: list[tuple[Sample, ...]] = []
 
-    def score(self, samples: Sequence[Sample]) -> list[Score | Ungradable]:
+    def score(self, samples: Sequence[Sample]) -> Sequence[Score | Ungradable | None]:
         """See RewardModel.score."""
         self.batches.append(tuple(samples))
         if self.failure is not None:
             raise self.failure
         return [self._answer(self.judge(sample)) for sample in samples]
 
-    def _answer(self, value: float | Ungradable) -> Score | Ungradable:
-        return value if isinstance(value, Ungradable) else Score(value, f"{self.name}@{self.revision}")
+    def score_live(self, samples: Sequence[Sample]) -> Sequence[Score | Ungradable | None]:
+        """See SharedRewardModel.score_live."""
+        return [None] * len(samples) if self.late else self.score(samples)
+
+    def _answer(self, value: float | Ungradable | None) -> Score | Ungradable | None:
+        return Score(value, f"{self.name}@{self.revision}") if isinstance(value, float | int) else value
 
 
 class FakePanel(FakeRewardModel):
@@ -41,8 +49,13 @@ class FakePanel(FakeRewardModel):
         """See Panel.weights."""
         return {"fake": 1.0}
 
-    def _answer(self, value: float | Ungradable) -> Score | Ungradable:
-        if isinstance(value, Ungradable):
+    def score(self, samples: Sequence[Sample]) -> Sequence[Score | Ungradable]:
+        """See Panel.score."""
+        absent = Ungradable("no part that applies has a weight", f"{self.name}@{self.revision}")
+        return [absent if answer is None else answer for answer in super().score(samples)]
+
+    def _answer(self, value: float | Ungradable | None) -> Score | Ungradable | None:
+        if not isinstance(value, float | int):
             return value
         return Score(value, f"{self.name}@{self.revision}", {"fake": value})
 

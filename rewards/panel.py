@@ -19,13 +19,17 @@ does not apply (no length was asked for) is absent and weighs nothing.
 
 Weights come from `rewards.weights`, overridden per tenant and language by `reward_weights`. A judge that neither names
 weighs nothing and is not asked.
+
+A live request's replies are ranked by the same judges (``live``): a shared reward model is then asked within the time
+that the request can wait, and is absent when it could not answer.
 """
 
 import importlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
@@ -37,8 +41,11 @@ from rewards.fidelity import FIDELITY, Fidelity
 from rewards.length import Length
 from rewards.part import Rule, RuleInput
 from rewards.repetition import REPETITION, Repetition
-from rewards.score import RewardModel, Sample, Score, Ungradable
+from rewards.score import RewardModel, Sample, Score, SharedRewardModel, Ungradable
 from rewards.substance import SUBSTANCE, Substance, is_empty
+
+_Answers = Sequence[Score | Ungradable | None]
+_Ask = Callable[[Sequence[Sample]], _Answers]
 
 FIDELITY_FLOOR = 0.5
 """A reply with less than this share in the wanted language is worth nothing."""
@@ -77,7 +84,8 @@ class _Sheet:
 class Panel:
     """Judges replies of all tenants; itself a RewardModel. Built by build_panel.
 
-    Threads may share one: tuning and live requests do. Reward models are asked by one thread at a time.
+    Threads may share one: tuning and live requests do. Reward models are asked by one thread at a time, unless they
+    are shared ones.
     """
 
     name = "panel"
@@ -89,10 +97,12 @@ class Panel:
         models: Mapping[str, RewardModel],
         default: _Seat,
         seats: Mapping[tuple[str, str], _Seat],
+        shared: Mapping[str, SharedRewardModel] | None = None,
     ) -> None:
         self._rules = tuple(rules)
         self._faults = frozenset(rule.name for rule in fault_rules())
         self._models = dict(models)
+        self._shared = dict(shared or {})
         self._default = default
         self._seats = dict(seats)
         self._failures: Counter[str] = Counter()
@@ -111,7 +121,12 @@ class Panel:
         """What each part weighs for a tenant and language."""
         return dict(self._seats.get((tenant, primary_code(language)), self._default).weights)
 
-    def score(self, samples: Sequence[Sample]) -> list[Score | Ungradable]:
+    @property
+    def live(self) -> "LivePanel":
+        """The same judges and weights for replies that somebody is waiting for."""
+        return LivePanel(self)
+
+    def score(self, samples: Sequence[Sample], *, live: bool = False) -> list[Score | Ungradable]:
         """Judge each sample by the judges and weights of its tenant and language, in order.
 
         Tenants and languages that the configuration does not know (any longer) get `rewards.weights`.
@@ -120,8 +135,8 @@ class Panel:
         graded = [(sample, sheet) for sample, sheet in zip(samples, sheets, strict=True) if not is_empty(sample.text)]
         for sample, sheet in graded:
             self._apply_rules(sample, sheet)
-        for name in self._models:
-            self._apply_model(name, [(sample, sheet) for sample, sheet in graded if sheet.seat.weight(name) > 0])
+        for name, ask in self._judges(live):
+            self._apply_model(name, ask, [(sample, sheet) for sample, sheet in graded if sheet.seat.weight(name) > 0])
         return [self._total(sample, sheet) for sample, sheet in zip(samples, sheets, strict=True)]
 
     def _seat(self, sample: Sample) -> _Seat:
@@ -135,12 +150,22 @@ class Panel:
             if sheet.seat.weight(rule.name) > 0:
                 sheet.enter(rule.name, rule.judge(given))
 
-    def _apply_model(self, name: str, pairs: Sequence[tuple[Sample, _Sheet]]) -> None:
+    def _judges(self, live: bool) -> Iterator[tuple[str, _Ask]]:
+        for name, model in self._models.items():
+            yield name, partial(self._ask_alone, model)
+        for name, shared in self._shared.items():
+            yield name, shared.score_live if live else shared.score
+
+    def _ask_alone(self, model: RewardModel, samples: Sequence[Sample]) -> _Answers:
+        with self._asking:
+            return model.score(samples)
+
+    def _apply_model(self, name: str, ask: _Ask, pairs: Sequence[tuple[Sample, _Sheet]]) -> None:
         if not pairs:
             return
+        answers: Sequence[float | Ungradable | None]
         try:
-            with self._asking:
-                answers = _checked(self._models[name].score([sample for sample, _ in pairs]), len(pairs))
+            answers = _checked(ask([sample for sample, _ in pairs]), len(pairs))
         except Exception as error:  # noqa: BLE001 - a stranger's judge may raise anything; the others go on
             answers = [Ungradable(f"{type(error).__name__}: {error}", judge=name)] * len(pairs)
             self._failures[name] += len(pairs)
@@ -164,6 +189,22 @@ class Panel:
         return Score(max(-1.0, min(mean, factor * mean) - cost), judge, sheet.parts)
 
 
+class LivePanel:
+    """A panel as live requests ask it; a RewardModel."""
+
+    def __init__(self, panel: Panel) -> None:
+        self._panel = panel
+        self.name, self.revision = panel.name, panel.revision
+
+    def score(self, samples: Sequence[Sample]) -> list[Score | Ungradable]:
+        """See Panel.score."""
+        return self._panel.score(samples, live=True)
+
+    def weights(self, tenant: str, language: str) -> Mapping[str, float]:
+        """See Panel.weights."""
+        return self._panel.weights(tenant, language)
+
+
 def gate(fidelity: float | None) -> float:
     """The factor for a fidelity: itself from the floor on, 0 below, 1 when it is not judged."""
     if fidelity is None:
@@ -177,33 +218,42 @@ def work(substance: float | None, repetition: float | None) -> float:
     return said if repetition is None else said * min(1.0, repetition / ENOUGH_NEW)
 
 
-def _checked(answers: Sequence[Score | Ungradable], num_samples: int) -> list[float | Ungradable]:
+def _checked(answers: _Answers, num_samples: int) -> list[float | Ungradable | None]:
     """A model's answers as parts. Raises ValueError when they break the RewardModel contract."""
     if len(answers) != num_samples:
         raise ValueError(f"a reward model must answer every sample, got {len(answers)} answers for {num_samples}")
     values = [answer.value if isinstance(answer, Score) else answer for answer in answers]
     for value in values:
-        if not isinstance(value, Ungradable) and not -1 <= value <= 1:
+        if isinstance(value, float | int) and not -1 <= value <= 1:
             raise ValueError(f"a score must lie in [-1, 1], got {value}")
     return values
 
 
-def build_panel(config: RewardsConfig, tenants: Sequence[TenantSettings], contract: LanguageContract) -> Panel:
+def build_panel(
+    config: RewardsConfig,
+    tenants: Sequence[TenantSettings],
+    contract: LanguageContract,
+    shared: Mapping[str, SharedRewardModel] | None = None,
+) -> Panel:
     """The panel of a configuration; reward models of `rewards.extra` are imported and made here.
 
+    Args:
+        shared: those of `rewards.models`, by name.
+
     Raises:
-        InvalidConfig: a weight names no judge, a judge of `rewards.extra` has no weight or cannot be made.
+        InvalidConfig: a weight names no judge, a judge of `rewards.extra` or `rewards.models` has no weight, or one of
+            `rewards.extra` cannot be made.
     """
     rules: tuple[Rule, ...] = (Fidelity(contract), Length(), Repetition(), Substance(), *fault_rules())
     rule_names = frozenset(rule.name for rule in rules)
-    names = rule_names | config.extra.keys()
+    names = rule_names | config.extra.keys() | (shared or {}).keys()
     _check_names(config, tenants, rule_names)
     _check_weights("rewards.weights", config.weights, names)
     for tenant in tenants:
         for language, settings in tenant.languages.items():
             _check_weights(f"tenants.{tenant.id}.languages.{language}.reward_weights", settings.reward_weights, names)
     models = {name: _load_model(name, target) for name, target in config.extra.items()}
-    return Panel(rules, models, _Seat(config.weights), _seats(config.weights, tenants))
+    return Panel(rules, models, _Seat(config.weights), _seats(config.weights, tenants), shared)
 
 
 def _seats(weights: Mapping[str, float], tenants: Sequence[TenantSettings]) -> dict[tuple[str, str], _Seat]:
@@ -228,6 +278,11 @@ def _check_names(config: RewardsConfig, tenants: Sequence[TenantSettings], rule_
             raise InvalidConfig(f"rewards.extra.{name}", f"must not take the name of a rule, got {name!r}")
         if name not in weighted:
             raise InvalidConfig(f"rewards.weights.{name}", "a judge of rewards.extra needs a weight, got none")
+    for name in config.models:
+        if name in rule_names or name in config.extra:
+            raise InvalidConfig(f"rewards.models.{name}", f"must not take the name of another judge, got {name!r}")
+        if name not in weighted:
+            raise InvalidConfig(f"rewards.weights.{name}", "a judge of rewards.models needs a weight, got none")
 
 
 def _check_weights(field_path: str, weights: Iterable[str], names: frozenset[str]) -> None:

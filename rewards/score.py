@@ -7,6 +7,7 @@ from typing import Protocol
 
 from agent.brief import Brief
 from agent.completion import Completion, FinishReason
+from agent.episode import Episode
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +18,18 @@ class Sample:
     text: str
     finish_reason: FinishReason
     num_tokens: int
+    reference: str | None = None
+    """The reply that was served to this brief, which reward models centre on; None where there is none yet."""
 
     @classmethod
-    def of(cls, brief: Brief, completion: Completion) -> "Sample":
+    def of(cls, brief: Brief, completion: Completion, *, reference: str | None = None) -> "Sample":
         """A completion as it is judged."""
-        return cls(brief, completion.text, completion.finish_reason, len(completion.token_ids))
+        return cls(brief, completion.text, completion.finish_reason, len(completion.token_ids), reference)
+
+    @classmethod
+    def in_episode(cls, episode: Episode, completion: Completion) -> "Sample":
+        """A further reply to a request that was answered: what was served is its reference."""
+        return cls.of(episode.brief, completion, reference=episode.completions[episode.served].text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,17 @@ class RewardModel(Protocol):
     @property
     def revision(self) -> str: ...
 
-    def score(self, samples: Sequence[Sample]) -> list[Score | Ungradable]:
-        """Judge each sample, in order. Must not raise for a bad sample: return Ungradable."""
+    def score(self, samples: Sequence[Sample]) -> Sequence[Score | Ungradable | None]:
+        """Judge each sample, in order. Must not raise for a bad sample: return Ungradable.
+
+        None where the judge does not apply: to a language that it was not trained for.
+        """
+        ...
+
+
+class SharedRewardModel(RewardModel, Protocol):
+    """A judge that many threads may ask at one time, and that knows when somebody is waiting."""
+
+    def score_live(self, samples: Sequence[Sample]) -> Sequence[Score | Ungradable | None]:
+        """As ``score``, for a live request: None for every sample when the answer would come too late."""
         ...

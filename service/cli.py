@@ -39,7 +39,7 @@ def _tuning() -> typer.Typer:
 
 
 def _policies() -> typer.Typer:
-    from service.cli_tuning import policies_app
+    from service.cli_policies import policies_app
 
     return policies_app
 
@@ -57,6 +57,7 @@ def _keys() -> typer.Typer:
 
 
 def _rewards() -> typer.Typer:
+    import service.cli_reward_models  # noqa: F401 - its commands join the group
     from service.cli_rewards import rewards_app
 
     return rewards_app

@@ -1,12 +1,15 @@
 """`coloq bench`: measurements of a node, most of them on random weights. Nothing is fetched; results go to a folder.
 
     front     the service alone, with a fake that answers at once
+    flood     one tenant's latency while another floods the node
     serve     a node under load, alone or beside bare vLLM
     coserve   the same load with and without training beside it
     swap      publications under load
     suite     coserve and swap on one node, which starts once
     language  how often the language contract finds a wrong sentence, and what it costs
     train     training steps and whole GRPO steps, beside TRL
+    gate      how often the gate blocks a worse candidate, and an equal one
+    canary    how often a canary ends wrongly, on simulated traffic
     learn     whether a real model gets better on held-out prompts, beside TRL, with old rollouts
 
 With `--quick` each runs in about a minute on a CPU with the smallest shape, to see that everything works; figures worth
@@ -21,6 +24,7 @@ import typer
 from rich.console import Console
 
 from agent.errors import InvalidInput
+from service.bench.canary_cli import canary_command
 from service.bench.cli_options import (
     BatchSize,
     Duration,
@@ -42,6 +46,8 @@ from service.bench.cli_options import (
     positive_numbers,
 )
 from service.bench.control import BatchShape, PaceOrder, PublishOrder
+from service.bench.flood_cli import flood_command
+from service.bench.gate_cli import gate_command
 from service.bench.language_cli import language_command
 from service.bench.learn_cli import learn_command
 from service.bench.load import Arrivals, Closed, Poisson
@@ -49,9 +55,12 @@ from service.bench.options import BenchOptions
 from service.bench.train_cli import train_command
 
 bench_app = typer.Typer(help="Measure a node: load, training beside it, swaps.", no_args_is_help=True)
+bench_app.command("canary")(canary_command)
 bench_app.command("train")(train_command)
 bench_app.command("learn")(learn_command)
+bench_app.command("flood")(flood_command)
 bench_app.command("language")(language_command)
+bench_app.command("gate")(gate_command)
 
 _QUICK_SHAPE = "tiny"
 _QUICK_PROMPT, _QUICK_REPLY = 64, 8

@@ -13,6 +13,7 @@ from service.memory_plan import MemoryPlan, plan_memory
 from service.model_shape import find_shape
 from service.plan_advice import Advisor, changed, require_fit
 from service.plan_table import plan_record, plan_table
+from service.reward_footprint import RewardFootprint, reward_footprint
 from trainer.footprint import ModelShape
 
 
@@ -32,12 +33,13 @@ def show_plan(config_path: Path | None, *, gpu_name: str | None, model: str | No
         config = changed(config, {"engine.model": model})
     gpu = find_gpu(gpu_name) if gpu_name is not None else _own_gpu()
     shape = find_shape(config.engine.model)
-    plan = plan_memory(config, shape, gpu)
+    judges = reward_footprint(config)
+    plan = plan_memory(config, shape, gpu, judges=judges)
     if as_json:
-        typer.echo(json.dumps(_record(config, shape, gpu, plan), indent=2))
+        typer.echo(json.dumps(_record(config, shape, gpu, plan, judges), indent=2))
     else:
         Console().print(plan_table(plan))
-    require_fit(config, shape, gpu, plan)
+    require_fit(config, shape, gpu, plan, judges)
 
 
 def _own_gpu() -> Gpu | None:
@@ -46,7 +48,9 @@ def _own_gpu() -> Gpu | None:
     return Gpu(gpu.name, gpu.total_bytes) if gpu is not None else None
 
 
-def _record(config: NodeConfig, shape: ModelShape, gpu: Gpu | None, plan: MemoryPlan) -> dict[str, object]:
-    alternatives = () if gpu is None or plan.fits else Advisor(shape, gpu).alternatives(config)
+def _record(
+    config: NodeConfig, shape: ModelShape, gpu: Gpu | None, plan: MemoryPlan, judges: RewardFootprint
+) -> dict[str, object]:
+    alternatives = () if gpu is None or plan.fits else Advisor(shape, gpu, judges).alternatives(config)
     advice = [{change.key: change.new for change in changes} for changes in alternatives]
     return {**plan_record(plan), "advice": advice}

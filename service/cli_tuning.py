@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from agent.errors import ColoqError
+from agent.errors import ColoqError, NotFound
+from service.cli_gate import gate_lines, gate_table
 from service.http.client import AdminClient, NodeRefused
 from service.http.tuning_schema import EvaluationView, RunBody, RunSummary, RunView, StepView
 from service.http.validation import field_errors
@@ -39,6 +40,7 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id.")]
 @tune_app.command("start")
 def start_command(
     language: Annotated[list[str] | None, typer.Option(help="Draw prompts in this language; may be repeated.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Tune on this tenant's prompts, for it alone.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     group_size: Annotated[int | None, typer.Option(help="Sibling replies per prompt.")] = None,
     prompts_per_step: Annotated[int | None, typer.Option(help="Prompts claimed for one step.")] = None,
@@ -53,7 +55,7 @@ def start_command(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Start a tuning run. What is not given comes from the node's configuration."""
-    with _client(url) as client:
+    with admin_client(url) as client:
         body = _run_body(
             {
                 "languages": language or [],
@@ -65,6 +67,7 @@ def start_command(
                 "publish_every": publish_every,
                 "gate": gate,
                 "seed": seed,
+                "tenant": tenant,
             }
         )
         run = client.start(body)
@@ -79,7 +82,7 @@ def status_command(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Show one run with its steps, or all runs."""
-    with _client(url) as client:
+    with admin_client(url) as client:
         if run is None:
             _print_runs(client.runs().runs)
         else:
@@ -89,14 +92,14 @@ def status_command(
 @tune_app.command("watch")
 def watch_command(run: RunArgument, url: Url = DEFAULT_URL) -> None:
     """Follow a run until it ends. Exits 1 unless it succeeded or was stopped; Ctrl-C leaves the run alone."""
-    with _client(url) as client:
+    with admin_client(url) as client:
         _follow(client, run)
 
 
 @tune_app.command("stop")
 def stop_command(run: RunArgument, url: Url = DEFAULT_URL) -> None:
     """Stop a run after its current step, or give an interrupted one up. What it had published stays."""
-    with _client(url) as client:
+    with admin_client(url) as client:
         stopped = client.stop(run)
         typer.echo(f"{stopped.id} is {stopped.state.value} after {stopped.steps_done} of {stopped.num_steps} steps")
 
@@ -108,7 +111,7 @@ def resume_command(
     url: Url = DEFAULT_URL,
 ) -> None:
     """Go on with an interrupted run from its last checkpoint."""
-    with _client(url) as client:
+    with admin_client(url) as client:
         resumed = client.resume(run)
         typer.echo(f"{resumed.id} goes on after {resumed.steps_done} of {resumed.num_steps} steps")
         if watch:
@@ -131,7 +134,7 @@ def report_command(
     from service.report.page import dump, write_report
     from service.report.tensorboard import write_events
 
-    with _client(url) as client:
+    with admin_client(url) as client:
         view = client.run(run)
         if as_json:
             typer.echo(dump(view))
@@ -144,7 +147,7 @@ def report_command(
 @policies_app.command("list")
 def list_command(url: Url = DEFAULT_URL) -> None:
     """Show published policies, newest first. Version 0 is the untuned model."""
-    with _client(url) as client:
+    with admin_client(url) as client:
         table = Table("", "version", "method", "parent", "run", "published", "held-out reward", box=None)
         for policy in client.policies().policies:
             table.add_row(
@@ -159,18 +162,41 @@ def list_command(url: Url = DEFAULT_URL) -> None:
         Console().print(table)
 
 
+@policies_app.command("show")
+def show_command(
+    version: Annotated[int, typer.Argument(min=0, help="A published policy's version; 0 is the untuned model.")],
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show one published policy with what the gate found, by language and metric."""
+    with admin_client(url) as client:
+        policy = next((row for row in client.policies().policies if row.version == version), None)
+        if policy is None:
+            raise NotFound(f"no published policy {version}; `coloq policies list` shows them")
+        typer.echo(
+            f"policy {policy.version}{' (active)' if policy.active else ''}, {policy.method}, "
+            f"of {_or_dash(policy.run_id)}, published {policy.created_at:%Y-%m-%d %H:%M:%S}"
+        )
+        if policy.evaluation is None:
+            typer.echo("no held-out comparison was made of it")
+        else:
+            typer.echo(
+                f"held-out reward {_gain(policy.evaluation)}, beside policy {policy.evaluation.baseline_version}"
+            )
+            _print_gate(policy.evaluation)
+
+
 @policies_app.command("activate")
 def activate_command(
     version: Annotated[int, typer.Argument(min=0, help="A published policy's version; 0 is the untuned model.")],
     url: Url = DEFAULT_URL,
 ) -> None:
     """Roll back or forward. Requests in flight finish on the policy they began with."""
-    with _client(url) as client:
+    with admin_client(url) as client:
         typer.echo(f"policy {client.activate(version).version} is active")
 
 
 @contextmanager
-def _client(url: str) -> Iterator[AdminClient]:
+def admin_client(url: str) -> Iterator[AdminClient]:
     """A client with the admin key; any problem ends the command with its text on stderr and exit code 1."""
     with told_problems(), AdminClient(url, admin_key()) as client:
         yield client
@@ -281,8 +307,14 @@ def _print_run(run: RunView) -> None:
         typer.echo(_step_line(step))
     if run.evaluation is not None:
         typer.echo(f"held-out reward {_gain(run.evaluation)}")
-        for language, reason in run.evaluation.rejected.items():
-            typer.echo(f"rejected in {language}: {reason}")
+        _print_gate(run.evaluation)
+
+
+def _print_gate(evaluation: EvaluationView) -> None:
+    for line in gate_lines(evaluation):
+        typer.echo(line)
+    if evaluation.report is not None:
+        Console().print(gate_table(evaluation.report))
 
 
 def _gain(evaluation: EvaluationView | None) -> str:

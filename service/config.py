@@ -7,6 +7,7 @@ from pydantic import Field
 
 from agent.config import AgentConfig, Section, TenantSettings
 from rewards.config import RewardsConfig
+from service.canary.config import CanaryConfig
 from service.webhooks.config import WebhooksConfig
 from trainer.config import TuningConfig
 
@@ -133,6 +134,7 @@ class NodeConfig(Section):
     agent: AgentConfig = AgentConfig()
     rewards: RewardsConfig = RewardsConfig()
     tuning: TuningConfig = TuningConfig()
+    canary: CanaryConfig = CanaryConfig()
     webhooks: WebhooksConfig = WebhooksConfig()
     tenants: tuple[TenantSettings, ...] = ()
     """Who may use the node, one `[[tenants]]` table each."""

@@ -87,9 +87,13 @@ def broken_rules(config: NodeConfig) -> Iterator[str]:
     yield from _engine_rules(config)
     yield from _store_rules(config)
     yield from _tenant_rules(config)
+    if config.canary.on_publish and config.tuning.method == "full":
+        yield 'canary.on_publish: must be false with tuning.method = "full" (one copy of the weights), got true'
     yield from _unknown_parts("rewards.weights", config.rewards.weights, reward_parts(config))
     for name in sorted(_built_in_parts() & config.rewards.extra.keys()):
         yield f"rewards.extra.{name}: must not take the name of a built-in part, got {name!r}"
+    for name in sorted((_built_in_parts() | config.rewards.extra.keys()) & config.rewards.models.keys()):
+        yield f"rewards.models.{name}: must not take the name of another part, got {name!r}"
 
 
 def _built_in_parts() -> frozenset[str]:
@@ -99,7 +103,7 @@ def _built_in_parts() -> frozenset[str]:
 
 def reward_parts(config: NodeConfig) -> frozenset[str]:
     """Names that a reward weight may have."""
-    return _built_in_parts() | config.rewards.extra.keys()
+    return _built_in_parts() | config.rewards.extra.keys() | config.rewards.models.keys()
 
 
 def _read(path: Path) -> str:

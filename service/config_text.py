@@ -47,7 +47,7 @@ def starter(tenant: str, languages: Sequence[str], key_hash: str) -> str:
     lines = ["# Configuration of a Coloq node. A key behind # has the value shown unless you set it.", ""]
     section = ""
     for key in keys():
-        if key.path.startswith("tenants"):
+        if key.path.startswith("tenants") or "<" in key.path:  # tables of the file's own choosing have no defaults
             continue
         parent, _, name = key.path.rpartition(".")
         if parent != section:

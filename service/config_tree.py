@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from agent.config import LanguageSettings
 from service.config import NodeConfig
 
 
@@ -21,7 +22,7 @@ class Key:
     """One key that a file may set."""
 
     path: str
-    """Dotted; `tenants[]` stands for each tenant, `<language>` for a key that the file chooses."""
+    """Dotted; `tenants[]` stands for each tenant, `<language>` and `<name>` for a key that the file chooses."""
     type_name: str
     default: object
     """`REQUIRED` when a file must set it."""
@@ -29,6 +30,8 @@ class Key:
 
 
 REQUIRED = object()
+_CHOSEN: dict[type[BaseModel], str] = {LanguageSettings: ".<language>"}
+"""What stands for the keys of a table of sections."""
 
 
 def keys(model: type[BaseModel] = NodeConfig, prefix: str = "") -> Iterator[Key]:
@@ -69,7 +72,7 @@ def _section_of(annotation: Any) -> tuple[type[BaseModel] | None, str]:
     arguments = [argument for argument in get_args(annotation) if _is_section(argument)]
     if not arguments:
         return None, ""
-    return arguments[0], ".<language>" if get_origin(annotation) is dict else "[]"
+    return arguments[0], _CHOSEN.get(arguments[0], ".<name>") if get_origin(annotation) is dict else "[]"
 
 
 def _is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:

@@ -1,15 +1,15 @@
-"""trainer.ports.TrainerPort over the engine process: commands travel as bytes, answers are polled for.
+"""trainer.ports.TrainerPort over the engine process: commands travel as bytes (service.learner_calls).
 
 The engine's loop is held only for handing a command over, asking for an answer, filling an adapter slot, or changing
 the live weights.
 """
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from agent.errors import EngineDead, EngineError, PublicationFailed, TrainerFailed
+from service.learner_calls import WorkerCalls, carry_out
 from trainer import messages
 from trainer.batch import TrainingBatch
 from trainer.ports import LearnerSettings, PolicyMetadata, StepResult
@@ -19,17 +19,6 @@ _SWITCHED = {
     "coloq_publish_live": "published",
     "coloq_restore_live": "restored",
 }
-_FIRST_POLL_S, _LONGEST_POLL_S, _POLL_GROWTH = 0.002, 0.02, 1.2
-_PATIENCE = 0.9
-"""Share of the last step's time after which the next one is first asked for."""
-
-
-class WorkerCalls(Protocol):
-    """How the engine process is reached; service.supervised_engine.SupervisedEngine in a node."""
-
-    async def call(self, method: str, *args: Any) -> Any:
-        """Call a worker method between two engine steps. Raises EngineError, EngineDead among them."""
-        ...
 
 
 class EngineTrainer:
@@ -110,26 +99,7 @@ class EngineTrainer:
             raise PublicationFailed(f"version {version} could not be {_SWITCHED[method]}: {error}") from error
 
     async def _carry_out(self, command: messages.Command, *, expected_s: float = 0.0) -> messages.Done:
-        try:
-            ticket = await self._engine.call("coloq_submit", messages.encode(command))
-            await asyncio.sleep(_PATIENCE * expected_s)
-            answer = await self._answer(ticket)
-        except EngineDead:
-            raise
-        except EngineError as error:
-            raise TrainerFailed(str(error)) from error
-        if isinstance(answer, messages.Failed):
-            raise PublicationFailed(answer.reason) if answer.publication else TrainerFailed(answer.reason)
-        return answer
-
-    async def _answer(self, ticket: int) -> messages.Answer:
-        delay_s = _FIRST_POLL_S
-        while True:
-            await asyncio.sleep(delay_s)
-            data = await self._engine.call("coloq_poll", ticket)
-            if data is not None:
-                return messages.decode_answer(data)
-            delay_s = min(delay_s * _POLL_GROWTH, _LONGEST_POLL_S)
+        return await carry_out(self._engine, command, expected_s=expected_s)
 
 
 def _digest(done: messages.Done) -> str:

@@ -164,7 +164,7 @@ class RedisJournal:
         chosen = selection or Selection()
         with store_errors("hand out episodes"):
             by_language: dict[str, list[_TenantDraw]] = {}
-            for shelf in await self._shelves(languages):
+            for shelf in filter(lambda shelf: chosen.admits(shelf.tenant), await self._shelves(languages)):
                 draw = await self._tenant_draw(shelf, num_prompts, rng, chosen)
                 by_language.setdefault(shelf.language, []).append(draw)
             draws = [_LanguageDraw(_shuffled(tenants, rng)) for tenants in by_language.values()]
@@ -199,9 +199,9 @@ class RedisJournal:
             for key, entry_ids in by_key.items():
                 await self._stream_at(key).settle(*entry_ids)
 
-    async def held_out(self, languages: Sequence[str], num_prompts: int) -> list[Episode]:
+    async def held_out(self, languages: Sequence[str], num_prompts: int, *, tenant: str | None = None) -> list[Episode]:
         """Up to ``num_prompts`` of the newest held-out episodes, each with another prompt, balanced by language, then
-        by tenant; the same ones while the journal does not grow. No languages means all.
+        by tenant unless one is named; the same ones while the journal does not grow. No languages means all.
 
         Raises:
             StoreError: the store could not be reached.
@@ -209,6 +209,8 @@ class RedisJournal:
         by_language: dict[str, list[list[Episode]]] = {}
         with store_errors("read held-out episodes"):
             for shelf in await self._shelves(languages):
+                if tenant not in (None, shelf.tenant):
+                    continue
                 newest = await self._stream(shelf, Split.HELD).newest(_REPEATS_READ * num_prompts)
                 by_language.setdefault(shelf.language, []).append(newest)
         return _interleave([_distinct(_interleave(tenants)) for tenants in by_language.values()])[:num_prompts]

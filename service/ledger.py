@@ -3,22 +3,30 @@
 node:policies           hash: version → row (JSON), written once
 node:policies:last      the last version handed out; only ever grows
 node:policies:active    the version that answers
+node:policies:trail     versions that were active one after another, up to that one (JSON); going back shortens it
+node:policies:tenants   hash: tenant → the version that answers that tenant alone
 node:runs               hash: run id → status (JSON), written again while the run goes on
 node:runs:order         sorted set: run id, scored by its start
 """
 
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from typing import cast
 
 from agent.completion import BASE_VERSION
 from agent.errors import NotFound, StoreError
 from service.store import Store, store_errors
 from service.stored_record import RecordCodec
 from trainer.records import PolicyRecord, RunState, RunStatus
+from trainer.trail import continued
 
 _POLICIES = "node:policies"
 _LAST = "node:policies:last"
 _ACTIVE = "node:policies:active"
+_TRAIL = "node:policies:trail"
+_TENANTS = "node:policies:tenants"
 _RUNS = "node:runs"
 _ORDER = "node:runs:order"
 RUNS_KEPT = 500
@@ -39,6 +47,11 @@ class Ledger:
         self._redis = store.redis
         self._policy = RecordCodec(PolicyRecord)
         self._run = RecordCodec(RunStatus)
+        self._on_active: list[Callable[[], None]] = []
+
+    def on_active_version(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` whenever this process has set the active version."""
+        self._on_active.append(listener)
 
     async def begin(self, now: datetime, *, last_version: int = BASE_VERSION) -> None:
         """Make the base model's row unless it is there, and keep versions up to ``last_version`` from being reused
@@ -99,9 +112,35 @@ class Ledger:
         return BASE_VERSION if value is None else int(value)
 
     async def set_active_version(self, version: int) -> None:
-        """Make ``version`` the one to serve after a restart."""
+        """Make ``version`` the one to serve after a restart, and the last of the trail."""
+        trail = continued(await self.trail(), version)
         with store_errors("activate a policy"):
-            await self._redis.set(_ACTIVE, version)
+            async with self._redis.pipeline(transaction=True) as transaction:
+                transaction.set(_ACTIVE, version)
+                transaction.set(_TRAIL, json.dumps(trail))
+                await transaction.execute()
+        for listener in self._on_active:
+            listener()
+
+    async def trail(self) -> list[int]:
+        """See trainer.ports.PolicyLedger.trail."""
+        with store_errors("read the trail of active policies"):
+            text = await self._redis.get(_TRAIL)
+        return continued([BASE_VERSION], await self.active_version()) if text is None else json.loads(text)
+
+    async def tenant_versions(self) -> Mapping[str, int]:
+        """See trainer.ports.PolicyLedger.tenant_versions."""
+        with store_errors("read the tenants' policies"):
+            versions = cast("dict[str, str]", await self._redis.hgetall(_TENANTS))
+        return {tenant: int(version) for tenant, version in versions.items()}
+
+    async def set_tenant_version(self, tenant: str, version: int | None) -> None:
+        """See trainer.ports.PolicyLedger.set_tenant_version."""
+        with store_errors("note a tenant's policy"):
+            if version is None:
+                await self._redis.hdel(_TENANTS, tenant)
+            else:
+                await self._redis.hset(_TENANTS, tenant, str(version))
 
     async def save_run(self, status: RunStatus) -> None:
         """Write a run's latest status. The newest 500 runs are kept."""

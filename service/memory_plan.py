@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from service.config import NodeConfig
 from service.engine_footprint import CPU_KV_CACHE_GIB, KV_BLOCK_TOKENS, EngineFootprint
 from service.gpu import Gpu
+from service.reward_footprint import NO_JUDGES, RewardFootprint
 from trainer.footprint import NUM_PARTITIONS, MemoryLine, ModelShape, TrainingFootprint, num_adapter_slots
 
 PRIMARY_CONTEXT_BYTES = 640 * 2**20
@@ -103,12 +104,14 @@ class Comparison:
         return (self.predicted_bytes - self.measured_bytes) / self.measured_bytes
 
 
-def plan_memory(config: NodeConfig, shape: ModelShape, gpu: Gpu | None, *, reward_model_bytes: int = 0) -> MemoryPlan:
+def plan_memory(
+    config: NodeConfig, shape: ModelShape, gpu: Gpu | None, *, judges: RewardFootprint = NO_JUDGES
+) -> MemoryPlan:
     """Lay out a node's memory. The plan may not fit: see MemoryPlan.fits.
 
     Args:
         gpu: None for a node on the CPU.
-        reward_model_bytes: GPU memory of the judges that run beside the policy.
+        judges: reward models that run beside the policy.
     """
     engine = EngineFootprint(
         shape,
@@ -119,7 +122,7 @@ def plan_memory(config: NodeConfig, shape: ModelShape, gpu: Gpu | None, *, rewar
         on_gpu=gpu is not None,
     )
     limit = int(config.cuda.memory_fraction * gpu.total_bytes) if gpu is not None else None
-    around = tuple(_around_the_cache(config, engine, limit, reward_model_bytes))
+    around = tuple(_around_the_cache(config, engine, limit, judges))
     weights = engine.weights()
     taken = weights.size_bytes + sum(line.size_bytes for line in around if not line.on_host)
     cache = _kv_cache(config, engine, None if limit is None else limit - taken)
@@ -148,7 +151,7 @@ def compare(plan: MemoryPlan, measured: Mapping[str, int]) -> tuple[Comparison, 
 
 
 def _around_the_cache(
-    config: NodeConfig, engine: EngineFootprint, limit: int | None, reward_model_bytes: int
+    config: NodeConfig, engine: EngineFootprint, limit: int | None, judges: RewardFootprint
 ) -> Iterable[MemoryLine]:
     """Every line behind the KV cache, in order."""
     training = TrainingFootprint(
@@ -159,8 +162,8 @@ def _around_the_cache(
         on_gpu=limit is not None,
     )
     yield from engine.lines()
-    judges = "judges that are models" if reward_model_bytes else "none"
-    yield MemoryLine("reward_models", reward_model_bytes, judges, part="judges")
+    scoring = judges.lines(config, served_item_bytes=engine.item_bytes, on_gpu=limit is not None)
+    yield from scoring if limit is not None else _all_on_device(scoring)
     if limit is not None:
         yield from _overhead(limit)
     yield from training.lines() if limit is not None else _all_on_device(training.lines())

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from agent.alternatives import ONE, Alternatives
-from agent.brief import Brief
 from agent.chat import ChatAgent, ChatReply, Dialogue
+from agent.commission import Commission
 from agent.completion import Sampling
 from agent.episode import Reply
 from agent.errors import StoreError
@@ -33,25 +32,14 @@ class MeteredContent:
     agent: ContentAgent
     metrics: Metrics
 
-    async def write(
-        self,
-        brief: Brief,
-        sampling: Sampling,
-        *,
-        request_id: str,
-        alternatives: Alternatives = ONE,
-        listener: Listener | None = None,
-        wait_s: float | None = None,
-    ) -> Reply:
+    async def write(self, commission: Commission) -> Reply:
         """See ContentPort."""
         try:
-            reply = await self.agent.write(
-                brief, sampling, request_id=request_id, alternatives=alternatives, listener=listener, wait_s=wait_s
-            )
+            reply = await self.agent.write(commission)
         except BaseException as error:
-            self.metrics.content_failed(brief.tenant, error)
+            self.metrics.content_failed(commission.brief.tenant, error)
             raise
-        self.metrics.observe_reply(brief.tenant, reply)
+        self.metrics.observe_reply(commission.brief.tenant, reply)
         return reply
 
 
@@ -125,7 +113,7 @@ class NodeMetrics:
 
 def count_run(metrics: Metrics, status: RunStatus) -> None:
     """Count a run that ended, and what it published."""
-    metrics.run_ended(status.state.value)
+    metrics.tuning.run_ended(status.state.value)
     for _ in status.published:
         metrics.publication_ended("published")
     if status.state in (RunState.REJECTED, RunState.FAILED):

@@ -17,17 +17,19 @@ from functools import partial
 import structlog
 
 from agent.errors import EngineDead, StoreError, TrainerFailed
-from service.assembly.engine_room import open_engine_room
+from service.assembly.canary import Trials, open_trials
+from service.assembly.engine_room import EngineRoom, open_engine_room
 from service.assembly.feedback import open_feedback
 from service.assembly.ground import Ground
 from service.assembly.judges import open_judges
+from service.assembly.reward_models import open_reward_models
 from service.assembly.serving import Serving, open_serving
 from service.assembly.tenancy import Tenancy, open_tenancy
 from service.assembly.tuning import Tuning, open_tuning
+from service.canary.canaries import Canaries
 from service.config import NodeConfig
 from service.data_dir import locked_data_dir
 from service.engine import WORKER
-from service.engine_trainer import EngineTrainer
 from service.feedback.assembly import NodeFeedback
 from service.http.keys import NodeKeys
 from service.http.ports import Health
@@ -37,6 +39,8 @@ from service.ledger import Ledger
 from service.memory_plan import MemoryPlan, compare
 from service.metering import MeteredChat, MeteredContent, NodeMetrics, watch_journal
 from service.pacing import Pacing
+from service.reward_calibration import RewardCalibrator
+from service.reward_models.desk import RewardModelDesk
 from service.secrets import AdminKey, Secrets, admin_key
 from service.store import Store, open_store
 from service.supervised_engine import SupervisedEngine
@@ -46,6 +50,7 @@ from service.tenancy.audit import RedisAudit
 from service.tenancy.limits import Limiter
 from service.tenancy.registry import TenantRegistry
 from service.tenancy.usage import DailyUsage
+from service.tenant_policies import TenantPolicies
 from service.webhooks.announcements import Announcements
 from service.webhooks.assembly import Webhooks, open_webhooks
 from trainer.plan import RunPlan
@@ -69,6 +74,8 @@ class Node:
     tuning: TuningRuns
     pacing: Pacing
     policies: Publisher
+    canaries: Canaries
+    tenant_policies: TenantPolicies
     jobs: JobDesk
     metrics: NodeMetrics
     keys: NodeKeys
@@ -79,6 +86,7 @@ class Node:
     audit: RedisAudit
     webhooks: Webhooks
     feedback: NodeFeedback
+    reward_models: RewardModelDesk
 
     @property
     def gave_up(self) -> "asyncio.Future[str]":
@@ -116,7 +124,6 @@ async def open_node(
         StoreError: the data folder is in use, or the store does not answer.
         ModelError: the engine could not load the model.
     """
-    judges = await open_judges(config)
     async with AsyncExitStack() as stack:
         data_dir = stack.enter_context(locked_data_dir(config.data_dir))
         admin = admin_key(data_dir, secrets.admin_key_hash)
@@ -124,21 +131,34 @@ async def open_node(
         ground = Ground(config, data_dir, store, Ledger(store), Metrics())
         room = await open_engine_room(ground, model, plan, worker)
         stack.push_async_callback(room.engine.stop)
+        judges = await open_judges(config, room.rewards.parts)
         webhooks = await stack.enter_async_context(
             open_webhooks(store, config.webhooks, ground.metrics.webhook_attempted)
         )
         announcements = Announcements(webhooks.deliveries, store, ground.ledger.active_version)
+        ground.ledger.on_active_version(announcements.policy_may_be_another)
         stack.push_async_callback(announcements.close)
         tenancy = await open_tenancy(ground, judges, webhooks)
         tuning = await open_tuning(ground, judges, room, tenancy.tenants, announcements)
-        serving = open_serving(ground, judges, room, tenancy, tuning, webhooks)
-        feedback = open_feedback(ground, judges, tenancy, tuning, serving)
-        node = _joined(ground, room.engine, tenancy, tuning, serving, webhooks, feedback, admin)
-        await room.engine.start(partial(_ready_for_traffic, node, room.trainer, plan))
+        audit = RedisAudit(store)
+        trials = await open_trials(ground, judges, room, tenancy, tuning, announcements, audit)
+        stack.push_async_callback(trials.telling.close)
+        serving = open_serving(ground, judges, room, tenancy, tuning, webhooks, trials.traffic)
+        feedback = open_feedback(ground, judges, tenancy, tuning, serving, trials.feedback)
+        reward_models = await open_reward_models(ground, model, tenancy.tenants, feedback.pairs, room.rewards)
+        stack.push_async_callback(reward_models.close)
+        node = _joined(
+            ground, room.engine, tenancy, tuning, trials, serving, webhooks, feedback, reward_models, admin, audit
+        )
+        await room.engine.start(partial(_ready_for_traffic, node, room, plan))
         stack.push_async_callback(node.content.agent.drain)
         await stack.enter_async_context(node.jobs.running())
         stack.push_async_callback(node.tuning.close)
         await stack.enter_async_context(_background(node, ground.metrics, announcements))
+        calibrator = RewardCalibrator(
+            room.rewards, node.journal, lambda: tenancy.tenants.languages, lambda: node.tuning.summary == "running"
+        )
+        await stack.enter_async_context(running(calibrator.run(), name="reward-calibration"))
         yield node
 
 
@@ -147,10 +167,13 @@ def _joined(
     engine: SupervisedEngine,
     tenancy: Tenancy,
     tuning: Tuning,
+    trials: Trials,
     serving: Serving,
     webhooks: Webhooks,
     feedback: NodeFeedback,
+    reward_models: RewardModelDesk,
     admin: AdminKey,
+    audit: RedisAudit,
 ) -> Node:
     return Node(
         config=ground.config,
@@ -162,6 +185,8 @@ def _joined(
         tuning=tuning.runs,
         pacing=serving.pacing,
         policies=tuning.publisher,
+        canaries=trials.canaries,
+        tenant_policies=tuning.tenant_policies,
         jobs=serving.jobs,
         metrics=serving.metrics,
         keys=NodeKeys(tenancy.tenants, admin),
@@ -169,9 +194,10 @@ def _joined(
         tenancy=tenancy.registry,
         limits=tenancy.limits,
         usage=tenancy.usage,
-        audit=RedisAudit(ground.store),
+        audit=audit,
         webhooks=webhooks,
         feedback=feedback,
+        reward_models=reward_models,
     )
 
 
@@ -183,19 +209,21 @@ async def _background(node: Node, metrics: Metrics, announcements: Announcements
         running(node.usage.run(), name="usage"),
         running(watch_journal(node.journal, metrics), name="journal"),
         running(node.pacing.run(), name="pacing"),
+        running(node.canaries.run(), name="canary"),
         running(announcements.watch_policy(), name="announcements"),
     ):
         yield
 
 
-async def _ready_for_traffic(node: Node, trainer: EngineTrainer, plan: MemoryPlan) -> None:
-    """What a fresh engine needs before the first request: room and graphs for training, and the active policy.
+async def _ready_for_traffic(node: Node, room: EngineRoom, plan: MemoryPlan) -> None:
+    """What a fresh engine needs before the first request: room and graphs for training, reward models, the active
+    policy.
 
     A model that cannot be trained is served all the same. The plan is logged beside what the device holds then.
     """
     run = RunPlan.of(RunRequest(), node.config.tuning, ())
     try:
-        await trainer.prepare(
+        await room.trainer.prepare(
             run.learner,
             max_length=node.config.engine.max_model_len,
             reply_tokens=run.max_tokens,
@@ -205,7 +233,9 @@ async def _ready_for_traffic(node: Node, trainer: EngineTrainer, plan: MemoryPla
         raise
     except TrainerFailed as error:
         log.error("training_not_prepared", reason=str(error))
+    await room.rewards.prepare()
     await node.policies.restore()
+    await node.canaries.open()
     await node.tuning.pick_up()
     for row in compare(plan, await node.engine.call("coloq_memory")):
         log.info(

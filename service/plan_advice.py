@@ -13,6 +13,7 @@ from service.config import NodeConfig
 from service.engine_footprint import DEFAULT_BATCHED_TOKENS
 from service.gpu import Gpu
 from service.memory_plan import MemoryPlan, plan_memory
+from service.reward_footprint import NO_JUDGES, RewardFootprint
 from trainer.footprint import ModelShape
 from trainer.ports import GPU_MICROBATCH_TOKENS
 
@@ -48,10 +49,10 @@ class Advisor:
 
     shape: ModelShape
     gpu: Gpu
-    reward_model_bytes: int = 0
+    judges: RewardFootprint = NO_JUDGES
 
     def plan(self, config: NodeConfig) -> MemoryPlan:
-        return plan_memory(config, self.shape, self.gpu, reward_model_bytes=self.reward_model_bytes)
+        return plan_memory(config, self.shape, self.gpu, judges=self.judges)
 
     def alternatives(self, config: NodeConfig) -> tuple[Alternative, ...]:
         """Sets of changes, each of which makes this configuration fit; none when nothing that is known here does.
@@ -103,7 +104,9 @@ class Advisor:
         return tuple(Change(key, value_at(config, key), value) for key, value in chosen.items())
 
 
-def require_fit(config: NodeConfig, shape: ModelShape, gpu: Gpu | None, plan: MemoryPlan) -> None:
+def require_fit(
+    config: NodeConfig, shape: ModelShape, gpu: Gpu | None, plan: MemoryPlan, judges: RewardFootprint = NO_JUDGES
+) -> None:
     """Let a plan that fits pass.
 
     Raises:
@@ -111,7 +114,7 @@ def require_fit(config: NodeConfig, shape: ModelShape, gpu: Gpu | None, plan: Me
     """
     if plan.fits or gpu is None:
         return
-    advisor = Advisor(shape, gpu)
+    advisor = Advisor(shape, gpu, judges)
     problem = _problem(config, gpu, plan)
     alternatives = advisor.alternatives(config)
     if not alternatives:

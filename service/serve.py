@@ -52,6 +52,8 @@ _OVERDUE_STATUS = 70
 
 Announce = Callable[[str], None]
 _KEEP_ALIVE_S = 75
+_DATE_S = 1.0
+"""How often the date is renewed that replies carry."""
 
 
 class ServableNode(NodePorts, Protocol):
@@ -119,11 +121,13 @@ def checked_plan(
     from service.model_shape import read_shape
     from service.plan_advice import require_fit
     from service.plan_table import plan_text
+    from service.reward_footprint import reward_footprint
 
     gpu, shape = find_gpu(), read_shape(model)
-    plan = plan_memory(config, shape, gpu)
+    judges = reward_footprint(config, find=lambda name: model if name == config.engine.model else models.resolve(name))
+    plan = plan_memory(config, shape, gpu, judges=judges)
     announce(plan_text(plan))
-    require_fit(config, shape, gpu, plan)
+    require_fit(config, shape, gpu, plan, judges)
     return plan
 
 
@@ -213,7 +217,7 @@ async def _serve(
             node.jobs.release_held(config.server.shutdown_grace_s * _HELD_SHARE)
         finally:
             for each in servers:
-                each.should_exit = True
+                each.stop()
             await listening
         if node.gave_up.done():
             raise EngineDead(node.gave_up.result())
@@ -226,7 +230,7 @@ async def _listen(servers: Mapping["Server", Sequence[socket.socket]]) -> None:
         await asyncio.gather(*tasks)
     finally:
         for server in servers:
-            server.should_exit = True
+            server.stop()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -242,12 +246,28 @@ def _uvicorn_config(node: ServableNode, config: NodeConfig, surface: Surface) ->
 class Server(uvicorn.Server):
     """uvicorn without its own signal handling: whoever runs it decides when to stop."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+
+    def stop(self) -> None:
+        """Take no more connections, finish what is there, and end."""
+        self.should_exit = True
+        self._told.set()
+
+    async def main_loop(self) -> None:
+        """Renew the date until `stop`. uvicorn's own loop looks ten times a second whether it should exit."""
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DATE_S):
+                    await self._told.wait()
+
     @contextmanager
     def capture_signals(self) -> Generator[None]:
         yield
 
     async def listen(self, sockets: Sequence[socket.socket]) -> None:
-        """Serve on bound sockets until ``should_exit``.
+        """Serve on bound sockets until ``stop``.
 
         Raises:
             InvalidConfig: another process listens on the port by now.
@@ -278,7 +298,7 @@ async def listening(app: Any) -> AsyncIterator[str]:
         try:
             yield _url(listener)
         finally:
-            server.should_exit = True
+            server.stop()
             await serving
 
 

@@ -6,10 +6,13 @@ Keys of a tenant begin with ``t:<tenant>:``, the node's own with ``node:``.
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis.asyncio
 import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as NotConnected
 from redis.exceptions import RedisError
 
 from agent.errors import StoreError
@@ -40,6 +43,34 @@ class Store:
         """
         with store_errors("answer"):
             await self.redis.ping()
+
+
+class ClosingPool(BlockingConnectionPool):
+    """Connections that stay closed once the pool is.
+
+    redis-py's own pool connects again for whoever still asks when it is closed, and so does a connection that was in
+    use then: a task that ends a moment later than its store would leave it open for good.
+    """
+
+    _closed = False
+
+    async def get_connection(self, *args: Any, **options: Any) -> AbstractConnection:
+        """A connection that is open. Raises NotConnected after `aclose`."""
+        if self._closed:
+            raise NotConnected("the node has closed its store")
+        connection: AbstractConnection = await super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
+        return connection
+
+    async def release(self, connection: AbstractConnection) -> None:
+        """Take a connection back."""
+        if self._closed:
+            await connection.disconnect(nowait=True)
+        await super().release(connection)
+
+    async def aclose(self) -> None:
+        """Close every connection; one in use is closed again when it comes back."""
+        self._closed = True
+        await super().aclose()
 
 
 @contextmanager
@@ -73,7 +104,7 @@ async def open_store(config: StoreConfig, data_dir: Path, *, password: str | Non
 
 @asynccontextmanager
 async def _connected(url: str, password: str | None = None) -> AsyncIterator[Redis]:
-    pool = BlockingConnectionPool.from_url(
+    pool = ClosingPool.from_url(
         url,
         password=password,
         decode_responses=True,

@@ -19,7 +19,7 @@ from agent.episode import Reply
 from service.controller import Decision
 from service.feedback.metrics import FeedbackMetrics
 from service.language_metrics import LanguageMetrics
-from trainer.records import StepReport
+from service.tuning_metrics import TuningMetrics
 
 _LATENCY_BUCKETS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 _TOKEN_BUCKETS_S = (
@@ -131,25 +131,7 @@ class Metrics:
         self._queued = self._gauge("queued_requests", "Live requests that wait for the engine.", "tenant")
         self._rollouts = self._gauge("rollouts_in_flight", "Sibling replies being sampled.")
         self._preempted = self._gauge("rollouts_preempted", "Rollouts that gave their slot to a live request so far.")
-        self._runs = self._counter("tuning_runs", "Tuning runs that ended.", "state")
-        self._steps = self._counter("tuning_steps", "Optimizer steps.")
-        self._trained_tokens = self._counter("tuning_tokens", "Tokens trained on.")
-        self._dropped = self._counter("tuning_dropped", "Replies or groups not trained on.", "reason")
-        self._passed_over = self._counter("tuning_passed_over", "Logged prompts that were not claimed.", "reason")
-        self._groups = self._counter("tuning_groups", "Groups scored, logged ones and those sampled.", "source")
-        self._staleness = self._gauge("tuning_staleness", "Versions since the last step's tokens.", "statistic")
-        self._reward = self._gauge("tuning_reward_mean", "Mean reward of the last step.")
-        self._language_reward = self._gauge("tuning_language_reward_mean", "Mean reward of the last step.", "language")
-        self._loss = self._gauge("tuning_loss", "Loss of the last step.")
-        self._grad_norm = self._gauge("tuning_grad_norm", "Gradient 2-norm of the last step, before clipping.")
-        self._sample_size = self._gauge("tuning_effective_sample_size", "(sum w)^2 / (n sum w^2) of the last step.")
-        self._mismatch = self._gauge("tuning_mismatch_nats", "Mean |engine - trainer logprob| of the last step.")
-        self._mismatch_max = self._gauge("tuning_mismatch_max_nats", "Largest of a token in the last step.")
-        self._clip_fraction = self._gauge("tuning_clip_fraction", "Share of clipped tokens in the last step.")
-        self._entropy = self._gauge("tuning_entropy_nats", "Mean entropy of the trained tokens' distributions.")
-        self._behaviour_kl = self._gauge("tuning_behaviour_kl_nats", "KL(engine || trained policy) of the last step.")
-        self._base_kl = self._gauge("tuning_base_kl_nats", "KL(trained policy || base) of the last step.")
-        self._phase = self._histogram("tuning_phase_duration_seconds", "Time of a step's phases.", "phase")
+        self.tuning = TuningMetrics(self._registry)
         self._first_token = self._histogram(
             "live_first_token_seconds", "Live requests' time to the first token.", buckets=_TOKEN_BUCKETS_S
         )
@@ -170,8 +152,16 @@ class Metrics:
         self._train_share = self._gauge("train_share", "Share of the last ten seconds in which training ran.")
         self._train_rate = self._gauge("train_tokens_per_second", "Positions trained on, mean of ten seconds.")
         self._webhooks = self._counter("webhook_attempts", "Tries to deliver an event.", "outcome")
+        self._reward_version = self._gauge("reward_model_version", "Reward model that judges; 0 is none.", "language")
+        self._reward_accuracy = self._gauge("reward_model_accuracy", "Its held-out accuracy.", "language")
+        self._reward_trainings = self._counter("reward_trainings", "Trainings of reward models.", "outcome")
         self.feedback = FeedbackMetrics(self._registry)
         ProcessCollector(registry=self._registry)
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """For parts that keep metrics of their own."""
+        return self._registry
 
     def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
         """Count one HTTP request; ``route`` is a template, never a path that a caller chose."""
@@ -238,42 +228,6 @@ class Metrics:
         """Show how many rollouts have given their slot to a live request since the start."""
         self._preempted.set(num_rollouts)
 
-    def run_ended(self, state: str) -> None:
-        """Count a tuning run that ended in ``state``."""
-        self._runs.labels(state).inc()
-
-    def observe_step(self, report: StepReport) -> None:
-        """Record one optimizer step."""
-        self._steps.inc()
-        self._trained_tokens.inc(report.num_tokens)
-        for reason, count in report.dropped.items():
-            self._dropped.labels(reason).inc(count)
-        for reason, count in report.passed_over.items():
-            self._passed_over.labels(reason).inc(count)
-        self._groups.labels("logged").inc(report.num_logged_groups)
-        self._groups.labels("sampled").inc(report.num_sampled_groups)
-        self._staleness.labels("mean").set(report.staleness_mean)
-        self._staleness.labels("max").set(report.staleness_max)
-        self._reward.set(report.reward_mean)
-        for language, reward in report.reward_by_language.items():
-            self._language_reward.labels(language).set(reward)
-        self._loss.set(report.loss)
-        self._grad_norm.set(report.grad_norm)
-        self._sample_size.set(report.effective_sample_size)
-        self._mismatch.set(report.mismatch_mean)
-        self._clip_fraction.set(report.clip_fraction)
-        measured = {
-            self._mismatch_max: report.mismatch_max,
-            self._entropy: report.entropy,
-            self._behaviour_kl: report.behaviour_kl,
-            self._base_kl: report.base_kl,
-        }
-        for gauge, value in measured.items():
-            gauge.set(math.nan if value is None else value)
-        phases = {"rollout": report.rollout_s, "score": report.score_s, "train": report.train_s}
-        for phase, duration_s in (phases | {"install": report.install_s}).items():
-            self._phase.labels(phase).observe(duration_s)
-
     def observe_generation(self, timing: GenerationTiming) -> None:
         """Record how long a live request's tokens took."""
         self._first_token.observe(timing.first_token_s)
@@ -313,6 +267,15 @@ class Metrics:
     def webhook_attempted(self, outcome: str) -> None:
         """Count a try to deliver an event: `delivered`, `retried`, `failed` or `discarded`."""
         self._webhooks.labels(outcome).inc()
+
+    def set_reward_model(self, language: str, version: int | None, accuracy: float | None) -> None:
+        """Show which version of a language's reward model judges, and its accuracy where it was measured."""
+        self._reward_version.labels(language).set(version or 0)
+        self._reward_accuracy.labels(language).set(math.nan if accuracy is None else accuracy)
+
+    def reward_training_ended(self, outcome: str) -> None:
+        """Count a training of a reward model that ended as ``outcome``, such as `accepted` or `rejected`."""
+        self._reward_trainings.labels(outcome).inc()
 
     def render(self) -> str:
         """Every metric in Prometheus' text format, version 0.0.4."""

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from agent.completion import BASE_VERSION, Completion, VersionSpan
 from agent.ports import GenerateRequest
+from service.routing import PolicyRoutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,10 @@ class Versions(Protocol):
 class AdapterVersions:
     """Method ``adapter``: the engine labels completions itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, routes: PolicyRoutes | None = None) -> None:
+        """``routes`` choose for requests that name no version; without any, all get the active one."""
         self.active = BASE_VERSION
+        self._routes = routes or PolicyRoutes()
 
     def announce(self, version: int) -> None:
         """No request runs on a version that is not active yet."""
@@ -60,8 +63,10 @@ class AdapterVersions:
         self.active = version
 
     def start(self, request: GenerateRequest) -> VersionedRequest:
-        """The active version, or the one that the request names."""
-        version = self.active if request.policy_version is None else request.policy_version
+        """The version that the request names, or its audience's."""
+        version = request.policy_version
+        if version is None:
+            version = self._routes.version_for(request.audience, self.active)
         return VersionedRequest(request, version, lambda completion: completion)
 
 

@@ -1,11 +1,12 @@
 """Which versions hold an adapter slot of the engine, and who gives one up.
 
-The engine has ``capacity`` slots. Never evicted are the active version, the newest (the candidate of a run) and the one
-that is about to become active; the rest go oldest first, each once no request runs on it.
+The engine has ``capacity`` slots. Never evicted are the active version, the newest (the candidate of a run), the one
+that is about to become active and those that requests are routed to beside the active one; the rest go oldest first,
+each once no request runs on it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import structlog
@@ -15,6 +16,14 @@ from trainer.ports import Method, PolicySink, TrainerPort
 
 log = structlog.get_logger(__name__)
 
+_NEVER_ROUTED = 4
+"""Slots of the active version, the newest, the one about to become active, and one that can be given up."""
+
+
+def num_routable(capacity: int) -> int:
+    """Versions that requests can be routed to beside the active one, of ``capacity`` slots."""
+    return capacity - _NEVER_ROUTED
+
 
 class AdapterSlots:
     """Installs and evicts versions, one change at a time. The base model needs no slot."""
@@ -22,10 +31,19 @@ class AdapterSlots:
     method: Method = "adapter"
 
     def __init__(
-        self, trainer: TrainerPort, sink: PolicySink, *, capacity: int, folder_of: Callable[[int], Path]
+        self,
+        trainer: TrainerPort,
+        sink: PolicySink,
+        *,
+        capacity: int,
+        folder_of: Callable[[int], Path],
+        routed: Callable[[], Collection[int]] = frozenset,
     ) -> None:
-        if capacity < 4:
+        """``routed`` names the versions that requests may be sent to beside the active one: ``num_routable`` at most,
+        which is for the caller to see to."""
+        if capacity < _NEVER_ROUTED:
             raise ValueError(f"capacity must be at least 4 (three versions are never evicted), got {capacity}")
+        self._routed = routed
         self._trainer, self._sink = trainer, sink
         self._capacity = capacity
         self._folder_of = folder_of
@@ -93,5 +111,5 @@ class AdapterSlots:
         log.debug("adapter_evicted", version=version)
 
     def _oldest_idle(self) -> int:
-        kept = {self._sink.active_version, self._ensured, max(self._installed)}
+        kept = {self._sink.active_version, self._ensured, max(self._installed), *self._routed()}
         return min(version for version in self._installed if version not in kept)

@@ -122,9 +122,9 @@ class ClaimLog:
         """See Journal.append."""
         await self._journal.append(episode)
 
-    async def held_out(self, languages: Sequence[str], num_prompts: int) -> list[Episode]:
+    async def held_out(self, languages: Sequence[str], num_prompts: int, *, tenant: str | None = None) -> list[Episode]:
         """See ClaimingJournal.held_out."""
-        return await self._journal.held_out(languages, num_prompts)
+        return await self._journal.held_out(languages, num_prompts, tenant=tenant)
 
     async def _open(self, path: Path, *, num_drawn: int) -> list[Draw]:
         draws = await asyncio.to_thread(_read, path)

@@ -20,17 +20,67 @@ class AdapterConfig(Section):
     """Linear layers that get an adapter."""
 
 
+class GateMargins(Section):
+    """Section `[tuning.gate.margins]`: how much worse a candidate may be, by metric; unset takes `tuning.gate.margin`.
+    All are between 0 and 1."""
+
+    reward: Annotated[float, Field(ge=0)] | None = None
+    """Mean reward of the panel."""
+    fidelity: Annotated[float, Field(ge=0)] | None = None
+    """Share of text in the wanted language."""
+    line_pass: Annotated[float, Field(ge=0)] | None = None
+    """Share of replies without a line in another language (LPR)."""
+    word_pass: Annotated[float, Field(ge=0)] | None = None
+    """Share of those, in scripts other than Latin, without an English word (WPR)."""
+    length: Annotated[float, Field(ge=0)] | None = None
+    """How well replies keep to their brief's length; 1 is within it."""
+    repetition: Annotated[float, Field(ge=0)] | None = None
+    """Share of a reply that repeats nothing."""
+    refusal: Annotated[float, Field(ge=0)] | None = None
+    """Share of replies that refuse."""
+    ungradable: Annotated[float, Field(ge=0)] | None = None
+    """Share of replies that the panel cannot grade."""
+
+
 class GateConfig(Section):
     """Section `[tuning.gate]`."""
 
     enabled: bool = True
     """Compare a candidate with the active policy on held-out prompts before it is published."""
     num_prompts: Annotated[int, Field(ge=1)] = 16
-    """Held-out prompts per evaluation."""
+    """Held-out prompts of each language that any tenant has; they are chosen when a run begins and stay the same."""
+    num_replies: Annotated[int, Field(ge=1)] = 48
+    """Replies of each language and policy: where prompts are fewer, each is answered several times, but at most
+    `max_samples` times."""
+    max_samples: Annotated[int, Field(ge=1)] = 8
+    """Most replies to one held-out prompt."""
     margin: Annotated[float, Field(ge=0)] = 0.05
-    """A candidate may score this much lower in a language, no more."""
-    min_determined: Annotated[int, Field(ge=1)] = 3
-    """Fewest replies of a language that the gate's detector must be able to tell, for their share to count."""
+    """A candidate may be this much worse in a language, no more; `margins` says otherwise for single metrics."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Of the two-sided intervals; a language passes when their lower ends stay above the margins."""
+    false_block: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Chance that a candidate equal to the active policy is blocked, over all languages and metrics together."""
+    min_determined: Annotated[int, Field(ge=1)] = 8
+    """Fewest prompts of a language, judged for both policies, for a metric to pass; with fewer it is undetermined
+    unless it fails."""
+    undetermined: Literal["publish", "reject"] = "publish"
+    """What becomes of a candidate while a language is undetermined: `reject` publishes only what is shown to be no
+    worse anywhere, which takes as many held-out prompts as the report asks for."""
+    require_improvement: bool = False
+    """Publish only what is shown to raise the reward in the run's languages; blocks nearly every equal policy too."""
+    improvement_level: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    """Chance that a policy without improvement is taken for one that has it."""
+    max_kl: Annotated[float, Field(gt=0)] | None = None
+    """Largest estimated KL divergence from the baseline on logged replies of a language, in nats per token; by method
+    `full` a step beyond it does not go live. Unset is no limit."""
+    keep_texts: bool = False
+    """Keep both policies' first reply to every held-out prompt in the report, where administrators can read them."""
+    margins: GateMargins = GateMargins()
+
+    def margin_of(self, metric: str) -> float:
+        """The margin of a metric of `margins`."""
+        own: float | None = getattr(self.margins, metric)
+        return self.margin if own is None else own
 
 
 class FullConfig(Section):

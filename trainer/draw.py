@@ -98,9 +98,10 @@ class _Drawing:
         self._source, self._step, self._version, self._plan = source, step, version, plan
         self._fitness = Fitness(version, plan.config.max_staleness, plan.config.temperature)
         self._selection = Selection(
-            per_tenant=share_of(plan.prompts_per_step, plan.config.max_share_per_tenant),
+            per_tenant=share_of(plan.prompts_per_step, 1.0 if plan.tenant else plan.config.max_share_per_tenant),
             per_end_user=share_of(plan.prompts_per_step, plan.config.max_share_per_end_user),
             tally=source.tally,
+            tenant=plan.tenant,
         )
         self._claims: list[Claim] = []
         self._groups: list[Group] = []
@@ -202,7 +203,7 @@ class _Drawing:
             self._dropped["prompt_too_long"] += 1
             return None
         await self._source.admission.admitted()
-        samples = [Sample.of(episode.brief, completion) for completion in completions]
+        samples = [Sample.in_episode(episode, completion) for completion in completions]
         scores = await asyncio.to_thread(self._source.panel.score, samples)
         group = Group(episode.brief, completions, tuple(scores))
         self._groups.append(group)

@@ -1,44 +1,82 @@
-"""The gate's comparison of a candidate with the policy it would replace, on held-out prompts, language by language.
+"""The gate's exam: held-out prompts that a candidate and the policy it would replace both answer, in every language.
 
-A candidate passes when in every language its mean reward and its share of text in the language are at most ``margin``
-below the baseline's. The share is judged by another detector than the reward's, so that a policy cannot pass by having
-learned the reward's detector. Both policies sample with the same seeds.
+    held-out prompts of every enabled language, frozen ─► both policies' replies, with the same seeds
+    ─► measures of each reply ─► trainer.gate's decision
+
+Languages are those of all tenants and not only the run's: learning German must not cost the Poles. Replies are judged
+by the panel, by rules, and by other language detectors than the reward's, so that a policy cannot pass by having
+learned the reward's detector.
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Sequence
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.completion import Completion, Sampling
-from agent.contract import LanguageContract
 from agent.episode import Episode
 from agent.errors import GateRejected
 from agent.ports import ClaimingJournal
+from agent.siblings import together
+from rewards.agreement import LanguageJudge
 from rewards.panel import Panel
-from rewards.score import Sample, Score
+from rewards.score import Sample
+from trainer.config import GateConfig
+from trainer.gate import decide
+from trainer.gate_records import Drift
+from trainer.graded import GradedReply, Judged
+from trainer.measures import measures
 from trainer.ports import Admission
 from trainer.records import Evaluation
 from trainer.rollout import RolloutSampler
 
 _GRADED_AT_ONCE = 8
 """Replies judged between two askings for admission: the judges hold Python's lock."""
+_SEARCHED = 4
+"""A frozen exam's prompts are looked for among so many times as many of the newest: the journal has grown since."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exam:
+    """Held-out prompts, and how replies to them are sampled. The same for both policies, and for the whole run."""
+
+    episodes: tuple[Episode, ...]
+    languages: tuple[str, ...]
+    """Every language that is judged, with prompts or without."""
+    sampling: Sampling
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompts' digests, in the exam's order."""
+        return tuple(episode.prompt_digest for episode in self.episodes)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all prompts: the same for the same exam."""
+        return hashlib.sha256(" ".join(sorted(self.prompts)).encode()).hexdigest()[:32]
+
+    @property
+    def num_prompts(self) -> dict[str, int]:
+        """By language."""
+        return {language: len(self.of(language)) for language in self.languages}
+
+    def of(self, language: str) -> tuple[Episode, ...]:
+        """The episodes of one language."""
+        return tuple(episode for episode in self.episodes if episode.brief.language == language)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
-    """Samples and judges held-out replies."""
+    """Sets exams, and samples and judges replies to them."""
 
     journal: ClaimingJournal
     sampler: RolloutSampler
     panel: Panel
     admission: Admission
-    second_opinion: LanguageContract
+    second_opinion: LanguageJudge
     temperature: float
-    num_prompts: int
-    margin: float
-    min_determined: int = 1
-    """Fewest replies of a language, of each policy, whose language was determined, for their share to be compared."""
+    config: GateConfig
 
     async def compare(
         self, version: int, baseline: int, *, languages: Sequence[str], max_tokens: int, seed: int
@@ -50,108 +88,115 @@ class Evaluator:
         """
         exam = await self.exam(languages, max_tokens=max_tokens, seed=seed)
         judged = await self.judge(exam, version)
-        return self.verdict(judged, await self.judge(exam, baseline))
+        return self.verdict(exam, judged, await self.judge(exam, baseline), targets=languages)
 
-    async def exam(self, languages: Sequence[str], *, max_tokens: int, seed: int) -> "Exam":
-        """What all policies of one comparison are asked.
+    async def exam(self, languages: Sequence[str], *, max_tokens: int, seed: int, frozen: Sequence[str] = ()) -> Exam:
+        """What all policies of one comparison are asked: up to ``tuning.gate.num_prompts`` of each language, tenants in
+        turn.
+
+        Args:
+            frozen: digests of the prompts that an interrupted run was examined on; those still kept are taken again.
 
         Raises:
             GateRejected: there is no held-out prompt.
         """
-        episodes = await self.journal.held_out(languages, self.num_prompts)
+        chosen = tuple(sorted(set(languages)))
+        episodes = [episode for language in chosen for episode in await self._prompts(language, frozenset(frozen))]
         if not episodes:
             raise GateRejected(
                 f"the gate needs held-out prompts in {', '.join(languages)}, the journal has none: send more requests, "
                 "or start the run with the gate off"
             )
-        return Exam(tuple(episodes), Sampling(max_tokens=max_tokens, temperature=self.temperature, seed=seed))
+        sampling = Sampling(max_tokens=max_tokens, temperature=self.temperature, seed=seed)
+        return Exam(tuple(episodes), chosen, sampling)
 
-    async def judge(self, exam: "Exam", version: int) -> "Judged":
+    async def judge(self, exam: Exam, version: int) -> Judged:
         """Sample a version that the engine can sample from, and grade its replies.
 
         Raises:
             GateRejected: nothing could be graded.
         """
-        groups = await self.sampler.siblings(
-            exam.episodes, version=version, group_size=1, sampling=exam.sampling, label=f"held-out-v{version}"
-        )
-        replies = [(episode, group[0]) for episode, group in zip(exam.episodes, groups, strict=True) if group]
-        judged = Judged(version, defaultdict(list), defaultdict(list))
-        for first in range(0, len(replies), _GRADED_AT_ONCE):
+        samples = await together([self._sample(exam, language, version) for language in exam.languages])
+        asked = [item for language in samples for item in language]
+        replies: list[GradedReply] = []
+        for first in range(0, len(asked), _GRADED_AT_ONCE):
             await self.admission.admitted()
-            await asyncio.to_thread(self._grade, replies[first : first + _GRADED_AT_ONCE], judged)
-        if not judged.rewards:
-            raise GateRejected(f"none of {len(exam.episodes)} held-out replies of version {version} could be graded")
-        return judged
+            replies += await asyncio.to_thread(self._grade, asked[first : first + _GRADED_AT_ONCE])
+        if not any("reward" in reply.measures for reply in replies):
+            raise GateRejected(f"none of {len(replies)} held-out replies of version {version} could be graded")
+        return Judged(version, tuple(replies))
 
-    def verdict(self, candidate: "Judged", baseline: "Judged") -> Evaluation:
-        """Compare what two policies got in the same exam."""
-        return _evaluation(candidate, baseline, self.margin, self.min_determined)
+    def verdict(
+        self,
+        exam: Exam,
+        candidate: Judged,
+        baseline: Judged,
+        *,
+        targets: Sequence[str],
+        drift: Mapping[str, Drift] | None = None,
+        notes: Sequence[str] = (),
+    ) -> Evaluation:
+        """Compare what two policies got in the same exam; see trainer.gate.decide."""
+        return decide(
+            candidate,
+            baseline,
+            self.config,
+            num_prompts=exam.num_prompts,
+            exam=exam.digest,
+            targets=targets,
+            drift=drift,
+            notes=notes,
+        )
 
-    def _grade(self, replies: Sequence[tuple[Episode, Completion]], judged: "Judged") -> None:
-        scores = self.panel.score([to_sample(episode, completion) for episode, completion in replies])
-        for (episode, completion), score in zip(replies, scores, strict=True):
-            brief = episode.brief
-            if isinstance(score, Score):
-                judged.rewards[brief.language].append(score.value)
-            verdict = self.second_opinion.judge(completion.text, brief.language, brief.brand_terms)
-            if verdict.share is not None:
-                judged.fidelity[brief.language].append(verdict.share)
+    async def _prompts(self, language: str, frozen: frozenset[str]) -> list[Episode]:
+        wanted = self.config.num_prompts
+        found = await self.journal.held_out([language], wanted * (_SEARCHED if frozen else 1))
+        distinct = {episode.prompt_digest: episode for episode in reversed(found)}
+        kept = [episode for digest, episode in reversed(distinct.items()) if not frozen or digest in frozen]
+        return kept[:wanted]
+
+    async def _sample(self, exam: Exam, language: str, version: int) -> list["_Asked"]:
+        """Several replies to each prompt where prompts are few; one each at temperature 0, where all are alike."""
+        episodes = exam.of(language)
+        if not episodes:
+            return []
+        num_samples = min(self.config.max_samples, math.ceil(self.config.num_replies / len(episodes)))
+        groups = await self.sampler.siblings(
+            episodes,
+            version=version,
+            group_size=num_samples if exam.sampling.temperature > 0 else 1,
+            sampling=exam.sampling,
+            label=f"held-out-v{version}-{language}",
+        )
+        return [
+            _Asked(episode, number, completion)
+            for episode, group in zip(episodes, groups, strict=True)
+            for number, completion in enumerate(group)
+        ]
+
+    def _grade(self, asked: Sequence["_Asked"]) -> list[GradedReply]:
+        samples = [to_sample(item.episode, item.completion) for item in asked]
+        return [
+            GradedReply(
+                prompt=item.episode.prompt_digest,
+                language=item.episode.brief.language,
+                number=item.number,
+                measures=measures(sample, item.completion, score, self.second_opinion),
+                text=sample.text if self.config.keep_texts and item.number == 0 else None,
+            )
+            for item, sample, score in zip(asked, samples, self.panel.score(samples), strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A reply to one prompt of an exam; ``number`` counts the prompt's replies."""
+
+    episode: Episode
+    number: int
+    completion: Completion
 
 
 def to_sample(episode: Episode, completion: Completion) -> Sample:
     """A completion as the panel judges it."""
-    return Sample.of(episode.brief, completion)
-
-
-@dataclass(frozen=True, slots=True)
-class Exam:
-    """Held-out prompts, and how replies to them are sampled."""
-
-    episodes: tuple[Episode, ...]
-    sampling: Sampling
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What one version got in an exam, by language."""
-
-    version: int
-    rewards: dict[str, list[float]]
-    fidelity: dict[str, list[float]]
-
-
-def _evaluation(ours: Judged, theirs: Judged, margin: float, fewest: int) -> Evaluation:
-    rewards = _pairs(ours.rewards, theirs.rewards)
-    fidelity = _pairs(ours.fidelity, theirs.fidelity, fewest)
-    rejected: dict[str, str] = {}
-    for name, pairs in (("language fidelity", fidelity), ("reward", rewards)):
-        for language, (candidate, reference) in pairs.items():
-            if candidate < reference - margin:
-                rejected[language] = f"{name} fell from {reference:.3f} to {candidate:.3f}, more than {margin:g}"
-    for language in theirs.rewards.keys() - ours.rewards.keys():
-        rejected[language] = "no reply of the candidate could be graded"
-    return Evaluation(
-        version=ours.version,
-        baseline_version=theirs.version,
-        reward=_mean([value for values in ours.rewards.values() for value in values]),
-        baseline_reward=_mean([value for values in theirs.rewards.values() for value in values]),
-        by_language=rewards,
-        fidelity=fidelity,
-        rejected=rejected,
-    )
-
-
-def _pairs(
-    ours: dict[str, list[float]], theirs: dict[str, list[float]], fewest: int = 1
-) -> dict[str, tuple[float, float]]:
-    """Means of both sides, for languages in which both have at least ``fewest`` values."""
-    return {
-        language: (_mean(ours[language]), _mean(theirs[language]))
-        for language in sorted(ours.keys() & theirs.keys())
-        if min(len(ours[language]), len(theirs[language])) >= fewest
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return Sample.in_episode(episode, completion)

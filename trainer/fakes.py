@@ -5,7 +5,7 @@ happens, so that tests can assert on the order across ports.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from trainer.batch import TrainingBatch
 from trainer.pace import Pace, Pulse
 from trainer.ports import LearnerSettings, PolicyMetadata, StepResult
 from trainer.records import PolicyRecord, RunStatus
+from trainer.trail import continued
 
 _BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -279,6 +280,8 @@ class MemoryLedger:
             parity=None,
             evaluation=None,
         )
+        self._trail = [BASE_VERSION]
+        self._tenants: dict[str, int] = {}
         self._policies = {BASE_VERSION: base}
         self._runs: dict[str, RunStatus] = {}
 
@@ -310,6 +313,22 @@ class MemoryLedger:
         """See PolicyLedger.set_active_version."""
         self._enter("set_active", version)
         self._active = version
+        self._trail = continued(self._trail, version)
+
+    async def trail(self) -> list[int]:
+        """See PolicyLedger.trail."""
+        return list(self._trail)
+
+    async def tenant_versions(self) -> Mapping[str, int]:
+        """See PolicyLedger.tenant_versions."""
+        return dict(self._tenants)
+
+    async def set_tenant_version(self, tenant: str, version: int | None) -> None:
+        """See PolicyLedger.set_tenant_version."""
+        self._enter("set_tenant", f"{tenant} {version}")
+        self._tenants = {name: own for name, own in self._tenants.items() if name != tenant}
+        if version is not None:
+            self._tenants[tenant] = version
 
     async def save_run(self, status: RunStatus) -> None:
         """See PolicyLedger.save_run."""

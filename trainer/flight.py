@@ -4,6 +4,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -59,7 +60,27 @@ class Flight:
         pacer.ran(duration_s, num_sms=self.lane.num_sms, num_tokens=self.num_tokens)
 
 
-def fly(execution: Execution, microbatches: Sequence[Microbatch], lanes: Lanes, pacer: Pacer, *, trains: bool) -> None:
+class Interlude(Protocol):
+    """Short work that may be done between two micro-batches."""
+
+    def is_due(self) -> bool:
+        """True while somebody waits for it: it then comes before the next micro-batch's turn."""
+        ...
+
+    def run(self) -> None:
+        """Do some. Must not raise."""
+        ...
+
+
+def fly(
+    execution: Execution,
+    microbatches: Sequence[Microbatch],
+    lanes: Lanes,
+    pacer: Pacer,
+    *,
+    trains: bool,
+    interlude: Interlude | None = None,
+) -> None:
     """Run every micro-batch in its turn, after everything that was put on the whole device's lane so far.
 
     The next one is queued behind a running one, unless turns are rationed. ``trains`` says whether their positions
@@ -68,7 +89,7 @@ def fly(execution: Execution, microbatches: Sequence[Microbatch], lanes: Lanes, 
     flights: deque[Flight] = deque()
     previous = None if lanes.whole.stream is None else lanes.whole.stream.record_event()
     for microbatch in microbatches:
-        lane = lanes.of_size(pacer.turn())
+        lane = lanes.of_size(_turn(pacer, interlude))
         pacer.begins()
         num_tokens = microbatch.num_positions if trains else 0
         flights.append(Flight.launch(execution, microbatch, lane, num_tokens=num_tokens, after=previous))
@@ -77,3 +98,14 @@ def fly(execution: Execution, microbatches: Sequence[Microbatch], lanes: Lanes, 
             flights.popleft().land(pacer)
     while flights:
         flights.popleft().land(pacer)
+
+
+def _turn(pacer: Pacer, interlude: Interlude | None) -> int:
+    """Wait for a turn, with interludes; returns the size of its lane in SMs."""
+    if interlude is None:
+        return pacer.turn()
+    while True:
+        interlude.run()
+        num_sms = pacer.turn(interlude.is_due)
+        if not interlude.is_due():
+            return num_sms

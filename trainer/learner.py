@@ -10,6 +10,7 @@ Knows nothing of engines, processes or rewards: it is given a Hugging Face model
 
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from transformers import PreTrainedModel
 from agent.errors import PublicationFailed, TrainerFailed
 from trainer.arena import Arena
 from trainer.batch import TrainingBatch
-from trainer.flight import fly
+from trainer.flight import Interlude, fly
 from trainer.graphs import Execution, Shape
 from trainer.head import token_logprobs
 from trainer.lanes import Lanes, open_lanes
@@ -42,13 +43,23 @@ class Learner:
     """One policy on one model. Not thread-safe: one thread drives it."""
 
     def __init__(
-        self, model: PreTrainedModel, *, base_model: str, lanes: Lanes | None = None, pacer: Pacer | None = None
+        self,
+        model: PreTrainedModel,
+        *,
+        base_model: str,
+        lanes: Lanes | None = None,
+        pacer: Pacer | None = None,
+        interlude: Interlude | None = None,
     ) -> None:
-        """Without ``lanes`` and ``pacer`` the model's device is taken as it is and every turn is granted."""
+        """Without ``lanes`` and ``pacer`` the model's device is taken as it is and every turn is granted.
+
+        ``interlude`` is given the time between two micro-batches.
+        """
         self._model = model
         self._base_model = base_model
         self._lanes = lanes or open_lanes(model.device)
         self._pacer = pacer or Pacer(self._lanes.sizes, self._lanes.reason)
+        self._interlude = interlude
         self._run: _Run | None = None
         self._weights: TrainedWeights | None = None
         self._programs: dict[Hashable, Programs] = {}
@@ -111,22 +122,26 @@ class Learner:
         with self._lanes.whole.active():
             microbatches = list(self._cut(batch, run.settings, programs.update.shapes))
         if programs.scoring is not None:
-            fly(programs.scoring, microbatches, self._lanes, self._pacer, trains=False)
+            self._fly(programs.scoring, microbatches, trains=False)
         updates = [self._update(run, programs.update, microbatches) for _ in range(run.settings.updates_per_batch)]
         return step_result(updates, batch, run.settings.objective, duration_s=time.perf_counter() - started)
 
     def logprobs(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probability of each reply token at temperature 1, under the weights as they are now."""
+        """Log-probability of each reply token at temperature 1, as the newest step has it, live or not."""
         chunk = self._run.settings.logit_chunk_tokens if self._run else _PROBE_CHUNK_TOKENS
+        newest = nullcontext() if self._run is None else self._run.weights.newest()
         values: list[list[float]] = []
         with torch.no_grad(), self._lanes.whole.active():
-            for prompt, reply in zip(prompts, replies, strict=True):
-                ids = torch.tensor([[*prompt, *reply]], device=self._model.device)
-                hidden = last_hidden(self._model, ids)[0, len(prompt) - 1 : -1]
-                row = token_logprobs(
-                    hidden, output_head(self._model), ids[0, len(prompt) :], temperature=1.0, chunk_tokens=chunk
-                )
-                values.append(row.tolist())
+            head = output_head(self._model)
+            if self._run is not None:
+                head = self._run.weights.newest_of(head)
+            with newest:
+                for prompt, reply in zip(prompts, replies, strict=True):
+                    ids = torch.tensor([[*prompt, *reply]], device=self._model.device)
+                    hidden = last_hidden(self._model, ids)[0, len(prompt) - 1 : -1]
+                    targets = ids[0, len(prompt) :]
+                    row = token_logprobs(hidden, head, targets, temperature=1.0, chunk_tokens=chunk)
+                    values.append(row.tolist())
         return values
 
     def snapshot(self) -> dict[str, Tensor]:
@@ -270,13 +285,16 @@ class Learner:
         with self._lanes.whole.active():
             optimizer.discard()  # an update that raised midway has left its gradient
             self._tally.clear()
-        fly(execution, microbatches, self._lanes, self._pacer, trains=True)
+        self._fly(execution, microbatches, trains=True)
         with self._lanes.whole.active():
             update = Update(self._tally.read(), float(optimizer.gradient_norm()))
             update.check_finite()
             optimizer.step(max_grad_norm=run.settings.max_grad_norm, gradient_norm=update.grad_norm)
             run.weights.after_step()
         return update
+
+    def _fly(self, execution: Execution, microbatches: Sequence[Microbatch], *, trains: bool) -> None:
+        fly(execution, microbatches, self._lanes, self._pacer, trains=trains, interlude=self._interlude)
 
     def _programs_for(self, settings: LearnerSettings, temperature: float) -> Programs:
         """Those for each set of constants, which graphs hold."""

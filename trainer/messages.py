@@ -1,5 +1,7 @@
 """Commands from the front process to the learner in the engine process, and their answers, as msgpack bytes."""
 
+from typing import Literal
+
 import msgspec
 import numpy as np
 from msgspec import Struct
@@ -107,15 +109,83 @@ class Forget(Struct, tag=True, frozen=True):
     version: int
 
 
-Command = Prepare | Begin | Step | Logprobs | Save | Verify | Load | LoadBase | Keep | Forget | Checkpoint | Resume
+class OpenBackbone(Struct, tag=True, frozen=True):
+    """Load a backbone of reward models, in place of one of the same name."""
+
+    backbone: str
+    source: str
+    """Folder or Hugging Face id; of the served model where its weights are shared."""
+    shares: bool
+    """True builds it on the engine's own weights."""
+    device: Literal["engine", "cpu"]
+
+
+class LoadReward(Struct, tag=True, frozen=True):
+    """Load a version of a language's reward model onto its backbone, under the adapter's name."""
+
+    backbone: str
+    adapter: str
+    folder: str
+
+
+class DropReward(Struct, tag=True, frozen=True):
+    backbone: str
+    adapter: str
+
+
+class ScoreReplies(Struct, tag=True, frozen=True):
+    """Score rows of token ids by a reward model; carried out between micro-batches, too."""
+
+    backbone: str
+    adapter: str | None
+    """None is the backbone's own head."""
+    rows: list[list[int]]
+    batch_tokens: int | None
+    """Most positions of a forward pass; None takes what suits the engine's device."""
+    within_s: float | None
+    """A live request waits for the answer this long; None waits for its turn."""
+
+
+RewardCommand = OpenBackbone | LoadReward | DropReward
+Command = (
+    Prepare
+    | Begin
+    | Step
+    | Logprobs
+    | Save
+    | Verify
+    | Load
+    | LoadBase
+    | Keep
+    | Forget
+    | Checkpoint
+    | Resume
+    | OpenBackbone
+    | LoadReward
+    | DropReward
+    | ScoreReplies
+)
+
+
+class BackboneFacts(Struct, frozen=True):
+    """What a loaded backbone is."""
+
+    has_head: bool
+    """True when it can judge without an adapter."""
+    max_positions: int | None
+    """Longest row; None when it says none."""
+    size_bytes: int
+    """Of its own weights; those that are the engine's do not count."""
 
 
 class Done(Struct, tag=True, frozen=True):
-    """The command is carried out; ``digest``, ``step`` or ``logprobs`` is its result."""
+    """The command is carried out; what is not None is its result."""
 
     digest: str | None = None
     step: StepResult | None = None
     logprobs: list[list[float]] | None = None
+    scores: list[float] | None = None
+    backbone: BackboneFacts | None = None
 
 
 class Failed(Struct, tag=True, frozen=True):
@@ -124,6 +194,8 @@ class Failed(Struct, tag=True, frozen=True):
     reason: str
     publication: bool = False
     """True when a policy could not be written or read, false when the learner itself failed."""
+    late: bool = False
+    """True when the answer would have come too late for the live request that wanted it."""
 
 
 Answer = Done | Failed

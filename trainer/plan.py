@@ -1,5 +1,6 @@
 """What one run will do: the operator's request over the node's configuration."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.completion import Sampling
@@ -25,10 +26,22 @@ class RunPlan:
     seed: int
     config: TuningConfig
     learner: LearnerSettings
+    gate_languages: tuple[str, ...] = ()
+    """Those in which no candidate may be worse: the run's, and all that tenants have."""
+    tenant: str | None = None
+    """Draw from this tenant's prompts alone."""
 
     @classmethod
-    def of(cls, request: RunRequest, config: TuningConfig, languages: tuple[str, ...]) -> "RunPlan":
-        """``languages`` is what to draw from when the request names none."""
+    def of(
+        cls,
+        request: RunRequest,
+        config: TuningConfig,
+        languages: tuple[str, ...],
+        enabled_languages: Sequence[str] | None = None,
+    ) -> "RunPlan":
+        """``languages`` is what to draw from when the request names none, ``enabled_languages`` what tenants have where
+        that is something else."""
+        enabled = languages if enabled_languages is None else enabled_languages
         return cls(
             languages=request.languages or languages,
             num_steps=request.steps or config.steps,
@@ -56,6 +69,8 @@ class RunPlan:
                 optimizer=config.optimizer,
                 last_good=config.full.last_good,
             ),
+            gate_languages=tuple(sorted({*request.languages, *languages, *enabled})),
+            tenant=request.tenant,
         )
 
     @property

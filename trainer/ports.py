@@ -1,6 +1,6 @@
 """The seams that the tuning loop consumes, as Protocols. Their fakes ship in trainer.fakes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -240,6 +240,18 @@ class PolicyLedger(Protocol):
         ...
 
     async def set_active_version(self, version: int) -> None: ...
+
+    async def trail(self) -> list[int]:
+        """The versions that were active one after another, the active one last; one that was rolled back is gone."""
+        ...
+
+    async def tenant_versions(self) -> Mapping[str, int]:
+        """Tenants that have a policy of their own, and which."""
+        ...
+
+    async def set_tenant_version(self, tenant: str, version: int | None) -> None:
+        """Give a tenant a policy of its own; None takes it away."""
+        ...
 
     async def save_run(self, status: RunStatus) -> None: ...
 

@@ -7,7 +7,7 @@ The tuning loop knows the Protocol alone.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -17,12 +17,15 @@ import structlog
 from agent.completion import BASE_VERSION
 from agent.errors import ColoqError
 from trainer.adapters import AdapterSlots
-from trainer.evaluation import Evaluator, Exam, Judged
+from trainer.evaluation import Evaluator
+from trainer.examination import Examination, ExamStanding
+from trainer.graded import Judged
 from trainer.live import LiveWeights
 from trainer.plan import RunPlan
 from trainer.policy_folder import policy_folder
 from trainer.publication import Publisher
 from trainer.records import Evaluation, StepReport
+from trainer.tenant_journal import TenantJournal
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +39,9 @@ class Standing:
     parent: int
     """The last one published, or the one that the run began with."""
     baseline: Judged | None = None
-    """Method ``full``: the grades of the policy that the run began with. Text is not kept."""
+    """Method ``full``: the grades of the policy that the run began with."""
+    exam: ExamStanding | None = None
+    """The run's held-out prompts, where it has a gate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +135,12 @@ class AdapterPromotion:
     def __init__(
         self, slots: AdapterSlots, publisher: Publisher, evaluator: Evaluator, run_id: str, plan: RunPlan
     ) -> None:
-        self._slots, self._publisher, self._evaluator = slots, publisher, evaluator
+        self._slots, self._publisher = slots, publisher
         self._run_id, self._plan = run_id, plan
-        self.version = self._parent = publisher.active_version
+        if plan.tenant is not None:
+            evaluator = replace(evaluator, journal=TenantJournal(evaluator.journal, plan.tenant))
+        self._examination = Examination(evaluator, publisher.trainer, plan)
+        self.version = self._parent = publisher.version_of(plan.tenant)
         self._successor: int | None = None
         """The version of a step in progress; the learner may keep it and the engine hold it already."""
 
@@ -141,12 +149,18 @@ class AdapterPromotion:
         return self.version == self._parent
 
     async def begin(self) -> None:
-        """See Promotion.begin."""
+        """See Promotion.begin. With the gate on, its prompts are chosen first."""
+        if self._plan.gate:
+            await self._examination.set()
         folder = None if self.version == BASE_VERSION else policy_folder(self._publisher.root, self.version)
         await self._publisher.trainer.begin(self._plan.learner, folder)
+        if self._plan.gate:
+            await self._examination.recite()
 
     async def resume(self, resumption: Resumption) -> None:
         """See Promotion.resume."""
+        if self._plan.gate:
+            await self._examination.set(resumption.standing.exam)
         version, parent = await _continued(self._publisher, resumption)
         self._successor = version if version != parent else None
         await self._publisher.trainer.resume(self._plan.learner, resumption.state, version)
@@ -159,7 +173,7 @@ class AdapterPromotion:
     @property
     def standing(self) -> Standing:
         """See Promotion.standing."""
-        return Standing(self.version, self._parent)
+        return Standing(self.version, self._parent, exam=self._examination.standing)
 
     def expect(self, version: int) -> None:
         """See Promotion.expect."""
@@ -174,18 +188,19 @@ class AdapterPromotion:
 
     async def evaluate(self) -> Evaluation:
         """See Promotion.evaluate. The baseline is what serves now."""
-        plan = self._plan
-        return await self._evaluator.compare(
-            self.version,
-            self._publisher.active_version,
-            languages=plan.languages,
-            max_tokens=plan.max_tokens,
-            seed=plan.seed,
-        )
+        candidate = await self._examination.judge(self.version)
+        baseline = await self._examination.judge(self._publisher.version_of(self._plan.tenant))
+        return await self._examination.decide(candidate, baseline)
 
     async def publish(self, evaluation: Evaluation | None) -> None:
         """See Promotion.publish."""
-        await self._publisher.publish(self.version, parent=self._parent, run_id=self._run_id, evaluation=evaluation)
+        await self._publisher.publish(
+            self.version,
+            parent=self._parent,
+            run_id=self._run_id,
+            evaluation=evaluation,
+            tenant=self._plan.tenant,
+        )
         self._parent = self.version
 
     async def abandon(self) -> None:
@@ -206,17 +221,20 @@ class AdapterPromotion:
 class LivePromotion:
     """Method ``full``: every step is live, and the gate judges it where it serves.
 
-    The baseline is judged before the first step, for afterwards its weights are no longer served. It stays the baseline
-    of the whole run, so that margins do not add up from one publication to the next.
+    Before a step goes live the learner scores logged replies with it (`tuning.gate.max_kl`); after the last one it
+    answers the exam, and what does not pass is rolled back. The baseline is judged before the first step, for
+    afterwards its weights are no longer served. It stays the baseline of the whole run, so that margins do not add up
+    from one publication to the next.
     """
 
     def __init__(
         self, live: LiveWeights, publisher: Publisher, evaluator: Evaluator, run_id: str, plan: RunPlan
     ) -> None:
-        self._live, self._publisher, self._evaluator = live, publisher, evaluator
+        self._live, self._publisher = live, publisher
         self._run_id, self._plan = run_id, plan
+        self._examination = Examination(evaluator, publisher.trainer, plan)
         self.version = self._parent = publisher.active_version
-        self._baseline: tuple[Exam, Judged] | None = None
+        self._baseline: Judged | None = None
 
     @property
     def published(self) -> bool:
@@ -226,15 +244,20 @@ class LivePromotion:
         """See Promotion.begin. With the gate on, the baseline is judged first."""
         self.version = self._parent = await self._live.begin(self._run_id)
         if self._plan.gate:
-            self._baseline = await self._judge_baseline()
+            await self._examination.set()
+            self._baseline = await self._examination.judge(self.version)
         await self._publisher.trainer.begin(self._plan.learner, None)
+        if self._plan.gate:
+            await self._examination.recite()
 
     async def resume(self, resumption: Resumption) -> None:
-        """See Promotion.resume. Held-out prompts are drawn anew: the same ones while the journal did not grow."""
+        """See Promotion.resume. The baseline is judged again where an older release has kept too little of it."""
         version, parent = await _continued(self._publisher, resumption)
         self.version = self._parent = await self._live.begin(self._run_id)
-        if resumption.standing.baseline is not None:
-            self._baseline = await self._exam(), resumption.standing.baseline
+        if self._plan.gate:
+            await self._examination.set(resumption.standing.exam)
+            kept = resumption.standing.baseline
+            self._baseline = kept if kept and kept.replies else await self._examination.judge(self.version)
         await self._publisher.trainer.resume(self._plan.learner, resumption.state, version)
         if self.version != version:
             await self._live.publish(self._run_id, version)
@@ -243,20 +266,26 @@ class LivePromotion:
     @property
     def standing(self) -> Standing:
         """See Promotion.standing."""
-        return Standing(self.version, self._parent, self._baseline[1] if self._baseline else None)
+        return Standing(self.version, self._parent, self._baseline, self._examination.standing)
 
     def expect(self, version: int) -> None:
         """See Promotion.expect. The step's result is the learner's own, and nothing is to be freed."""
 
     async def ready(self, version: int) -> None:
-        """See Promotion.ready. Users get the version too."""
+        """See Promotion.ready. Users get the version too, unless it has moved too far.
+
+        Raises:
+            GateRejected: see Examination.check.
+        """
+        if self._plan.gate:
+            await self._examination.check(version)
         await self._live.publish(self._run_id, version)
         self.version = version
 
     async def evaluate(self) -> Evaluation:
         """See Promotion.evaluate. The baseline is what the run began with."""
-        exam, baseline = self._baseline or await self._judge_baseline()
-        return self._evaluator.verdict(await self._evaluator.judge(exam, self.version), baseline)
+        baseline = self._baseline or await self._examination.judge(self.version)
+        return await self._examination.decide(await self._examination.judge(self.version), baseline)
 
     async def publish(self, evaluation: Evaluation | None) -> None:
         """See Promotion.publish."""
@@ -270,14 +299,6 @@ class LivePromotion:
         except ColoqError as error:
             log.error("weights_not_rolled_back", version=self.version, to=self._parent, reason=str(error))
 
-    async def _judge_baseline(self) -> tuple[Exam, Judged]:
-        exam = await self._exam()
-        return exam, await self._evaluator.judge(exam, self.version)
-
-    async def _exam(self) -> Exam:
-        plan = self._plan
-        return await self._evaluator.exam(plan.languages, max_tokens=plan.max_tokens, seed=plan.seed)
-
 
 async def _continued(publisher: Publisher, resumption: Resumption) -> tuple[int, int]:
     """Newest version and parent of a run that is resumed; its last publication is completed if it was recorded."""
@@ -286,5 +307,5 @@ async def _continued(publisher: Publisher, resumption: Resumption) -> tuple[int,
         await publisher.drop_unrecorded(version)
         return version, resumption.standing.parent
     if version not in resumption.published:
-        await publisher.activate(version)
+        await publisher.complete(version)
     return version, version

@@ -11,7 +11,7 @@ published goes back to the one before.
 import asyncio
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from typing import Protocol
 import structlog
 
 from agent.completion import BASE_VERSION
-from agent.errors import ColoqError, NotFound, PublicationFailed
+from agent.errors import ColoqError, Conflict, NotFound, PublicationFailed
 from trainer.parity import ParityProbe
 from trainer.policy_folder import policy_folder, read_metadata
 from trainer.ports import Method, PolicyLedger, PolicyMetadata, PolicySink, TrainerPort
@@ -56,6 +56,22 @@ class Placement(Protocol):
         ...
 
 
+class Releases(Protocol):
+    """Decides who gets a version once it is published."""
+
+    def version_of(self, tenant: str) -> int | None:
+        """The policy that a tenant has for itself; None when it shares the active one."""
+        ...
+
+    async def release(self, record: PolicyRecord) -> bool:
+        """Give a version, which the engine holds, to those that it is for; False leaves it to be activated for all.
+
+        Raises:
+            StoreError: it could not be noted.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Publisher:
     """Publishes candidates, rolls back and forward, and restores the active policy when an engine starts."""
@@ -69,13 +85,32 @@ class Publisher:
     """Folder of all written policies."""
     base_model: str
     """Name of the model that policies belong to."""
+    releases: Releases | None = None
+    """Who gets what is published; without it, everybody."""
+    _switching: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from making sure of a slot until requests are sent there, so that nobody else's slot takes it away."""
 
     @property
     def active_version(self) -> int:
         return self.sink.active_version
 
-    async def publish(self, version: int, *, parent: int, run_id: str, evaluation: Evaluation | None) -> PolicyRecord:
-        """Publish a candidate that the engine can sample from.
+    @property
+    def method(self) -> Method:
+        return self.placement.method
+
+    def holds(self, version: int) -> bool:
+        """True when the engine can answer a request that is sent to this version."""
+        return self.placement.holds(version)
+
+    def version_of(self, tenant: str | None) -> int:
+        """What a run for this tenant, or for all, begins with and is compared with."""
+        own = self.releases.version_of(tenant) if self.releases is not None and tenant is not None else None
+        return self.active_version if own is None else own
+
+    async def publish(
+        self, version: int, *, parent: int, run_id: str, evaluation: Evaluation | None, tenant: str | None = None
+    ) -> PolicyRecord:
+        """Publish a candidate that the engine can sample from, to one tenant where one is named.
 
         Raises:
             ParityFailed: engine and trainer disagree.
@@ -98,11 +133,34 @@ class Publisher:
             sha256=written,
             parity=parity,
             evaluation=evaluation,
+            tenant=tenant,
         )
         await self.ledger.record(record)
-        await self._flip(version)
+        await self._release(record)
         log.info("policy_published", version=version, parent=parent, parity_mean=round(parity.mean, 5))
         return record
+
+    async def complete(self, version: int) -> None:
+        """Release a version that was recorded just before the node stopped. Raises as ``activate`` does."""
+        record = await self.ledger.policy(version)
+        await self.ensure(version)
+        await self._release(record)
+
+    async def find(self, version: int) -> PolicyRecord:
+        """A published policy. Raises NotFound."""
+        return await self.ledger.policy(version)
+
+    async def ensure(self, version: int) -> None:
+        """Make sure that the engine holds a published version, without sending anybody to it. Raises as ``activate``
+        does."""
+        await self.ledger.policy(version)
+        async with self._switching:
+            await self._ensure(version)
+
+    async def previous(self) -> int | None:
+        """The version that was active before the present one; None when that is the first."""
+        trail = await self.ledger.trail()
+        return trail[-2] if len(trail) > 1 else None
 
     async def is_published(self, version: int) -> bool:
         """True when the ledger has a row of ``version``, the base model's among them. Raises StoreError."""
@@ -121,13 +179,16 @@ class Publisher:
 
         Raises:
             NotFound: no such published version.
-            Conflict: a run trains the weights that serve.
+            Conflict: a run trains the weights that serve, or the version is one tenant's own.
             PublicationFailed: its folder is missing or damaged; the active version goes on serving.
         """
         record = await self.ledger.policy(version)
-        await self._ensure(version)
-        previous = self.sink.active_version
-        await self._flip(version)
+        if record.tenant is not None:
+            raise Conflict(f"policy v{version} was tuned for tenant {record.tenant} alone and cannot serve all tenants")
+        async with self._switching:
+            await self._ensure(version)
+            previous = self.sink.active_version
+            await self._flip(version)
         log.info("policy_activated", version=version, previous=previous)
         return record
 
@@ -135,7 +196,8 @@ class Publisher:
         """Serve the ledger's active policy in a fresh engine; the newest readable one when it is damaged."""
         self.placement.forget_all()
         wanted = await self.ledger.active_version()
-        older = [record.version for record in await self.ledger.policies() if record.version < wanted]
+        records = await self.ledger.policies()
+        older = [record.version for record in records if record.version < wanted and record.tenant is None]
         for version in dict.fromkeys([wanted, *older, BASE_VERSION]):
             try:
                 await self._ensure(version)
@@ -151,20 +213,28 @@ class Publisher:
         """Published policies, newest first, the base model last."""
         return await self.ledger.policies()
 
-    async def served(self) -> Sequence[PolicyRecord]:
-        """Those of the published policies that the engine holds; candidates of a run are not published."""
-        return [record for record in await self.ledger.policies() if self.placement.holds(record.version)]
+    async def served(self, tenant: str | None = None) -> Sequence[PolicyRecord]:
+        """Those of the published policies that the engine holds and this tenant may ask for: all tenants' and its own.
+        Candidates of a run are not published."""
+        records = [record for record in await self.ledger.policies() if record.tenant in (None, tenant)]
+        return [record for record in records if self.placement.holds(record.version)]
 
-    async def find_served(self, version: int) -> PolicyRecord:
+    async def find_served(self, version: int, tenant: str | None = None) -> PolicyRecord:
         """One of them.
 
         Raises:
-            NotFound: it was never published, or the engine does not hold it any longer.
+            NotFound: it was never published, the engine does not hold it any longer, or it is another tenant's.
         """
         record = await self.ledger.policy(version)
+        if record.tenant not in (None, tenant):
+            raise NotFound(f"no policy {version} in the ledger")
         if not self.placement.holds(version):
             raise NotFound(f"policy v{version} was published but is not in the engine now; activate it to serve it")
         return record
+
+    async def _release(self, record: PolicyRecord) -> None:
+        if self.releases is None or not await self.releases.release(record):
+            await self._flip(record.version)
 
     async def _flip(self, version: int) -> None:
         """First what a restart would serve, then what is served; both or none."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from trainer.gate_records import GateReport
+
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
@@ -20,6 +22,8 @@ class RunRequest:
     publish_every: int | None = None
     gate: bool | None = None
     seed: int = 0
+    tenant: str | None = None
+    """Tune for this tenant alone, on its prompts; None tunes what all tenants share."""
 
 
 class RunState(StrEnum):
@@ -106,6 +110,8 @@ class Evaluation:
     """Language to (candidate, baseline) share of text in the language, by the gate's own detector."""
     rejected: Mapping[str, str]
     """Language to the reason it fails; empty when the candidate passes."""
+    report: GateReport | None = None
+    """How it was decided; None for evaluations that were recorded without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,3 +158,5 @@ class PolicyRecord:
     """Digest of the manifest, which holds the digest of every file."""
     parity: ParityReport | None
     evaluation: Evaluation | None
+    tenant: str | None = None
+    """Whose it is alone; None is for all."""

@@ -73,7 +73,7 @@ class RunRecords:
             await self._claims.resume(self._checkpoints.claims_path(status.id), 0)
             return _running(status, 0), RunPlan.of(status.request, config, tuple(languages)), None
         position = checkpoint.position
-        plan = RunPlan.of(status.request, config, position.languages)
+        plan = RunPlan.of(status.request, config, position.languages, languages)
         check_same(position, plan, self._base_model)
         claimed = await self._claims.resume(self._checkpoints.claims_path(status.id), position.num_draws)
         running = _running(replace(status, steps=position.run.steps), position.step)

@@ -39,7 +39,9 @@ class TuningRuns:
         on_step: Callable[[StepReport], None] = lambda report: None,
         on_end: Callable[[RunStatus], None] = lambda status: None,
         *,
+        on_evaluation: Callable[[Evaluation], None] = lambda evaluation: None,
         records: RunRecords,
+        languages_of: Callable[[str], Sequence[str]] = lambda tenant: (),
     ) -> None:
         """Runs of ``loop``, whose journal is the one that ``records`` keeps the draws of.
 
@@ -47,12 +49,15 @@ class TuningRuns:
             languages: those of all tenants.
             on_step: feeds the metrics.
             on_end: likewise; its status has what was published since the run was started or resumed.
+            on_evaluation: likewise, of every candidate that the gate has decided about.
+            languages_of: those of one tenant; none when there is no such tenant.
         """
+        self._languages_of = languages_of
         self._records = records
         self._picking_up: asyncio.Task[None] | None = None
         self._loop, self._ledger, self._config = loop, ledger, config
         self.use_languages(languages)
-        self._on_step, self._on_end = on_step, on_end
+        self._on_step, self._on_end, self._on_evaluation = on_step, on_end, on_evaluation
         self._running: _Running | None = None
         self._last: RunStatus | None = None
 
@@ -80,15 +85,10 @@ class TuningRuns:
 
         Raises:
             Conflict: one is running; ``blocking_id`` is its id.
-            InvalidInput: a language that no tenant has.
+            InvalidInput: a language that no tenant has, or a tenant that is not there or cannot have its own policy.
         """
         self._check_free()
-        if not self._languages:
-            raise InvalidInput("languages", "no tenant is configured, so there is nothing to tune on")
-        for language in request.languages:
-            if language not in self._languages:
-                raise InvalidInput("languages", f"must be among {', '.join(self._languages)}, got {language}")
-        plan = RunPlan.of(request, self._config, self._languages)
+        plan = RunPlan.of(request, self._config, self._check_languages(request))
         status = RunStatus(
             id=f"run_{secrets.token_hex(6)}",
             state=RunState.RUNNING,
@@ -130,7 +130,8 @@ class TuningRuns:
         self._running = running
         try:
             own = [policy.version for policy in await self._ledger.policies() if policy.run_id == run_id]
-            running.status, plan, resumption = await self._records.resume(status, self._config, self._languages)
+            languages = self._check_languages(status.request)
+            running.status, plan, resumption = await self._records.resume(status, self._config, languages)
             running.status = replace(running.status, published=tuple(sorted(own)))
             running.num_published = len(own)
             await self._ledger.save_run(running.status)
@@ -190,6 +191,26 @@ class TuningRuns:
             self._running.task.cancel()
             await asyncio.wait({self._running.task})
 
+    def _check_languages(self, request: RunRequest) -> tuple[str, ...]:
+        """The languages that may be drawn from, which those of the request must be among."""
+        languages = self._languages if request.tenant is None else self._tenant_languages(request.tenant)
+        if not languages:
+            raise InvalidInput("languages", "no tenant is configured, so there is nothing to tune on")
+        for language in request.languages:
+            if language not in languages:
+                raise InvalidInput("languages", f"must be among {', '.join(languages)}, got {language}")
+        return languages
+
+    def _tenant_languages(self, tenant: str) -> tuple[str, ...]:
+        if self._config.method == "full":
+            raise InvalidInput(
+                "tenant", 'must be unset with tuning.method = "full": one copy of the weights serves all tenants'
+            )
+        languages = tuple(sorted(self._languages_of(tenant)))
+        if not languages:
+            raise InvalidInput("tenant", f"must be a tenant of this node, got {tenant}")
+        return languages
+
     def _check_free(self) -> None:
         if self._running is not None:
             running = self._running.status.id
@@ -216,7 +237,7 @@ class TuningRuns:
 
         hooks = RunHooks(
             on_step=lambda report: self._step_done(running, report),
-            on_evaluation=running.on_evaluation,
+            on_evaluation=lambda evaluation: self._evaluated(running, evaluation),
             on_published=running.on_published,
             stop=running.stop,
             on_checkpoint=save,
@@ -250,6 +271,17 @@ class TuningRuns:
             log.error("tuning_run_not_recorded", run=final.id, reason=str(error))
         else:
             await self._records.discard(final)
+
+    async def _evaluated(self, running: "_Running", evaluation: Evaluation) -> None:
+        running.status = replace(running.status, evaluation=evaluation)
+        self._on_evaluation(evaluation)
+        log.info(
+            "gate_decided",
+            version=evaluation.version,
+            baseline=evaluation.baseline_version,
+            verdict=evaluation.report.verdict.value if evaluation.report is not None else None,
+            rejected=sorted(evaluation.rejected),
+        )
 
     async def _step_done(self, running: "_Running", report: StepReport) -> None:
         running.status = replace(running.status, steps=(*running.status.steps, report))
@@ -287,9 +319,6 @@ class _Running:
         self._ledger = ledger
         self.stop = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
-
-    async def on_evaluation(self, evaluation: Evaluation) -> None:
-        self.status = replace(self.status, evaluation=evaluation)
 
     async def on_published(self, version: int) -> None:
         """Recorded at once: a run that is resumed must know which of its policies were activated."""

@@ -2,6 +2,9 @@
 
 The engine's thread only hands commands over (``submit``) and asks for answers (``poll``); both return at once. Commands
 run one after another. A command that raises becomes a Failed answer, and the thread goes on.
+
+Replies to be scored by reward models are put on a desk (trainer.reward_desk), which is worked off between commands and
+between the micro-batches of a step.
 """
 
 import gc
@@ -9,17 +12,19 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
 from agent.completion import BASE_VERSION
-from agent.errors import PublicationFailed, TrainerFailed
+from agent.errors import ModelError, PublicationFailed, TrainerFailed
 from trainer import messages
 from trainer.learner import Learner
 from trainer.policy_folder import read_metadata, read_model, read_policy, verify_policy, write_model, write_policy
 from trainer.ports import Method, PolicyMetadata, StepResult
+from trainer.reward_desk import RewardDesk
 from trainer.shards import read_shards, write_shards
 
 STATE = "optimizer"
@@ -30,16 +35,22 @@ class LearnerThread:
     """Runs commands on the learner; keeps the weights of versions until they are forgotten."""
 
     def __init__(
-        self, learner: Learner, *, on_keep: Callable[[Mapping[str, Tensor]], None] = lambda tensors: None
+        self,
+        learner: Learner,
+        *,
+        on_keep: Callable[[Mapping[str, Tensor]], None] = lambda tensors: None,
+        desk: RewardDesk | None = None,
     ) -> None:
         """An answer is given only when what the command put on the device is done.
 
-        ``on_keep`` is told of every adapter that is kept, in this thread.
+        ``on_keep`` is told of every adapter that is kept, in this thread; ``desk`` is the learner's interlude.
         """
         self._learner = learner
         self._on_keep = on_keep
+        self._desk = desk
         self._tickets = itertools.count(1)
-        self._commands: queue.SimpleQueue[tuple[int, messages.Command]] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[tuple[int, messages.Command] | None] = queue.SimpleQueue()
+        """None stands for a job that was put on the desk, and may have been done by then."""
         self._answers: dict[int, messages.Answer] = {}
         self.kept: dict[int, dict[str, Tensor]] = {}
         self.configs: dict[int, dict[str, object]] = {}
@@ -52,7 +63,11 @@ class LearnerThread:
     def submit(self, command: messages.Command) -> int:
         """Queue a command; returns the ticket to poll for."""
         ticket = next(self._tickets)
-        self._commands.put((ticket, command))
+        if isinstance(command, messages.ScoreReplies):
+            self._require_desk().put(command, partial(self._answers.__setitem__, ticket))
+            self._commands.put(None)
+        else:
+            self._commands.put((ticket, command))
         return ticket
 
     def poll(self, ticket: int) -> messages.Answer | None:
@@ -82,7 +97,11 @@ class LearnerThread:
     def memory(self) -> dict[str, int]:
         """Bytes that the learner and the kept versions hold on the model's device, by what they are."""
         kept = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in self._kept_on_device()}
-        return self._learner.memory() | {"kept_versions": sum(storage.nbytes() for storage in kept.values())}
+        rewards = 0 if self._desk is None else self._desk.size_bytes
+        return self._learner.memory() | {
+            "kept_versions": sum(storage.nbytes() for storage in kept.values()),
+            "reward_models": rewards,
+        }
 
     def _kept_on_device(self) -> list[Tensor]:
         device = self._learner.model.device
@@ -90,8 +109,12 @@ class LearnerThread:
 
     def _run(self) -> None:
         while True:
-            ticket, command = self._commands.get()
-            self._answers[ticket] = self._carry_out(command)
+            order = self._commands.get()
+            if order is None:
+                self._require_desk().finish_one()
+            else:
+                ticket, command = order
+                self._answers[ticket] = self._carry_out(command)
 
     def _carry_out(self, command: messages.Command) -> messages.Answer:
         try:
@@ -100,6 +123,8 @@ class LearnerThread:
             return done
         except PublicationFailed as error:
             return messages.Failed(str(error), publication=True)
+        except ModelError as error:
+            return messages.Failed(str(error))
         except Exception as error:  # noqa: BLE001 - the thread outlives any command; the reason goes to the front process
             return messages.Failed(f"{type(error).__name__}: {error}")
 
@@ -121,12 +146,22 @@ class LearnerThread:
             case messages.Resume():
                 self._resume(command)
                 return messages.Done()
+            case messages.OpenBackbone():
+                return messages.Done(backbone=self._require_desk().open(command))
             case _:
                 self._change(command)
                 return messages.Done()
 
     def _change(
-        self, command: messages.Prepare | messages.Begin | messages.LoadBase | messages.Keep | messages.Forget
+        self,
+        command: messages.Prepare
+        | messages.Begin
+        | messages.LoadBase
+        | messages.Keep
+        | messages.Forget
+        | messages.LoadReward
+        | messages.DropReward
+        | messages.ScoreReplies,
     ) -> None:
         """Carry out a command that has no result."""
         match command:
@@ -153,6 +188,15 @@ class LearnerThread:
             case messages.Forget():
                 self.kept.pop(command.version, None)
                 self.configs.pop(command.version, None)
+            case messages.LoadReward():
+                self._require_desk().load(command)
+            case messages.DropReward():
+                self._require_desk().drop(command)
+
+    def _require_desk(self) -> RewardDesk:
+        if self._desk is None:
+            raise TrainerFailed("this process holds no reward models")
+        return self._desk
 
     def _step(self, command: messages.Step) -> StepResult:
         result = self._learner.step(command.batch())

@@ -1,7 +1,7 @@
 """What a run trains: an adapter's weights, or the model's own. Both end in sums of fp32 gradients and fp32 masters."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -10,6 +10,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from agent.errors import TrainerFailed
+from trainer.ahead import computing_with, rounded
 from trainer.cpu_adam import CpuAdamW
 from trainer.lora import Adapter
 from trainer.optimizer import MasterAdamW, Optimizer
@@ -48,6 +49,15 @@ class TrainedWeights(Protocol):
         Raises:
             TrainerFailed: by method ``full``, which holds no copy of the base model's weights.
         """
+        ...
+
+    def newest(self) -> AbstractContextManager[None]:
+        """Within it the model computes, without gradient, as the newest step has it, which by method ``full`` need not
+        be live yet."""
+        ...
+
+    def newest_of(self, parameter: Tensor) -> Tensor:
+        """A parameter of the model as the newest step has it."""
         ...
 
     def restore(self, state: Iterable[tuple[str, Tensor]]) -> None:
@@ -123,6 +133,14 @@ class AdapterWeights:
         """See TrainedWeights.as_base: the adapter is switched off."""
         return self._adapter.switched_off()
 
+    def newest(self) -> AbstractContextManager[None]:
+        """See TrainedWeights.newest: the adapter has it at once."""
+        return nullcontext()
+
+    def newest_of(self, parameter: Tensor) -> Tensor:
+        """See TrainedWeights.newest_of: an adapter changes no parameter of the model."""
+        return parameter
+
     def memory(self) -> dict[str, int]:
         """See TrainedWeights.memory."""
         return {"trained_weights": self._adapter.flat.nbytes} | _optimizer_memory(self.optimizer, self._adapter.flat)
@@ -145,6 +163,8 @@ class FullWeights:
         """Raises TrainerFailed: the CPU optimizer cannot be used here."""
         self._model = model
         self._optimizer_kind = settings.optimizer
+        self._ahead = False
+        """The masters are those of a step that is not live."""
         self._live = dict(model.named_parameters())
         make = CpuAdamW if settings.optimizer == "cpu" else MasterAdamW
         self.optimizer: Optimizer = make(
@@ -162,6 +182,7 @@ class FullWeights:
 
     def restart(self, settings: LearnerSettings, parent: Mapping[str, Tensor] | None) -> None:
         """See TrainedWeights.restart. A run starts from the live weights, whatever ``parent`` is."""
+        self._ahead = False
         self.optimizer.restart(
             [parameter.detach() for parameter in self._live.values()],
             learning_rate=settings.learning_rate,
@@ -170,15 +191,18 @@ class FullWeights:
 
     def after_step(self) -> None:
         """The weights are live: only ``publish`` may write them."""
+        self._ahead = True
 
     def publish(self) -> None:
         """Round the masters of the last step into the live weights, on the current stream."""
         with torch.no_grad():
             self.optimizer.write([parameter.data for parameter in self._live.values()])
+        self._ahead = False
 
     def restore(self, state: Iterable[tuple[str, Tensor]]) -> None:
         """See TrainedWeights.restore. The live weights follow when it is published, as after a step."""
         self.optimizer.restore(state)
+        self._ahead = True
 
     def snapshot(self) -> dict[str, Tensor]:
         """See TrainedWeights.snapshot: a copy of the live weights, in host memory."""
@@ -187,6 +211,18 @@ class FullWeights:
     def as_base(self) -> AbstractContextManager[None]:
         """See TrainedWeights.as_base."""
         raise TrainerFailed("method full holds no copy of the base model, so there is no KL to it")
+
+    def newest(self) -> AbstractContextManager[None]:
+        """See TrainedWeights.newest: a step that is not live computes layer by layer (trainer.ahead)."""
+        return computing_with(self._model, self._masters) if self._ahead else nullcontext()
+
+    def newest_of(self, parameter: Tensor) -> Tensor:
+        """See TrainedWeights.newest_of."""
+        return rounded(self._masters, parameter) if self._ahead and isinstance(parameter, nn.Parameter) else parameter
+
+    @property
+    def _masters(self) -> dict[nn.Parameter, Tensor]:
+        return dict(zip(self._live.values(), self.optimizer.masters, strict=True))
 
     def memory(self) -> dict[str, int]:
         """See TrainedWeights.memory. The weights themselves are the engine's."""

@@ -30,6 +30,8 @@ from vllm.platforms import current_platform
 from vllm.v1.outputs import AsyncModelRunnerOutput
 
 from agent.errors import TrainerFailed
+from rewards.models.backbone import Classifier
+from rewards.models.encoding import RewardEncoder
 from trainer import messages, vllm_changes
 from trainer.adapter_slots import EngineSlots
 from trainer.kernels import fuse_kernels
@@ -37,7 +39,9 @@ from trainer.lanes import open_lanes
 from trainer.learner import Learner
 from trainer.pace import Pace
 from trainer.pacer import Pacer
+from trainer.reward_desk import RewardDesk
 from trainer.sampled import SampledTokens
+from trainer.served_scorer import served_scorer
 from trainer.thread import LearnerThread
 from trainer.views import build_training_model, shared_with
 
@@ -227,8 +231,14 @@ class ColoqWorker(Worker):
         self._shared = (len(named), shared_with(named.values(), engine_parameters.values()))
         self._unfused = fuse_kernels(model)
         name = self.vllm_config.model_config.model
-        learner = Learner(model, base_model=name, lanes=self._lanes, pacer=self._pacer)
-        self._learner_thread = LearnerThread(learner, on_keep=self._place_adapter)
+        desk = RewardDesk(self._lanes, self._pacer, self.device, served=self._served_scorer)
+        learner = Learner(model, base_model=name, lanes=self._lanes, pacer=self._pacer, interlude=desk)
+        self._learner_thread = LearnerThread(learner, on_keep=self._place_adapter, desk=desk)
+
+    def _served_scorer(self, encoder: RewardEncoder) -> Classifier:
+        """In the learner's thread."""
+        config = self.vllm_config.model_config.hf_text_config
+        return served_scorer(config, dict(self.get_model().named_parameters()), encoder.tokenizer)
 
     def _place_adapter(self, tensors: Mapping[str, Tensor]) -> None:
         """In the learner's thread: what installing would otherwise look up between two engine steps."""

@@ -12,9 +12,11 @@ from service.assembly.ground import Ground
 from service.config import NodeConfig
 from service.encoder import ChatEncoder
 from service.engine import VllmEngine
+from service.engine_rewards import FOLDER, EngineRewards, load_rewards
 from service.engine_trainer import EngineTrainer
 from service.memory_plan import MemoryPlan
 from service.pacing import LiveRequests, ScoringGate
+from service.routing import PolicyRoutes
 from service.supervised_engine import SupervisedEngine
 from service.versions import AdapterVersions, LiveVersions
 from trainer.footprint import num_adapter_slots
@@ -29,6 +31,10 @@ class EngineRoom:
     encoder: ChatEncoder
     live: LiveRequests
     gate: ScoringGate
+    rewards: EngineRewards
+    """Reward models of the configuration; what holds them is the engine process."""
+    routes: PolicyRoutes
+    """Which policy answers whom."""
 
 
 async def open_engine_room(ground: Ground, model: str, plan: MemoryPlan, worker: str) -> EngineRoom:
@@ -41,18 +47,20 @@ async def open_engine_room(ground: Ground, model: str, plan: MemoryPlan, worker:
 
     Raises:
         ModelError: the model has no usable tokenizer.
+        InvalidConfig: a reward model is not there.
     """
     config, metrics = ground.config, ground.metrics
     encoder = await asyncio.to_thread(ChatEncoder.load, model)
-    live = LiveRequests(metrics)
+    live, routes = LiveRequests(metrics), PolicyRoutes()
     engine = SupervisedEngine(
         config.engine,
         _launcher(config, model, plan, worker),
-        versions=LiveVersions() if config.tuning.method == "full" else AdapterVersions(),
+        versions=LiveVersions() if config.tuning.method == "full" else AdapterVersions(routes),
         on_restart=metrics.engine_restarted,
         on_live=live.add,
     )
-    return EngineRoom(engine, EngineTrainer(engine), encoder, live, ScoringGate())
+    rewards = await load_rewards(config, model, ground.data_dir / FOLDER, engine)
+    return EngineRoom(engine, EngineTrainer(engine), encoder, live, ScoringGate(), rewards, routes)
 
 
 def _launcher(config: NodeConfig, model: str, plan: MemoryPlan, worker: str) -> Callable[[], Awaitable[VllmEngine]]:

@@ -5,11 +5,15 @@ from service.assembly.judges import Judges
 from service.assembly.serving import Serving
 from service.assembly.tenancy import Tenancy
 from service.assembly.tuning import Tuning
+from service.canary.feedback import FeedbackInbox
 from service.feedback.assembly import NodeFeedback, node_feedback
 
 
-def open_feedback(ground: Ground, judges: Judges, tenancy: Tenancy, tuning: Tuning, serving: Serving) -> NodeFeedback:
-    """Feedback on the journal's replies, judged by the panel that rewards."""
+def open_feedback(
+    ground: Ground, judges: Judges, tenancy: Tenancy, tuning: Tuning, serving: Serving, inbox: FeedbackInbox
+) -> NodeFeedback:
+    """Feedback on the journal's replies, judged by the panel that rewards, as far as it answers at once; the canary's
+    inbox hears of it too."""
     return node_feedback(
         ground.config,
         ground.store,
@@ -17,6 +21,7 @@ def open_feedback(ground: Ground, judges: Judges, tenancy: Tenancy, tuning: Tuni
         serving.jobs,
         tenancy.tenants,
         judges.contract,
-        judges.panel,
+        judges.panel.live,
         ground.metrics,
+        inbox.add,
     )

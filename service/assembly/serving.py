@@ -15,6 +15,7 @@ from service.assembly.ground import Ground
 from service.assembly.judges import Judges
 from service.assembly.tenancy import Tenancy
 from service.assembly.tuning import Tuning
+from service.canary.traffic import Traffic, WatchedEngine, WatchedJournal
 from service.controller import Controller
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue
@@ -43,12 +44,18 @@ class Serving:
 
 
 def open_serving(
-    ground: Ground, judges: Judges, room: EngineRoom, tenancy: Tenancy, tuning: Tuning, webhooks: Webhooks
+    ground: Ground,
+    judges: Judges,
+    room: EngineRoom,
+    tenancy: Tenancy,
+    tuning: Tuning,
+    webhooks: Webhooks,
+    traffic: Traffic,
 ) -> Serving:
     """The agents behind the fair queue. Nothing runs yet."""
     metrics = ground.metrics
     queue = FairQueue(lambda: room.engine.slots.total.num_seqs, tenancy.tenants.share)
-    engine = FairEngine(room.engine, queue, tenancy.limits.charge)
+    engine = FairEngine(WatchedEngine(room.engine, traffic), queue, tenancy.limits.charge)
     prompts = PromptLibrary.load()
     repairer = Repairer.of(engine, room.encoder, prompts, ground.config.agent)
     agent = ContentAgent(
@@ -56,8 +63,8 @@ def open_serving(
         room.encoder,
         prompts,
         judges.contract,
-        PanelRanker(judges.panel),
-        tuning.journal,
+        PanelRanker(judges.panel.live),
+        WatchedJournal(tuning.journal, traffic),
         tenancy.tenants,
         partial(_journal_failed, metrics),
         repairer,
@@ -82,6 +89,7 @@ def _jobs(ground: Ground, content: MeteredContent, tenancy: Tenancy, webhooks: W
         Subscribers(JobWebhooks(webhooks.deliveries), LoggedEvents(), MeteredJobs(ground.metrics)),
         config.jobs,
         sole_user=ground.store.embedded is not None,
+        occupy=lambda order: tenancy.limits.occupy(order.tenant, order.key_id),
     )
 
 

@@ -9,17 +9,18 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from agent.contract import LanguageContract
-from rewards.second_opinion import LangdetectDetector
+from rewards.second_opinion import second_opinion
 from service.assembly.engine_room import EngineRoom
 from service.assembly.ground import Ground
 from service.assembly.judges import Judges
 from service.journal import RedisJournal
 from service.metering import count_run
+from service.routable_slots import RoutableSlots
 from service.telemetry import Metrics
+from service.tenant_policies import NodeReleases, TenantPolicies
 from service.tenants import Tenants
 from service.webhooks.announcements import Announcements
-from trainer.adapters import AdapterSlots
+from trainer.adapters import AdapterSlots, num_routable
 from trainer.checkpoint import Checkpoints
 from trainer.claim_log import ClaimLog
 from trainer.evaluation import Evaluator
@@ -43,6 +44,10 @@ class Tuning:
     journal: RedisJournal
     publisher: Publisher
     runs: TuningRuns
+    releases: NodeReleases
+    """Who gets what is published; connected once there are canaries."""
+    tenant_policies: TenantPolicies
+    slots: RoutableSlots
 
 
 async def open_tuning(
@@ -59,19 +64,35 @@ async def open_tuning(
     journal = RedisJournal(ground.store, config.store, on_corrupt=metrics.journal_corrupt)
     placement = _placement(ground, room, policies)
     probe = ParityProbe(room.engine, room.trainer, room.encoder, max_mean=config.tuning.parity_mean)
-    publisher = Publisher(room.trainer, placement, room.engine, ground.ledger, probe, policies, config.engine.model)
+    slots = RoutableSlots(num_routable(num_adapter_slots(config.tuning)))
+    tenant_policies = await _tenant_policies(ground, room, tenants, slots)
+    releases = NodeReleases(tenant_policies, through_canary=config.canary.on_publish)
+    publisher = Publisher(
+        room.trainer, placement, room.engine, ground.ledger, probe, policies, config.engine.model, releases
+    )
     claims = ClaimLog(journal)
     runs = TuningRuns(
         _loop(ground, judges, room, journal, claims, placement, publisher),
         ground.ledger,
         config.tuning,
         tenants.languages,
-        metrics.observe_step,
+        metrics.tuning.observe_step,
         partial(_run_ended, metrics, announcements),
+        on_evaluation=metrics.tuning.observe_evaluation,
         records=RunRecords(checkpoints, claims, config.engine.model),
+        languages_of=lambda tenant: () if (found := tenants.get(tenant)) is None else tuple(found.languages),
     )
     tenants.follow(lambda _: runs.use_languages(tenants.languages))
-    return Tuning(journal, publisher, runs)
+    return Tuning(journal, publisher, runs, releases, tenant_policies, slots)
+
+
+async def _tenant_policies(ground: Ground, room: EngineRoom, tenants: Tenants, slots: RoutableSlots) -> TenantPolicies:
+    """What the ledger says that tenants have for themselves, and what they are pinned to."""
+    policies = TenantPolicies(ground.ledger, room.routes, slots)
+    await policies.open()
+    tenants.follow(policies.use_tenants)
+    tenants.follow(room.routes.use_pins)
+    return policies
 
 
 async def _close_interrupted(
@@ -88,7 +109,15 @@ def _placement(ground: Ground, room: EngineRoom, policies: Path) -> AdapterSlots
     folder_of, tuning = partial(policy_folder, policies), ground.config.tuning
     if tuning.method == "full":
         return LiveWeights(room.trainer, room.engine, folder_of=folder_of)
-    return AdapterSlots(room.trainer, room.engine, capacity=num_adapter_slots(tuning), folder_of=folder_of)
+    slots = AdapterSlots(
+        room.trainer,
+        room.engine,
+        capacity=num_adapter_slots(tuning),
+        folder_of=folder_of,
+        routed=room.routes.versions,
+    )
+    room.routes.serve_from(slots.holds)
+    return slots
 
 
 def _loop(
@@ -107,11 +136,9 @@ def _loop(
         sampler=sampler,
         panel=judges.panel,
         admission=room.gate,
-        second_opinion=LanguageContract(LangdetectDetector()),
+        second_opinion=second_opinion(),
         temperature=config.agent.temperature,
-        num_prompts=config.tuning.gate.num_prompts,
-        margin=config.tuning.gate.margin,
-        min_determined=config.tuning.gate.min_determined,
+        config=config.tuning.gate,
     )
     return TuningLoop(
         journal=claims,

@@ -19,12 +19,10 @@ from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
 
-from agent.alternatives import ONE, Alternatives
 from agent.brief import Brief
-from agent.completion import Sampling
+from agent.commission import Commission
 from agent.config import UNLIMITED, LanguageSettings, LimitSettings, TenantSettings
 from agent.episode import Reply
-from agent.ports import Listener
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from service.bench.client import LANGUAGE
 from service.bench.load import Closed, LoadPlan, PromptRecipe, Target, run_load
@@ -78,20 +76,12 @@ class InstantContent:
     limits: Limiter
     num_served: int = 0
 
-    async def write(
-        self,
-        brief: Brief,
-        sampling: Sampling,
-        *,
-        request_id: str,
-        alternatives: Alternatives = ONE,
-        listener: Listener | None = None,
-        wait_s: float | None = None,
-    ) -> Reply:
+    async def write(self, commission: Commission) -> Reply:
         """See ContentPort."""
         self.num_served += 1
-        async with self.queue.turn(brief.tenant, sampling.max_tokens):
-            reply = _reply(brief, request_id)
+        brief = commission.brief
+        async with self.queue.turn(brief.tenant, commission.sampling.max_tokens):
+            reply = _reply(brief, commission.request_id)
         self.limits.charge(brief.tenant, CALLER.get(), reply.prompt_tokens + reply.completion_tokens)
         return reply
 

@@ -26,11 +26,13 @@ from agent.prompt import PromptLibrary
 from agent.writer import ContentAgent
 from rewards.panel import build_panel
 from service.bench.failure import BenchFailed
+from service.canary.canaries import Canaries
 from service.config import NodeConfig, ServerConfig
 from service.fair_engine import FairEngine
 from service.fair_queue import FairQueue
 from service.feedback.assembly import NodeFeedback, node_feedback
 from service.http.content_executor import ContentExecutor
+from service.http.fake_canaries import canaries_of
 from service.http.fake_tuning import BASE_POLICY, FakePolicies, FakeTuning
 from service.http.fakes import READY, registry_of
 from service.http.job_webhooks import JobWebhooks
@@ -41,6 +43,7 @@ from service.jobs.desk import JobDesk
 from service.jobs.store import RedisJobStore
 from service.journal import RedisJournal
 from service.metering import MeteredChat, MeteredContent, MeteredJobs
+from service.reward_models.fakes import FakeRewardModels
 from service.secrets import AdminKey, hash_key
 from service.serve import run_until_told
 from service.store import Store, open_store
@@ -51,6 +54,7 @@ from service.tenancy.limits import Limiter
 from service.tenancy.record import ALL_SCOPES, KeyRecord, Origin, TenantRecord
 from service.tenancy.registry import TenantRegistry
 from service.tenancy.usage import DailyUsage, RedisUsageStore
+from service.tenant_policies import TenantPolicies
 from service.tenants import Tenants
 from service.webhooks.assembly import Webhooks, open_webhooks
 
@@ -83,6 +87,9 @@ class StoredNode:
     chat: MeteredChat
     tuning: FakeTuning
     policies: FakePolicies
+    reward_models: FakeRewardModels
+    canaries: Canaries
+    tenant_policies: TenantPolicies
     jobs: JobDesk
     webhooks: Webhooks
     feedback: NodeFeedback
@@ -139,13 +146,19 @@ def _assemble(
         Subscribers(JobWebhooks(webhooks.deliveries), LoggedEvents(), MeteredJobs(metrics)),
         config.jobs,
         sole_user=True,
+        occupy=lambda order: limits.occupy(order.tenant, order.key_id),
     )
     admin = AdminKey(hash_key("nobody's"))
+    policies = FakePolicies({0: BASE_POLICY})
+    canaries, tenant_policies, _ = canaries_of(policies, LANGUAGES)
     return StoredNode(
         content=content,
         chat=MeteredChat(ChatAgent(engine, encoder, contract, agent.keeper, tenants), metrics),
         tuning=FakeTuning(),
-        policies=FakePolicies({0: BASE_POLICY}),
+        policies=policies,
+        reward_models=FakeRewardModels(),
+        canaries=canaries,
+        tenant_policies=tenant_policies,
         jobs=jobs,
         webhooks=webhooks,
         feedback=node_feedback(config, store, journal, jobs, tenants, contract, panel, metrics),

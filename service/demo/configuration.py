@@ -5,8 +5,8 @@ from collections.abc import Sequence
 MODEL = "smollm2-135m-instruct"
 REPLY_TOKENS = 32
 """Longest reply of the demo."""
-GATE_PROMPTS = 36
-"""Held-out prompts of the gate."""
+GATE_PROMPTS = 6
+"""Held-out prompts of the gate, in each language."""
 
 _TEMPLATE = """\
 # Written by `coloq demo`. Everything that is not here has its default.
@@ -52,6 +52,7 @@ target_modules = ["q_proj", "v_proj", "o_proj", "down_proj"]
 # the gate compares and reports, and stops nothing. Real traffic has more and longer replies, and the default margin.
 [tuning.gate]
 num_prompts = {gate_prompts}
+num_replies = {gate_prompts}
 margin = 1.0
 
 [[tenants]]

@@ -1,9 +1,10 @@
 """Everything of feedback that a node has, wired together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agent.contract import LanguageContract
+from agent.feedback import Feedback
 from rewards.preference import PreferencePairs
 from rewards.quarantine import ChosenText
 from service.config import NodeConfig
@@ -35,15 +36,20 @@ def node_feedback(
     contract: LanguageContract,
     panel: WeighingPanel,
     metrics: Metrics,
+    on_kept: Callable[[Feedback], None] = lambda piece: None,
 ) -> NodeFeedback:
-    """Feedback on the node's store and journal."""
+    """Feedback on the node's store and journal; ``on_kept`` hears of each new piece, as the metrics do."""
 
     def brand_terms(tenant: str, language: str) -> Sequence[str]:
         settings = tenants.settings(tenant, language)
         return () if settings is None else settings.brand_terms
 
+    def hear(piece: Feedback) -> None:
+        metrics.feedback.kept(piece)
+        on_kept(piece)
+
     kept = RedisFeedback(store, config.store)
-    desk = FeedbackDesk(kept, episodes, jobs, metrics.feedback.kept)
+    desk = FeedbackDesk(kept, episodes, jobs, hear)
     pairs = FeedbackPairs(
         kept,
         episodes,

@@ -21,6 +21,10 @@ class WeighingPanel(RewardModel, Protocol):
         """The weight of each part for one tenant and language."""
         ...
 
+    def score(self, samples: Sequence[Sample]) -> Sequence[Score | Ungradable]:
+        """See RewardModel.score; a panel judges every sample."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Inspection:

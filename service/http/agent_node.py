@@ -27,11 +27,13 @@ from service.feedback.fakes import JournalledEpisodes, MemoryFeedback
 from service.feedback.inspection import Inspector
 from service.feedback.pairs import FeedbackPairs
 from service.http.content_executor import ContentExecutor
+from service.http.fake_canaries import canaries_of
 from service.http.fake_tuning import BASE_POLICY, EPOCH, FakePolicies, FakeTuning
 from service.http.fakes import READY, registry_of
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents
+from service.reward_models.fakes import FakeRewardModels
 from service.tenancy.audit import MemoryAudit
 from service.tenancy.limits import Limiter
 from service.tenants import Tenants
@@ -77,6 +79,10 @@ class AgentNode:
         self.tuning = FakeTuning()
         tuned = PolicyRecord(3, "adapter", 0, "run_1", EPOCH, None, None, None)
         self.policies = FakePolicies({0: BASE_POLICY, 3: tuned}, active_version=3)
+        self.reward_models = FakeRewardModels()
+        self.canaries, self.tenant_policies, pins = canaries_of(self.policies)
+        self.tenant_policies.use_tenants(tenants)
+        self.tenancy.hold_pins_to(pins)
         executor = ContentExecutor(self.content, Tenants.of(tenants), agent)
         jobs, kept, episodes = MemoryJobStore(), MemoryFeedback(), JournalledEpisodes(self.journal)
         desk = FeedbackDesk(kept, episodes, jobs)

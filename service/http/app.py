@@ -1,14 +1,18 @@
 """Builds the HTTP app of a node. Everything it needs is passed in; nothing is kept at module level."""
 
+from collections.abc import Sequence
 from enum import Enum
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
 from service.config import NodeConfig
 from service.http import (
     admin,
+    admin_policies,
     admin_requests,
+    admin_reward_models,
     admin_rewards,
     admin_tenants,
     content,
@@ -56,8 +60,13 @@ def create_app(
     config: NodeConfig,
     metrics: RequestMetrics,
     surface: Surface = Surface.ALL,
+    routes: Sequence[BaseRoute] | None = None,
 ) -> FastAPI:
-    """The app that serves one node. It starts and stops nothing: the node's life is its owner's."""
+    """The app that serves one node. It starts and stops nothing: the node's life is its owner's.
+
+    Args:
+        routes: those of another app, which know nothing of its node; None makes them, the longest part of the work.
+    """
     app = DocumentedApp(
         title="Coloq",
         version=API_VERSION,
@@ -77,12 +86,19 @@ def create_app(
     )
     app.state.parts = AppParts(node=node, auth=auth, config=config, metrics=metrics)
     handlers.install(app)
+    if routes is None:
+        _include_routers(app)
+        routes = app.router.routes
+    app.router.routes = [route for route in routes if surface.has(getattr(route, "path", ""))]
+    return app
+
+
+def _include_routers(app: FastAPI) -> None:
     tenants = (content.router, openai.router, jobs.router, tenant_keys.router)
-    for router in (*tenants, admin.router, admin_tenants.router, health.router):
+    admins = (admin.router, admin_policies.router, admin_reward_models.router, admin_tenants.router)
+    for router in (*tenants, *admins, health.router):
         app.include_router(router)
     for router in (webhooks.router, hooks_config.router, hooks.router):
         app.include_router(router)
     for router in (feedback.router, admin_requests.router, admin_rewards.router):
         app.include_router(router)
-    app.router.routes = [route for route in app.router.routes if surface.has(getattr(route, "path", ""))]
-    return app

@@ -3,13 +3,15 @@ directly, and its key comes from the caller alone."""
 
 from types import TracebackType
 from typing import Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
 from agent.errors import ColoqError
+from service.http.canary_schema import CanaryBody, CanaryView, PinBody, PromoteBody, RollbackBody, TrialView
 from service.http.problem_schema import Problem
+from service.http.tenant_schema import TenantView
 from service.http.tuning_schema import PolicyList, PolicyView, RunBody, RunList, RunView
 
 View = TypeVar("View", bound=BaseModel)
@@ -68,6 +70,35 @@ class AdminClient:
         """Make a policy the one that new requests get."""
         return self._call("POST", f"/admin/policies/{version}/activate", PolicyView)
 
+    def canary(self) -> CanaryView:
+        """The canary in progress, and those that ended."""
+        return self._call("GET", "/admin/canary", CanaryView)
+
+    def start_canary(self, version: int, body: CanaryBody) -> TrialView:
+        """Try a policy on a share of the traffic."""
+        return self._call("POST", f"/admin/policies/{version}/canary", TrialView, content=_json(body))
+
+    def stop_canary(self) -> TrialView:
+        """Take the candidate back."""
+        return self._call("DELETE", "/admin/canary", TrialView)
+
+    def promote(self, version: int, body: PromoteBody) -> PolicyView:
+        """Give a policy to everybody, or to one tenant."""
+        return self._call("POST", f"/admin/policies/{version}/promote", PolicyView, content=_json(body))
+
+    def roll_back(self, version: int, body: RollbackBody) -> PolicyView:
+        """Take a policy back; answers with what serves now."""
+        return self._call("POST", f"/admin/policies/{version}/rollback", PolicyView, content=_json(body))
+
+    def pin(self, version: int, body: PinBody) -> TenantView:
+        """Keep a tenant on a policy."""
+        return self._call("POST", f"/admin/policies/{version}/pin", TenantView, content=_json(body))
+
+    def unpin(self, version: int, tenant: str, language: str | None) -> TenantView:
+        """Let a tenant follow what is active again."""
+        query = urlencode({"tenant": tenant} | ({} if language is None else {"language": language}))
+        return self._call("DELETE", f"/admin/policies/{version}/pin?{query}", TenantView)
+
     def lost(self, error: Exception) -> NodeRefused:
         """What to tell of a connection that failed."""
         return NodeRefused(f"no node answers at {self._url} ({type(error).__name__}); is it running?")
@@ -88,6 +119,10 @@ class AdminClient:
         if not response.is_success:
             raise NodeRefused(refusal(response))
         return response
+
+
+def _json(body: BaseModel) -> str:
+    return body.model_dump_json(exclude_none=True)
 
 
 def segment(value: str) -> str:

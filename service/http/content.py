@@ -1,6 +1,5 @@
 """The tenants' routes: content, and who am I."""
 
-import json
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response, Security
@@ -18,7 +17,7 @@ from service.http.guard import TENANT_KEY, TenantRoute, needs
 from service.http.hold import CALL_HEADERS, HELD_RESPONSES, Call, answer, call_of
 from service.http.openapi import problems
 from service.http.sse import documented_stream
-from service.http.state import AppParts, get_caller, get_parts, get_tenant, request_id_of
+from service.http.state import AppParts, caller_of, get_caller, get_parts, get_tenant, request_id_of
 from service.jobs.records import Order
 from service.tenancy.caller import Caller
 from service.tenancy.record import Scope
@@ -100,9 +99,10 @@ async def _call_of(body: ContentRequest, request: Request, tenant: TenantSetting
     callback_url = body.callback_url
     if callback_url is not None:
         callback_url = await parts.node.webhooks.deliveries.check_callback(tenant.id, callback_url)
-    canonical = body.model_dump(mode="json", exclude_none=True, by_alias=True)
-    order = Order(tenant.id, CONTENT_ROUTE, json.dumps(canonical), request_id_of(request), callback_url)
-    return call_of(request, tenant, order, canonical, parts.config)
+    understood = body.model_dump_json(exclude_none=True, by_alias=True)
+    key_id = caller_of(request).key_id
+    order = Order(tenant.id, CONTENT_ROUTE, understood, request_id_of(request), callback_url, key_id=key_id)
+    return call_of(request, tenant, order, parts.config)
 
 
 @router.get("/me", summary="Who holds this key, and what it may ask for", openapi_extra=needs(None))

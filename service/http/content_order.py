@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from agent.alternatives import Alternatives
 from agent.brief import Brief
+from agent.commission import Commission
 from agent.completion import Sampling
 from agent.config import AgentConfig, TenantSettings
 from agent.episode import Reply
@@ -53,12 +54,14 @@ class ContentOrder:
         heard: Sequence[Listener | None] = listeners or [None] * len(self.briefs)
         work = [
             content.write(
-                brief,
-                self.sampling,
-                request_id=self._id_of(brief),
-                alternatives=self.alternatives,
-                listener=listener,
-                wait_s=wait_s,
+                Commission(
+                    brief,
+                    self.sampling,
+                    request_id=self._id_of(brief),
+                    alternatives=self.alternatives,
+                    listener=listener,
+                    wait_s=wait_s,
+                )
             )
             for brief, listener in zip(self.briefs, heard, strict=True)
         ]

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from agent.completion import BASE_VERSION
-from agent.errors import Conflict, NotFound
+from agent.errors import Conflict, NotFound, PublicationFailed
+from trainer.ports import Method
 from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus, StepReport
+from trainer.trail import continued
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -127,22 +129,46 @@ class FakePolicies:
     """Raised by `activate`."""
     evicted: set[int] = field(default_factory=set)
     """Published, but not in the engine."""
+    damaged: set[int] = field(default_factory=set)
+    """Published, and cannot be loaded."""
+    method: Method = "adapter"
+    trail: list[int] = field(default_factory=lambda: [BASE_VERSION])
 
     async def list(self) -> Sequence[PolicyRecord]:
         return [self.records[version] for version in sorted(self.records, reverse=True)]
 
-    async def served(self) -> Sequence[PolicyRecord]:
-        return [record for record in await self.list() if record.version not in self.evicted]
+    async def served(self, tenant: str | None = None) -> Sequence[PolicyRecord]:
+        records = [record for record in await self.list() if record.tenant in (None, tenant)]
+        return [record for record in records if self.holds(record.version)]
 
-    async def find_served(self, version: int) -> PolicyRecord:
-        if version not in self.records or version in self.evicted:
+    async def find_served(self, version: int, tenant: str | None = None) -> PolicyRecord:
+        record = self.records.get(version)
+        if record is None or record.tenant not in (None, tenant) or not self.holds(version):
             raise NotFound(f"there is no policy {version} in the engine")
+        return record
+
+    async def find(self, version: int) -> PolicyRecord:
+        if version not in self.records:
+            raise NotFound(f"there is no policy {version}")
         return self.records[version]
+
+    def holds(self, version: int) -> bool:
+        return version not in self.evicted | self.damaged
+
+    async def ensure(self, version: int) -> None:
+        await self.find(version)
+        if version in self.damaged:
+            raise PublicationFailed(f"policy v{version} cannot be read")
+        self.evicted.discard(version)
+
+    async def previous(self) -> int | None:
+        return self.trail[-2] if len(self.trail) > 1 else None
 
     async def activate(self, version: int) -> PolicyRecord:
         if self.error is not None:
             raise self.error
-        if version not in self.records:
-            raise NotFound(f"there is no policy {version}")
+        if (await self.find(version)).tenant is not None:
+            raise Conflict(f"policy {version} is one tenant's own")
         self.active_version = version
+        self.trail = continued(self.trail, version)
         return self.records[version]

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 import uvicorn
 from starlette.types import ASGIApp
 
-from agent.alternatives import ONE, Alternatives
+from agent.alternatives import Alternatives
 from agent.brief import Brief, Kind
 from agent.chat import ChatReply, Choice, Dialogue
+from agent.commission import Commission
 from agent.completion import GenerationTiming, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.episode import Reply
@@ -25,17 +26,21 @@ from agent.ports import Delta, Listener
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from rewards.config import RewardsConfig
 from rewards.fakes import FakePanel, FakePreferencePairs
+from service.canary.canaries import Canaries
 from service.config import NodeConfig
 from service.feedback.assembly import NodeFeedback
 from service.feedback.desk import FeedbackDesk
 from service.feedback.fakes import MemoryEpisodes, MemoryFeedback
 from service.feedback.inspection import Inspector
 from service.http.content_executor import ContentExecutor, TenantLookup
+from service.http.fake_canaries import canaries_of
 from service.http.fake_tuning import EPOCH, FakePolicies, FakeTuning
 from service.http.ports import Health
 from service.jobs.desk import JobDesk
 from service.jobs.fakes import MemoryJobStore, RememberedEvents
 from service.jobs.ports import JobEvents, JobStore
+from service.pins import PolicyPins
+from service.reward_models.fakes import FakeRewardModels
 from service.secrets import hash_key
 from service.tenancy.audit import MemoryAudit
 from service.tenancy.caller import Caller
@@ -44,6 +49,7 @@ from service.tenancy.limits import Limiter
 from service.tenancy.record import ALL_SCOPES, Scope, seeded_key_id
 from service.tenancy.registry import TenantRegistry
 from service.tenancy.rules import TenantRules
+from service.tenant_policies import TenantPolicies
 from service.tenants import Tenants, seeded
 from service.webhooks.assembly import Webhooks
 from service.webhooks.fakes import fake_webhooks
@@ -66,22 +72,13 @@ class FakeContent:
     started: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def write(
-        self,
-        brief: Brief,
-        sampling: Sampling,
-        *,
-        request_id: str,
-        alternatives: Alternatives = ONE,
-        listener: Listener | None = None,
-        wait_s: float | None = None,
-    ) -> Reply:
-        self.calls.append((brief, sampling, request_id))
-        self.waits_s.append(wait_s)
-        self.alternatives.append(alternatives)
+    async def write(self, commission: Commission) -> Reply:
+        self.calls.append((commission.brief, commission.sampling, commission.request_id))
+        self.waits_s.append(commission.wait_s)
+        self.alternatives.append(commission.alternatives)
         self.started.set()
-        if listener is not None and self.error is None:
-            listener(Delta(self.text))
+        if commission.listener is not None and self.error is None:
+            commission.listener(Delta(self.text))
         try:
             await asyncio.sleep(self.delay_s)
         except asyncio.CancelledError:
@@ -89,7 +86,7 @@ class FakeContent:
             raise
         if self.error is not None:
             raise self.error
-        return self._reply(brief, request_id, alternatives.n)
+        return self._reply(commission.brief, commission.request_id, commission.alternatives.n)
 
     def _reply(self, brief: Brief, request_id: str, num_texts: int) -> Reply:
         others = tuple(f"{self.text} {number}" for number in range(2, num_texts + 1))
@@ -133,7 +130,7 @@ class FakeChat:
         content = FakeContent(text=self.text, error=self.error, delay_s=self.delay_s, cancelled=self.cancelled)
         brief = Brief(dialogue.tenant, Kind.CHAT, dialogue.languages[0], instructions=dialogue.turns[-1].content)
         listener = listeners[0] if listeners else None
-        reply = await content.write(brief, sampling, request_id=request_id, listener=listener)
+        reply = await content.write(Commission(brief, sampling, request_id=request_id, listener=listener))
         return ChatReply(request_id, (Choice(reply, ()),) * num_choices)
 
 
@@ -166,6 +163,7 @@ class FakeNode:
     chat: FakeChat = field(default_factory=FakeChat)
     tuning: FakeTuning = field(default_factory=FakeTuning)
     policies: FakePolicies = field(default_factory=FakePolicies)
+    reward_models: FakeRewardModels = field(default_factory=FakeRewardModels)
     webhooks: Webhooks = field(default_factory=fake_webhooks)
     state: Health = READY
     tenancy: TenantRegistry = field(default_factory=lambda: registry_of(()))
@@ -181,12 +179,25 @@ class FakeNode:
     panel: FakePanel = field(default_factory=FakePanel)
     jobs: JobDesk = field(init=False)
     feedback: NodeFeedback = field(init=False)
+    canaries: Canaries = field(init=False)
+    tenant_policies: TenantPolicies = field(init=False)
+    pins: PolicyPins = field(init=False)
 
     def __post_init__(self) -> None:
         desk = FeedbackDesk(self.kept_feedback, self.episodes, self.job_store)
         self.feedback = NodeFeedback(desk, self.pairs, Inspector(self.episodes, desk, self.panel))
+        self.canaries, self.tenant_policies, self.pins = canaries_of(self.policies)
+        self.tenant_policies.use_tenants([record.settings for record in self.tenancy.list()])
+        self.tenancy.hold_pins_to(self.pins)
         executor = ContentExecutor(self.content, self.tenants, self.config.agent)
-        self.jobs = JobDesk(self.job_store, executor, self.events, self.config.jobs, sole_user=True)
+        self.jobs = JobDesk(
+            self.job_store,
+            executor,
+            self.events,
+            self.config.jobs,
+            sole_user=True,
+            occupy=lambda order: self.limits.occupy(order.tenant, order.key_id),
+        )
 
     async def health(self) -> Health:
         return self.state

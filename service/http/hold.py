@@ -8,11 +8,14 @@
     a call with a key or a callback ─► job ─┤ the caller hangs up ─► the job goes on
                                             └ too long, or the node stops ─► 202
 
+A job counts against the limits of what runs at one time until it is done: it takes the place that its call had.
+
 A route hands in an `Order`, with the work that it has understood it to be, and gets a `Response`. A plain call does
 that work; a job is carried out from its stored order, by the executor.
 """
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,7 +30,7 @@ from service.config import NodeConfig
 from service.http.disconnect import ClientGone, disconnection
 from service.http.jobs_schema import POLL_AFTER_S, JobView
 from service.http.prefer import Preference, preference_of
-from service.http.state import parts_of
+from service.http.state import parts_of, passage_of
 from service.http.validation import shown
 from service.idempotency import (
     AUTOMATIC,
@@ -97,11 +100,9 @@ class Call:
         return self.key is not None or self.order.callback_url is not None
 
 
-def call_of(request: Request, tenant: TenantSettings, order: Order, canonical: Any, config: NodeConfig) -> Call:
-    """The call that a request makes of an order.
-
-    Args:
-        canonical: the validated body as plain values; two bodies that mean the same are equal in it.
+def call_of(request: Request, tenant: TenantSettings, order: Order, config: NodeConfig) -> Call:
+    """The call that a request makes of an order, whose body says what was understood: two bodies that mean the same are
+    equal in it.
 
     Raises:
         InvalidInput: the idempotency headers break a rule.
@@ -110,7 +111,7 @@ def call_of(request: Request, tenant: TenantSettings, order: Order, canonical: A
         request.headers.getlist("prefer"), hold_s=config.agent.hold_s, max_wait_s=config.jobs.max_wait_s
     )
     held = replace(order, wait_s=preference.wait_s or None)
-    return Call(held, _key(request, tenant, order.route, canonical, config), preference)
+    return Call(held, _key(request, tenant, order, config), preference)
 
 
 async def answer(request: Request, call: Call, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Response:
@@ -137,7 +138,7 @@ async def _plain(request: Request, desk: JobDesk, call: Call, work: "asyncio.Tas
     try:
         if await _held(request, desk, work, call.preference.wait_s):
             return _answered(work.result())
-        job_id = await desk.adopt(call.order, work)
+        job_id = await desk.adopt(call.order, work, passage_of(request))
     except BaseException:
         await end([work])
         raise
@@ -146,7 +147,7 @@ async def _plain(request: Request, desk: JobDesk, call: Call, work: "asyncio.Tas
 
 async def _as_job(request: Request, desk: JobDesk, call: Call) -> Response:
     tenant, wait_s = call.order.tenant, call.preference.wait_s
-    submission = await desk.accept(call.order, call.key, at_once=wait_s > 0)
+    submission = await desk.accept(call.order, call.key, at_once=wait_s > 0, slot=passage_of(request))
     job = await _final(request, desk, tenant, submission.job_id, wait_s) if wait_s > 0 else None
     if job is None:
         job = await desk.promised(tenant, submission.job_id)
@@ -183,9 +184,7 @@ async def _held(request: Request, desk: JobDesk, work: "asyncio.Task[Any]", wait
     return work.done()
 
 
-def _key(
-    request: Request, tenant: TenantSettings, route: str, canonical: Any, config: NodeConfig
-) -> IdempotencyKey | None:
+def _key(request: Request, tenant: TenantSettings, order: Order, config: NodeConfig) -> IdempotencyKey | None:
     life = KeyLife(config.jobs.idempotency_ttl_s, config.jobs.answered_body_ttl_s)
     headers = request.headers.getlist(HEADER)
     if len(headers) > 1:
@@ -194,10 +193,14 @@ def _key(
     if mode not in ("header", "body"):
         raise InvalidInput(MODE_HEADER, f"must be one of header, body, got {shown(mode)}")
     if headers and headers[0].strip(' "') != AUTOMATIC:
-        return key_of_caller(headers[0], route, fingerprint_of(canonical), life)
+        return key_of_caller(headers[0], order.route, _fingerprint(order), life)
     if headers or mode == "body":
-        return key_of_body(route, fingerprint_of(canonical), life)
+        return key_of_body(order.route, _fingerprint(order), life)
     return None
+
+
+def _fingerprint(order: Order) -> str:
+    return fingerprint_of(json.loads(order.body))
 
 
 def _answered(answer: Answer, *, replayed: bool = False) -> Response:

@@ -9,20 +9,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from agent.alternatives import ONE, Alternatives
-from agent.brief import Brief
 from agent.chat import ChatReply, Dialogue
+from agent.commission import Commission
 from agent.completion import Sampling
 from agent.config import TenantSettings
 from agent.episode import Reply
 from agent.ports import Listener
+from service.canary.canaries import Canaries
+from service.canary.ports import Policies
 from service.feedback.assembly import NodeFeedback
 from service.jobs.desk import JobDesk
+from service.reward_models.records import TrainingStatus
+from service.reward_models.shelf import LanguageModels
+from service.reward_models.trainings import TrainingRequest
 from service.tenancy.audit import AuditLog
 from service.tenancy.caller import Caller
 from service.tenancy.limits import Limiter
 from service.tenancy.record import KeyRecord, TenantRecord
 from service.tenancy.registry import IssuedKey, KeyOrder
+from service.tenant_policies import TenantPolicies
 from service.webhooks.assembly import Webhooks
 from trainer.records import PolicyRecord, RunRequest, RunStatus
 
@@ -42,18 +47,8 @@ class Health:
 
 
 class ContentPort(Protocol):
-    async def write(
-        self,
-        brief: Brief,
-        sampling: Sampling,
-        *,
-        request_id: str,
-        alternatives: Alternatives = ONE,
-        listener: Listener | None = None,
-        wait_s: float | None = None,
-    ) -> Reply:
-        """Answer a brief and journal the episode; a listener hears the text that is served as it comes. A repair ends
-        when the caller has waited for ``wait_s``.
+    async def write(self, commission: Commission) -> Reply:
+        """Answer a brief and journal the episode; a listener hears the text that is served as it comes.
 
         Raises InvalidBrief, EngineError, TimeoutError.
         """
@@ -102,7 +97,7 @@ class TuningPort(Protocol):
         ...
 
 
-class PolicyPort(Protocol):
+class PolicyPort(Policies, Protocol):
     @property
     def active_version(self) -> int: ...
 
@@ -110,17 +105,36 @@ class PolicyPort(Protocol):
         """Published policies, newest first, the base model last."""
         ...
 
-    async def served(self) -> Sequence[PolicyRecord]:
-        """Those of the published policies that the engine holds, so that a request may name them."""
+    async def served(self, tenant: str | None = None) -> Sequence[PolicyRecord]:
+        """Those of the published policies that the engine holds and the tenant may have, so that a request may name
+        them."""
         ...
 
-    async def find_served(self, version: int) -> PolicyRecord:
+    async def find_served(self, version: int, tenant: str | None = None) -> PolicyRecord:
         """One of them. Raises NotFound, which says whether it was published at all."""
         ...
 
     async def activate(self, version: int) -> PolicyRecord:
         """Roll back or forward. Raises NotFound, PublicationFailed."""
         ...
+
+
+class RewardModelsPort(Protocol):
+    """Reward models of all languages, service.reward_models.desk.RewardModelDesk; see there for what calls raise."""
+
+    async def list(self) -> Sequence[LanguageModels]: ...
+
+    async def of(self, language: str) -> LanguageModels: ...
+
+    async def activate(self, language: str, version: int) -> LanguageModels: ...
+
+    async def train(self, language: str, request: TrainingRequest) -> TrainingStatus: ...
+
+    async def training(self, training_id: str) -> TrainingStatus: ...
+
+    async def trainings(self) -> Sequence[TrainingStatus]: ...
+
+    async def cancel(self, training_id: str) -> TrainingStatus: ...
 
 
 class TenancyPort(Protocol):
@@ -159,6 +173,15 @@ class NodePorts(Protocol):
 
     @property
     def policies(self) -> PolicyPort: ...
+
+    @property
+    def reward_models(self) -> RewardModelsPort: ...
+
+    @property
+    def canaries(self) -> Canaries: ...
+
+    @property
+    def tenant_policies(self) -> TenantPolicies: ...
 
     @property
     def jobs(self) -> JobDesk: ...

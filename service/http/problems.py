@@ -74,6 +74,12 @@ ROWS: Mapping[type[Exception], Row] = {
         " was there.",
     ),
     errors.Conflict: Row(409, "conflict", "Not in the current state"),
+    errors.TooFewPairs: Row(
+        409, "too_few_pairs", "Too few preference pairs", "Collect more feedback in this language first."
+    ),
+    errors.CanaryRunning: Row(409, "canary_running", "A canary is running", "Stop it first, or wait for its end."),
+    errors.NeedsAdapters: Row(409, "needs_adapters", "Not with one copy of the weights"),
+    errors.NoAdapterSlot: Row(409, "no_adapter_slot", "No adapter slot is free"),
     errors.JobCancelled: Row(409, "job_cancelled", "The job was cancelled", "Send the request again for a new job."),
     errors.JobAbandoned: Row(
         500,
@@ -124,6 +130,9 @@ ROWS: Mapping[type[Exception], Row] = {
         retry_after_s=5,
     ),
     errors.ModelError: Row(500, "model_unavailable", "A model is not usable", _TELL_OPERATOR, False),
+    errors.RewardModelFailed: Row(
+        500, "reward_model_failed", "The reward model is not usable", "What judged before still judges."
+    ),
     errors.TuningError: Row(500, "tuning_failed", "Tuning failed", "Serving goes on."),
     errors.TrainerFailed: Row(500, "trainer_failed", "The trainer failed", _NOT_PUBLISHED),
     errors.ParityFailed: Row(500, "parity_failed", "Engine and trainer disagree", _NOT_PUBLISHED),

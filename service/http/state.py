@@ -14,6 +14,7 @@ from agent.config import TenantSettings
 from service.config import NodeConfig
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
 from service.tenancy.caller import Caller
+from service.tenancy.limits import Passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,13 @@ def caller_of(request: Request) -> Caller:
     caller = request.state.caller
     assert isinstance(caller, Caller)
     return caller
+
+
+def passage_of(request: Request) -> Passage:
+    """The request's place among what runs, for whoever goes on with its work."""
+    passage = request.state.passage
+    assert isinstance(passage, Passage)
+    return passage
 
 
 def tenant_of(request: Request) -> TenantSettings:

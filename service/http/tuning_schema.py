@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from service.http.gate_schema import GateReportView
 from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus
 
 Measured = float | None
@@ -32,6 +33,9 @@ class RunBody(BaseModel):
     publish_every: int | None = Field(default=None, ge=1, le=100_000, description="Publish after so many steps.")
     gate: bool | None = Field(default=None, description="Compare with the active policy before publishing.")
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of prompt choice and sampling.")
+    tenant: str | None = Field(
+        default=None, max_length=63, description="Tune on this tenant's prompts, for it alone; null is for all tenants."
+    )
 
     def request(self) -> RunRequest:
         """The run to start."""
@@ -54,6 +58,7 @@ class RequestView(_View):
     publish_every: int | None
     gate: bool | None
     seed: int
+    tenant: str | None = None
 
 
 class StepView(_View):
@@ -115,6 +120,9 @@ class EvaluationView(_View):
     by_language: dict[str, Pair] = Field(description="Mean reward by language.")
     fidelity: dict[str, Pair] = Field(description="Share of text in the language, by the gate's own detector.")
     rejected: dict[str, str] = Field(description="Language to the reason it fails; empty when it passes.")
+    report: GateReportView | None = Field(
+        default=None, description="How it was decided; null for evaluations that were recorded without."
+    )
 
 
 class ParityView(_View):
@@ -192,6 +200,7 @@ class PolicyView(BaseModel):
     sha256: str | None = Field(description="Digest of the manifest, which holds the digest of every file.")
     parity: ParityView | None
     evaluation: EvaluationView | None
+    tenant: str | None = Field(default=None, description="Whose it is alone; null is for all.")
 
     @classmethod
     def of(cls, record: PolicyRecord, active_version: int) -> "PolicyView":
@@ -205,6 +214,7 @@ class PolicyView(BaseModel):
             sha256=record.sha256,
             parity=ParityView.model_validate(record.parity) if record.parity is not None else None,
             evaluation=EvaluationView.model_validate(record.evaluation) if record.evaluation is not None else None,
+            tenant=record.tenant,
         )
 
 

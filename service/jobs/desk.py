@@ -15,7 +15,7 @@ from agent.errors import JobCancelled, NotFound, StoreError
 from service.config import JobsConfig
 from service.idempotency import IdempotencyKey
 from service.jobs.announcer import Announcer
-from service.jobs.ports import Executor, JobEvents, JobStore
+from service.jobs.ports import Executor, JobEvents, JobStore, Occupy, Slot, uncounted
 from service.jobs.records import ID_PATTERN, Answer, Job, JobPage, JobState, Lane, Order, Submission
 from service.jobs.recovery import Recovery
 from service.jobs.runner import JobRunner
@@ -30,6 +30,7 @@ class JobDesk:
 
     Args:
         sole_user: no other node uses the store (an embedded one).
+        occupy: counts jobs whose call is not there any more.
     """
 
     def __init__(
@@ -40,10 +41,11 @@ class JobDesk:
         config: JobsConfig,
         *,
         sole_user: bool = False,
+        occupy: Occupy = uncounted,
     ) -> None:
         self._store = store
         self.executor = executor
-        self._runner = JobRunner(store, executor, config, self._finished)
+        self._runner = JobRunner(store, executor, config, self._finished, occupy)
         self._announcer = Announcer(store, events, self._runner.consumer)
         self._recovery = Recovery(store, self._runner, self._announcer, lease_s=config.lease_s, sole_user=sole_user)
         self._released: asyncio.Future[None] | None = None
@@ -87,8 +89,11 @@ class JobDesk:
         self._stopping = True
         asyncio.get_running_loop().call_later(within_s, self._release, self.released)
 
-    async def accept(self, order: Order, key: IdempotencyKey | None = None, *, at_once: bool) -> Submission:
-        """Take an order, or find the job that stands for its key. ``at_once`` starts it here and now.
+    async def accept(
+        self, order: Order, key: IdempotencyKey | None = None, *, at_once: bool, slot: Slot | None = None
+    ) -> Submission:
+        """Take an order, or find the job that stands for its key. ``at_once`` starts it here and now, in the call's
+        ``slot``; a job that waits for its turn leaves that to the call.
 
         Cancelling the call does not keep an order that the store has taken from being carried out.
 
@@ -96,28 +101,28 @@ class JobDesk:
             IdempotencyKeyReused: the key stands for another body.
             StoreError: nothing was accepted, as far as this node knows.
         """
-        accepting = asyncio.create_task(self._accept(order, key, Lane.HELD if at_once else Lane.QUEUED))
+        accepting = asyncio.create_task(self._accept(order, key, Lane.HELD if at_once else Lane.QUEUED, slot))
         self._accepting.add(accepting)
         accepting.add_done_callback(self._accepting.discard)
         return await asyncio.shield(accepting)
 
-    async def _accept(self, order: Order, key: IdempotencyKey | None, lane: Lane) -> Submission:
+    async def _accept(self, order: Order, key: IdempotencyKey | None, lane: Lane, slot: Slot | None) -> Submission:
         submission = await self._store.submit(order, lane, self._runner.consumer, key)
         if submission.claim is not None:
-            self._runner.start(submission.claim)
+            self._runner.start(submission.claim, slot=slot)
         elif submission.created:
             self._runner.poke()
         return submission
 
-    async def adopt(self, order: Order, work: "asyncio.Task[Answer]") -> str:
-        """Make a job of work that has begun, and belongs to the desk from here on; the job's id.
+    async def adopt(self, order: Order, work: "asyncio.Task[Answer]", slot: Slot | None = None) -> str:
+        """Make a job of work that has begun; it and the call's ``slot`` belong to the desk from here on. The job's id.
 
         Raises:
             StoreError: nothing was accepted, and the work is still the caller's.
         """
         submission = await self._store.submit(order, Lane.HELD, self._runner.consumer)
         assert submission.claim is not None
-        self._runner.start(submission.claim, work)
+        self._runner.start(submission.claim, work, slot)
         return submission.job_id
 
     async def promised(self, tenant: str, job_id: str) -> Job:

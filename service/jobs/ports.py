@@ -1,6 +1,6 @@
 """What jobs need of a store and of those who carry them out and hear of them. The fakes are in service.jobs.fakes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from service.idempotency import IdempotencyKey
@@ -89,6 +89,38 @@ class Executor(Protocol):
     def failure(self, order: Order, error: Exception) -> Answer:
         """The problem that tells of what ``execute`` raised."""
         ...
+
+
+class Slot(Protocol):
+    """A place among the requests of a tenant and key that run at one time."""
+
+    def pass_on(self) -> "Slot":
+        """The same place for another holder; ``leave`` of this one changes nothing from now on."""
+        ...
+
+    def leave(self) -> None:
+        """Free the place. Twice is the same as once."""
+        ...
+
+
+class FreeSlot:
+    """A place where nobody counts."""
+
+    def pass_on(self) -> Slot:
+        """See Slot."""
+        return self
+
+    def leave(self) -> None:
+        """See Slot."""
+
+
+Occupy = Callable[[Order], Slot]
+"""Counts an order's work among what runs, whatever the limits say: it was accepted."""
+
+
+def uncounted(_: Order) -> Slot:
+    """An Occupy that counts nothing."""
+    return FreeSlot()
 
 
 class JobEvents(Protocol):

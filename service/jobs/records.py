@@ -59,6 +59,8 @@ class Order:
     """Where the caller wants to hear of the end; subscribers of the jobs' events deliver it."""
     wait_s: float | None = None
     """How long its caller is held for the answer; None when nobody is. What can be left out is, to make that."""
+    key_id: str | None = None
+    """The tenant's key that brought it; None for orders that were stored before keys were kept."""
 
 
 @dataclass(frozen=True, slots=True)

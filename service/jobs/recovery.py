@@ -17,6 +17,8 @@ from service.jobs.runner import JobRunner
 log = structlog.get_logger(__name__)
 
 _BEAT_S = 1.0
+_IDLE_BEAT_S = 5.0
+"""Of a node with nothing in hand, on a store that no other node uses: whatever comes pokes runner and announcer."""
 _CONSUMER_IDLE_S = 86_400.0
 
 
@@ -52,7 +54,8 @@ class Recovery:
                 log.error("jobs_watch_broke", error=type(error).__name__)
             self._runner.poke()
             self._announcer.poke()
-            await asyncio.sleep(min(_BEAT_S, self._lease_s / 4))
+            is_idle = self._sole_user and not self._runner.claims
+            await asyncio.sleep(min(_IDLE_BEAT_S if is_idle else _BEAT_S, self._lease_s / 4))
 
     async def renew(self) -> None:
         """Tell that the jobs in hand are in hand, and let go of those that are not ours any more."""

@@ -18,7 +18,7 @@ import structlog
 
 from agent.errors import JobAbandoned, StoreError
 from service.config import JobsConfig
-from service.jobs.ports import Executor, JobStore
+from service.jobs.ports import Executor, JobStore, Occupy, Slot, uncounted
 from service.jobs.pump import Pump
 from service.jobs.records import Answer, Claim, Job, JobState, Lane
 from service.tasks import end
@@ -37,15 +37,26 @@ class _Run:
 
     claim: Claim
     task: "asyncio.Task[None]"
+    slot: Slot | None
+    """None until it is known whose job it is."""
     counted: bool = False
     """True while a try of it is counted that has no result yet."""
 
 
 class JobRunner:
-    """The jobs that one node has in hand. ``on_finished`` is called after each result."""
+    """The jobs that one node has in hand. ``on_finished`` is called after each result.
+
+    Each counts against its tenant's and key's concurrent requests as long as it is in hand, whether or not its caller
+    still waits: in the place that the call had, or else in one that ``occupy`` gives.
+    """
 
     def __init__(
-        self, store: JobStore, executor: Executor, config: JobsConfig, on_finished: Callable[[], None]
+        self,
+        store: JobStore,
+        executor: Executor,
+        config: JobsConfig,
+        on_finished: Callable[[], None],
+        occupy: Occupy = uncounted,
     ) -> None:
         self.consumer = secrets.token_hex(8)
         """The node's name in the streams' groups, another one at each start."""
@@ -53,6 +64,7 @@ class JobRunner:
         self._executor = executor
         self._config = config
         self._on_finished = on_finished
+        self._occupy = occupy
         self._runs: dict[str, _Run] = {}
         self._watched: dict[str, set[asyncio.Event]] = {}
         self._queue = Pump("take-jobs", self._take_queued)
@@ -63,11 +75,16 @@ class JobRunner:
         """What is in hand."""
         return tuple(run.claim for run in self._runs.values())
 
-    def start(self, claim: Claim, work: "asyncio.Task[Answer] | None" = None) -> None:
-        """Carry a claimed job out, unless it is in hand already. ``work`` is a first try that has begun."""
+    def start(self, claim: Claim, work: "asyncio.Task[Answer] | None" = None, slot: Slot | None = None) -> None:
+        """Carry a claimed job out, unless it is in hand already.
+
+        Args:
+            work: a first try that has begun.
+            slot: the call's, which is the job's from here on.
+        """
         if claim.job_id not in self._runs:
             task = asyncio.create_task(self._carry_out(claim, work), name=claim.job_id)
-            self._runs[claim.job_id] = _Run(claim, task)
+            self._runs[claim.job_id] = _Run(claim, task, slot.pass_on() if slot is not None else None)
             task.add_done_callback(lambda _: self._ended(claim))
 
     def poke(self) -> None:
@@ -123,6 +140,8 @@ class JobRunner:
 
     def _ended(self, claim: Claim) -> None:
         run = self._runs.pop(claim.job_id)
+        if run.slot is not None:
+            run.slot.leave()
         for event in self._watched.get(claim.job_id, ()):
             event.set()
         if not run.task.cancelled() and (error := run.task.exception()) is not None:
@@ -147,7 +166,10 @@ class JobRunner:
     async def _begun(self, claim: Claim) -> Job | None:
         job = await _patiently(lambda: self._store.begin(claim))
         if job is not None:
-            self._runs[claim.job_id].counted = True
+            run = self._runs[claim.job_id]
+            run.counted = True
+            if run.slot is None:
+                run.slot = self._occupy(job.order)
             structlog.contextvars.bind_contextvars(request_id=job.order.request_id)
         return job
 

@@ -58,6 +58,12 @@ class Passage:
     _meters: tuple[_Meter, ...] = ()
     _open: bool = field(default=True)
 
+    def pass_on(self) -> "Passage":
+        """The same passage for another holder; ``leave`` of this one changes nothing from now on."""
+        passed = Passage(self._meters, self._open)
+        self._open = False
+        return passed
+
     def leave(self) -> None:
         """The request no longer counts as running."""
         if self._open:
@@ -95,6 +101,13 @@ class Limiter:
                 meter.num_running += 1
                 self._usage.add(meter.tenant, f"{meter.unit_prefix}requests", 1)
         return Passage(meters if generates else ())
+
+    def occupy(self, tenant: str, key_id: str | None) -> Passage:
+        """Count work that was accepted earlier among what runs, whatever the limits say."""
+        meters = tuple(self._meter(tenant, name) for name in dict.fromkeys(("", key_id or "")))
+        for meter in meters:
+            meter.num_running += 1
+        return Passage(meters)
 
     def charge(self, tenant: str, caller: Caller | None, num_tokens: int) -> None:
         """Count tokens of a reply; ``caller`` is None for work that outlived its request."""

@@ -1,10 +1,12 @@
-"""What the tenants' registry needs of a store, as a Protocol. Its fake is in service.tenancy.fakes."""
+"""What the tenants' registry needs of a store and of policies, as Protocols. The store's fake is in
+service.tenancy.fakes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from agent.config import TenantSettings
 from service.tenancy.record import TenantRecord
 
 
@@ -52,4 +54,16 @@ class TenantStore(Protocol):
 
     async def last_used(self, tenant: str) -> dict[str, datetime]:
         """When the tenant's keys were last used, by key id; a key that never was is absent."""
+        ...
+
+
+class PinRules(Protocol):
+    """What pinned policies must keep to; service.pins.PolicyPins in a node."""
+
+    async def check(self, settings: TenantSettings, others: Sequence[TenantSettings]) -> None:
+        """Pass, with every pinned version ready to answer, or name the field and the rule.
+
+        Raises:
+            InvalidInput: a rule is broken.
+        """
         ...

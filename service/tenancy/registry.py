@@ -3,7 +3,8 @@
     file ─seed─► store ◄─write─ registry ─use─► Tenants (memory, read by every request)
                    └──── revision, polled ────────┘
 
-A change is in force here when the call returns, and within a second in every other process on the same store.
+A change is in force here when the call returns, and within a second in every other process on the same store. An
+embedded store has no other process, so its revision is not asked for.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import structlog
 from agent.config import UNLIMITED, LimitSettings, TenantSettings
 from agent.errors import Conflict, InvalidConfig, InvalidInput, NotFound, StoreError
 from service.secrets import new_key
-from service.tenancy.ports import Snapshot, TenantStore
+from service.tenancy.ports import PinRules, Snapshot, TenantStore
 from service.tenancy.record import KeyRecord, Origin, Scope, TenantRecord, new_key_id, seeded_key_id
 from service.tenancy.rules import TenantRules
 from service.tenants import Tenants, seeded
@@ -24,8 +25,8 @@ from service.tenants import Tenants, seeded
 log = structlog.get_logger(__name__)
 
 _POLL_S = 1.0
-_POLLS_PER_USE = 60
-"""Polls between two writes of when keys were used: once a minute."""
+_NOTE_S = 60.0
+"""Between two writes of when keys were used."""
 MAX_KEYS = 100
 """Keys that one tenant may have, those that ended included."""
 
@@ -59,10 +60,16 @@ class TenantRegistry:
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._pins: PinRules | None = None
         self._store, self._tenants, self._rules, self._now = store, tenants, rules, now
         self._revision: int | None = None
         self._deleted: frozenset[str] = frozenset()
         self._writing = asyncio.Lock()
+        self._sole_user = False
+
+    def hold_pins_to(self, pins: PinRules) -> None:
+        """Refuse settings from now on whose pins break these rules."""
+        self._pins = pins
 
     async def open(self, from_file: Sequence[TenantSettings], *, sole_user: bool) -> None:
         """Bring the store in line with the configuration file, then take what it holds.
@@ -74,6 +81,7 @@ class TenantRegistry:
         Raises:
             InvalidConfig: a key of the file belongs to another tenant in the store.
         """
+        self._sole_user = sole_user
         snapshot = await self._store.load()
         records = {record.id: record for record in snapshot.records}
         _refuse_foreign_keys(from_file, snapshot)
@@ -91,14 +99,15 @@ class TenantRegistry:
 
     async def run(self) -> None:
         """Follow the store and note when keys were used, forever."""
-        polls = 0
+        loop = asyncio.get_running_loop()
+        note_s = loop.time() + _NOTE_S
         while True:
-            await asyncio.sleep(_POLL_S)
-            polls += 1
+            await asyncio.sleep(_NOTE_S if self._sole_user else _POLL_S)
             try:
-                if await self._store.revision() != self._revision:
+                if not self._sole_user and await self._store.revision() != self._revision:
                     await self.refresh()
-                if polls % _POLLS_PER_USE == 0:
+                if loop.time() >= note_s:
+                    note_s += _NOTE_S
                     await self.note_uses()
             except StoreError as error:
                 log.warning("tenants_not_refreshed", reason=str(error))
@@ -147,6 +156,7 @@ class TenantRegistry:
             await self.refresh()
             if self._tenants.record(settings.id) is not None:
                 raise Conflict(f"there is a tenant {settings.id} already", blocking_id=settings.id)
+            await self._check_pins(settings)
             now = self._now()
             return await self._save(TenantRecord(settings, Origin.ADMIN, now, now))
 
@@ -162,6 +172,7 @@ class TenantRegistry:
         async with self._writing:
             await self.refresh()
             record = self.get(settings.id)
+            await self._check_pins(settings)
             return await self._save(replace(record, settings=settings, origin=Origin.ADMIN))
 
     async def delete(self, tenant: str) -> None:
@@ -224,6 +235,12 @@ class TenantRegistry:
     def _warn(self, settings: TenantSettings) -> None:
         for warning in self.warnings(settings):
             log.warning("tenant_setting_odd", tenant=settings.id, warning=warning)
+
+    async def _check_pins(self, settings: TenantSettings) -> None:
+        """Raises InvalidInput."""
+        if self._pins is not None:
+            others = [record.settings for record in self._tenants.records if record.id != settings.id]
+            await self._pins.check(settings, others)
 
     async def _save(self, record: TenantRecord) -> TenantRecord:
         written = await self._store.save(replace(record, updated_at=self._now()))

@@ -74,6 +74,7 @@ class DailyUsage:
         self._day = now().date()
         self._totals: dict[str, Counter[str]] = {}
         self._unsent: dict[tuple[str, date], Counter[str]] = {}
+        self._counted = asyncio.Event()
 
     def used(self, tenant: str, name: str) -> int:
         """Units of today, as far as this process knows."""
@@ -86,6 +87,7 @@ class DailyUsage:
         self._turn()
         self._totals.setdefault(tenant, Counter())[name] += units
         self._unsent.setdefault((tenant, self._day), Counter())[name] += units
+        self._counted.set()
 
     def left_s(self) -> float:
         """Seconds until the day ends."""
@@ -111,12 +113,15 @@ class DailyUsage:
                 raise
 
     async def run(self) -> None:
-        """Flush every second, forever."""
+        """Flush every second in which something was counted, forever."""
         while True:
+            await self._counted.wait()
             await asyncio.sleep(_FLUSH_S)
+            self._counted.clear()
             try:
                 await self.flush()
             except StoreError as error:
+                self._counted.set()
                 log.warning("usage_not_stored", reason=str(error))
 
     async def _exchange(self, tenant: str, day: date, units: Counter[str]) -> None:

@@ -1,17 +1,20 @@
 """Tells tenants what happens to the node: tuning runs that end, policies that take over.
 
-Which policy answers is read from the ledger now and then, not from whoever switches it, so that no switch goes untold:
-neither a rollback, nor one just before a crash. What was told last stands in the store, at `node:webhooks:policy`.
+Which policy answers is read from the ledger, whenever somebody says that it may be another one and now and then, so
+that no switch goes untold: neither a rollback, nor one just before a crash. What was told last stands in the store, at
+`node:webhooks:policy`.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
 import structlog
 
 from agent.errors import StoreError
+from service.canary.records import TrialRecord
 from service.store import Store, store_errors
 from service.stored_record import RecordCodec
 from service.webhooks.deliveries import Deliveries
@@ -21,7 +24,9 @@ from trainer.records import RunState, RunStatus
 log = structlog.get_logger(__name__)
 
 _TOLD = "node:webhooks:policy"
-_POLL_S = 2.0
+_POLL_S = 30.0
+"""Between looks at which policy answers, when nobody says that it may be another one."""
+_STORE_DOWN_S = 2.0
 _FINISH_S = 5.0
 
 
@@ -46,6 +51,7 @@ class Announcements:
         self._active_version = active_version
         self._codec = RecordCodec(_Told)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._look = asyncio.Event()
 
     def run_ended(self, status: RunStatus) -> None:
         """Tell that a tuning run has ended; returns at once. Reasons stay inside: they may name other tenants.
@@ -55,18 +61,52 @@ class Announcements:
         if status.state is RunState.INTERRUPTED:
             return
         data = {"id": status.id, "state": status.state.value, "published": list(status.published)}
-        task = asyncio.create_task(self._tell(EventType.TUNING_RUN_FINISHED, data, status.id))
+        self._tell_soon(EventType.TUNING_RUN_FINISHED, data, status.id)
+
+    def canary_started(self, record: TrialRecord) -> None:
+        """Tell that a share of the traffic gets another policy; returns at once."""
+        data = {
+            "id": record.id,
+            "version": record.candidate,
+            "stable_version": record.stable,
+            "share": record.share,
+            "languages": list(record.languages),
+        }
+        self._tell_soon(EventType.CANARY_STARTED, data, f"{record.id}-started")
+
+    def canary_ended(self, record: TrialRecord) -> None:
+        """Tell what became of a canary or a watch; returns at once. Reasons stay inside."""
+        data = {
+            "id": record.id,
+            "kind": record.kind.value,
+            "version": record.candidate,
+            "stable_version": record.stable,
+            "outcome": None if record.outcome is None else record.outcome.value,
+        }
+        self._tell_soon(EventType.CANARY_ENDED, data, f"{record.id}-ended")
+
+    def _tell_soon(self, event_type: EventType, data: Mapping[str, object], event_id: str) -> None:
+        task = asyncio.create_task(self._tell(event_type, data, event_id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def policy_may_be_another(self) -> None:
+        """Have `watch_policy` look at once. Call it on the event loop."""
+        self._look.set()
 
     async def watch_policy(self) -> None:
         """Tell, for ever, when another policy answers."""
         while True:
+            self._look.clear()
+            wait_s = _POLL_S
             try:
                 await self.tell_policy()
             except StoreError as error:
+                wait_s = _STORE_DOWN_S
                 log.warning("policy_not_announced", reason=str(error))
-            await asyncio.sleep(_POLL_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._look.wait()
 
     async def tell_policy(self) -> None:
         """Tell which policy answers, unless it is the one that was told last. The first look tells nothing.

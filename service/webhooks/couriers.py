@@ -10,6 +10,7 @@ same `webhook-id`. Receivers get every event at least once.
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -39,6 +40,9 @@ from service.webhooks.signing import new_secret, signature_headers
 log = structlog.get_logger(__name__)
 
 _POLL_S = 0.25
+"""Until the next look while something is due and its receiver has no room."""
+_IDLE_POLL_S = 2.0
+"""Until the next look while nothing is due: other processes may queue deliveries, or leave some behind."""
 _STORE_DOWN_S = 2.0
 _LEASE_SLACK_S = 30.0
 _FINISH_S = 5.0
@@ -90,16 +94,21 @@ class Couriers:
         """Send for ever; a store that does not answer is asked again later."""
         while True:
             self._wake.clear()
-            wait_s = _POLL_S
             try:
-                await self.turn()
+                wait_s = await self._until_due_s()
+                if wait_s <= 0:
+                    await self.turn()
+                    wait_s = _POLL_S
             except StoreError as error:
                 log.warning("deliveries_not_read", reason=str(error))
                 wait_s = _STORE_DOWN_S
-            try:
-                await asyncio.wait_for(self._wake.wait(), wait_s)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+
+    async def _until_due_s(self) -> float:
+        first = await self._parts.queue.first_due()
+        return _IDLE_POLL_S if first is None else min((first - self._clock()).total_seconds(), _IDLE_POLL_S)
 
     async def turn(self) -> int:
         """Begin every delivery that is due and has room; returns how many.

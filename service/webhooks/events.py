@@ -21,6 +21,8 @@ class EventType(StrEnum):
     JOB_FAILED = "job.failed"
     POLICY_PUBLISHED = "policy.published"
     POLICY_ACTIVATED = "policy.activated"
+    CANARY_STARTED = "policy.canary.started"
+    CANARY_ENDED = "policy.canary.ended"
     TUNING_RUN_FINISHED = "tuning.run.finished"
     ENDPOINT_DISABLED = "webhook.endpoint.disabled"
     TEST = "webhook.test"
@@ -53,6 +55,29 @@ class PolicyData(EventData):
     previous_version: int = Field(description="The policy that answered before.", examples=[3])
 
 
+class CanaryStartedData(EventData):
+    """A policy that answers a share of the end users from now on."""
+
+    id: str = Field(description="The canary's id.", examples=["canary-v4-1767225600"])
+    version: int = Field(description="The policy that is tried.", examples=[4])
+    stable_version: int = Field(description="The policy that answers everybody else.", examples=[3])
+    share: float = Field(description="Share of the end users.", examples=[0.1])
+    languages: list[str] = Field(description="Languages that take part.", examples=[["de", "en"]])
+
+
+class CanaryEndedData(EventData):
+    """A canary, or the watch over a policy that took over, has ended."""
+
+    id: str = Field(description="Its id.", examples=["canary-v4-1767225600"])
+    kind: str = Field(description="`canary` or `watch`.", examples=["canary"])
+    version: int = Field(description="The policy that was tried or watched.", examples=[4])
+    stable_version: int = Field(description="The policy that it was compared with.", examples=[3])
+    outcome: str = Field(
+        description="`promoted`, `harmful`, `undecided`, `stopped`, `superseded`, `interrupted` or `passed`.",
+        examples=["promoted"],
+    )
+
+
 class RunData(EventData):
     """A tuning run that has ended."""
 
@@ -79,6 +104,8 @@ DATA: Mapping[EventType, type[EventData]] = {
     EventType.JOB_FAILED: JobData,
     EventType.POLICY_PUBLISHED: PolicyData,
     EventType.POLICY_ACTIVATED: PolicyData,
+    EventType.CANARY_STARTED: CanaryStartedData,
+    EventType.CANARY_ENDED: CanaryEndedData,
     EventType.TUNING_RUN_FINISHED: RunData,
     EventType.ENDPOINT_DISABLED: EndpointDisabledData,
     EventType.TEST: TestData,

@@ -103,6 +103,9 @@ class FakeQueue:
         page = tuple(found[start : start + limit])
         return LogPage(page, page[-1].id if start + limit < len(found) else None)
 
+    async def first_due(self) -> datetime | None:
+        return min((at for queue in self.due.values() for at in queue.values()), default=None)
+
     async def lanes_due(self, now: datetime, skip: int = 0) -> Sequence[Lane]:
         first = {lane: min(queue.values()) for lane, queue in self.due.items() if queue}
         return sorted((lane for lane in first if first[lane] <= now), key=lambda lane: first[lane])[skip:]

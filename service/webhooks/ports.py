@@ -84,6 +84,10 @@ class DeliveryQueue(Protocol):
         """The deliveries after ``cursor``, newest first; an unknown cursor gives an empty page."""
         ...
 
+    async def first_due(self) -> datetime | None:
+        """When the next delivery is due, or the next lease ends; None when nothing is queued."""
+        ...
+
     async def lanes_due(self, now: datetime, skip: int = 0) -> Sequence[Lane]:
         """Some of the lanes with something due, the longest waiting first; empty after the last."""
         ...

@@ -12,7 +12,7 @@ crash between two commands loses nothing.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import cast
 
 from service.store import Store, store_errors
@@ -143,6 +143,12 @@ class RedisQueue:
             texts = await self._redis.mget([_delivery_key(tenant, item) for item in ids[:limit]]) if ids else []
         deliveries = tuple(self._codec.decode(text) for text in texts if text is not None)
         return LogPage(deliveries, ids[limit - 1] if len(ids) > limit else None)
+
+    async def first_due(self) -> datetime | None:
+        """See DeliveryQueue."""
+        with store_errors("look for due deliveries"):
+            first = await self._redis.zrange(_LANES, 0, 0, withscores=True)
+        return datetime.fromtimestamp(float(first[0][1]) / 1000, UTC) if first else None
 
     async def lanes_due(self, now: datetime, skip: int = 0) -> Sequence[Lane]:
         """See DeliveryQueue."""

@@ -7,6 +7,7 @@ import pytest
 
 from agent.alternatives import Alternatives
 from agent.brief import Brief, Kind
+from agent.commission import Commission
 from agent.completion import Completion, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
@@ -69,7 +70,7 @@ class _Rig:
         )
 
     async def write(self, brief: Brief = _BRIEF, sampling: Sampling = _SAMPLING, **options: object) -> Reply:
-        return await self.agent.write(brief, sampling, request_id="r1", **options)  # type: ignore[arg-type]
+        return await self.agent.write(Commission(brief, sampling, request_id="r1", **options))  # type: ignore[arg-type]
 
 
 def _attempts(repair: Repair | None) -> list[tuple[str, str]]:
@@ -303,7 +304,7 @@ async def test_what_a_tenant_lets_stand_is_not_repaired() -> None:
         TenantLanguages([TenantSettings(id="acme", languages={"de": settings})]),
         lambda tenant, error: None,
     )
-    reply = await agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    reply = await agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1"))
     assert (reply.verdict.verdict, reply.repair) == (Verdict.PASS, None)
     assert [sentence.language for sentence in reply.verdict.sentences] == ["de", "en", "de"]
 

@@ -7,6 +7,7 @@ import pytest
 
 from agent.alternatives import Alternatives
 from agent.brief import Brief, Kind
+from agent.commission import Commission
 from agent.completion import FinishReason, GenerationTiming, Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
@@ -56,7 +57,7 @@ class _Rig:
 async def test_the_reply_says_what_was_sampled_and_judged() -> None:
     """Text, verdict, policy version, token counts and finish reason are those of the completion."""
     rig = _Rig()
-    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    reply = await rig.agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1"))
     assert (reply.request_id, reply.text, reply.language) == ("r1", _REPLY, "de")
     assert reply.verdict.verdict is Verdict.PASS
     assert reply.policy_version == 3
@@ -70,14 +71,14 @@ async def test_the_reply_says_how_long_its_tokens_took() -> None:
     """The engine's measurement goes on with the reply; without one there is none."""
     timing = GenerationTiming(first_token_s=0.03, inter_token_s=0.006)
     measured = _Rig(engine=FakeEngine(lambda request: _REPLY, timing=timing))
-    assert (await measured.agent.write(_BRIEF, _SAMPLING, request_id="r1")).timing == timing
-    assert (await _Rig().agent.write(_BRIEF, _SAMPLING, request_id="r1")).timing is None
+    assert (await measured.agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1"))).timing == timing
+    assert (await _Rig().agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1"))).timing is None
 
 
 async def test_the_engine_is_asked_at_live_priority_in_the_tenants_cache_scope() -> None:
     """The request carries the rendered prompt, the sampling parameters and the tenant."""
     rig = _Rig()
-    await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    await rig.agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1"))
     (request,) = rig.fake_engine.requests
     system, user = CharEncoder.split(request.prompt_token_ids)
     assert "nur auf Deutsch" in system
@@ -90,7 +91,7 @@ async def test_the_engine_is_asked_at_live_priority_in_the_tenants_cache_scope()
 async def test_the_episode_holds_everything() -> None:
     """What is journalled is the brief, the template's reference, the completion served and the verdict."""
     rig = _Rig()
-    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    reply = await rig.agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1"))
     (episode,) = rig.memory.episodes
     completion = episode.completions[episode.served]
     assert (episode.id, episode.brief, episode.verdict) == ("r1", _BRIEF, reply.verdict)
@@ -103,7 +104,7 @@ async def test_the_episode_holds_everything() -> None:
 async def test_several_texts_are_siblings_of_one_episode() -> None:
     """Three samples: the first is served, the others are alternatives, and all of them are journalled and counted."""
     rig = _Rig(engine=FakeEngine(lambda request: f"satz {request.sampling.seed}"))
-    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1", alternatives=Alternatives(n=3))
+    reply = await rig.agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1", alternatives=Alternatives(n=3)))
     assert (reply.text, reply.alternatives) == ("satz 1", ("satz 2", "satz 3"))
     (episode,) = rig.memory.episodes
     assert [completion.text for completion in episode.completions] == ["satz 1", "satz 2", "satz 3"]
@@ -119,7 +120,9 @@ async def test_the_best_of_several_is_served_and_all_are_journalled() -> None:
     was asked for."""
     texts = {1: "satz?", 2: "ein satz", 3: "noch ein satz"}
     rig = _Rig(engine=FakeEngine(lambda request: texts[request.sampling.seed or 0]))
-    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1", alternatives=Alternatives(n=2, best_of=3))
+    reply = await rig.agent.write(
+        Commission(_BRIEF, _SAMPLING, request_id="r1", alternatives=Alternatives(n=2, best_of=3))
+    )
     assert (reply.text, reply.alternatives) == ("noch ein satz", ("ein satz",))
     (episode,) = rig.memory.episodes
     assert [completion.text for completion in episode.completions] == ["satz?", "ein satz", "noch ein satz"]
@@ -131,7 +134,7 @@ async def test_the_verdict_is_that_of_what_is_served() -> None:
     """A sample in another language that is not served fails nobody's contract."""
     texts = {1: "sentence", 2: "satz satz satz"}
     rig = _Rig(engine=FakeEngine(lambda request: texts[request.sampling.seed or 0]))
-    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1", alternatives=Alternatives(best_of=2))
+    reply = await rig.agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1", alternatives=Alternatives(best_of=2)))
     assert (reply.verdict.verdict, reply.alternatives) == (Verdict.PASS, None)
 
 
@@ -139,7 +142,9 @@ async def test_several_greedy_samples_are_refused_before_the_engine_is_asked() -
     """They would be one and the same."""
     rig = _Rig()
     with pytest.raises(InvalidBrief, match="n: needs a temperature above 0"):
-        await rig.agent.write(_BRIEF, Sampling(8, temperature=0.0), request_id="r1", alternatives=Alternatives(n=2))
+        await rig.agent.write(
+            Commission(_BRIEF, Sampling(8, temperature=0.0), request_id="r1", alternatives=Alternatives(n=2))
+        )
     assert rig.fake_engine.requests == []
 
 
@@ -147,29 +152,31 @@ async def test_several_texts_do_not_go_with_alternatives_of_their_own() -> None:
     """Refused for suggestions, which have a number of their own, and a stream cannot tell the best before its end."""
     rig = _Rig()
     with pytest.raises(InvalidBrief, match="n: is not for kind 'suggest'"):
-        await rig.agent.write(_suggestion(2), _SAMPLING, request_id="r1", alternatives=Alternatives(n=2))
+        await rig.agent.write(Commission(_suggestion(2), _SAMPLING, request_id="r1", alternatives=Alternatives(n=2)))
     best = Alternatives(best_of=2)
     with pytest.raises(InvalidBrief, match="best_of: must not stand beside stream"):
-        await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1", alternatives=best, listener=print)
+        await rig.agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1", alternatives=best, listener=print))
     assert rig.fake_engine.requests == []
 
 
 async def test_a_broken_contract_is_told_not_hidden() -> None:
     """A reply in another language is served with verdict FAILED."""
-    reply = await _Rig(reply="This sentence is an English one indeed.").agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    reply = await _Rig(reply="This sentence is an English one indeed.").agent.write(
+        Commission(_BRIEF, _SAMPLING, request_id="r1")
+    )
     assert reply.verdict.verdict is Verdict.FAILED
 
 
 async def test_brand_terms_of_tenant_and_brief_are_ignored() -> None:
     """Neither the tenant's nor the brief's names count against the language."""
     rig = _Rig(reply="Sentence Inc und Coloq: ein satz auf Deutsch.")
-    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    reply = await rig.agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1"))
     assert reply.verdict.verdict is Verdict.PASS
 
 
 async def test_a_cut_off_reply_says_so() -> None:
     """Ten tokens of a longer reply end with reason ``length``."""
-    reply = await _Rig().agent.write(_BRIEF, Sampling(max_tokens=10), request_id="r1")
+    reply = await _Rig().agent.write(Commission(_BRIEF, Sampling(max_tokens=10), request_id="r1"))
     assert (reply.text, reply.finish_reason) == (_REPLY[:10], FinishReason.LENGTH.value)
 
 
@@ -177,7 +184,7 @@ async def test_a_journal_failure_is_reported_and_the_reply_served() -> None:
     """The callback gets the tenant and the error; the caller gets the reply."""
     rig = _Rig()
     rig.memory.failure = StoreError("the store is gone")
-    reply = await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    reply = await rig.agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1"))
     assert reply.text == _REPLY
     assert rig.failures == [("acme", rig.memory.failure)]
 
@@ -187,7 +194,7 @@ async def test_an_engine_failure_reaches_the_caller_and_is_not_journalled() -> N
     rig = _Rig()
     rig.fake_engine.failure = EngineDead("gone")
     with pytest.raises(EngineDead):
-        await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+        await rig.agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1"))
     assert rig.memory.episodes == ()
 
 
@@ -196,7 +203,9 @@ async def test_a_language_that_the_tenant_does_not_have_is_refused(tenant: str, 
     """The engine is not asked for it."""
     rig = _Rig()
     with pytest.raises(InvalidBrief, match="language"):
-        await rig.agent.write(Brief(tenant, Kind.CREATE, language, instructions="x"), _SAMPLING, request_id="r1")
+        await rig.agent.write(
+            Commission(Brief(tenant, Kind.CREATE, language, instructions="x"), _SAMPLING, request_id="r1")
+        )
     assert rig.fake_engine.requests == []
 
 
@@ -218,7 +227,7 @@ async def test_the_episode_is_kept_when_the_caller_disconnects() -> None:
     """Cancelling a request whose reply exists does not cancel its journal write; drain waits for it."""
     journal = _SlowJournal()
     rig = _Rig(journal=journal)
-    request = asyncio.create_task(rig.agent.write(_BRIEF, _SAMPLING, request_id="r1"))
+    request = asyncio.create_task(rig.agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1")))
     await journal.entered.wait()
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -232,7 +241,7 @@ async def test_the_episode_is_kept_when_the_caller_disconnects() -> None:
 async def test_a_tenants_bound_is_in_the_prompt_and_in_the_journal() -> None:
     """What the model was told is what its reply will be judged by."""
     rig = _Rig(max_words=41)
-    await rig.agent.write(_BRIEF, _SAMPLING, request_id="r1")
+    await rig.agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1"))
     (request,) = rig.fake_engine.requests
     assert "41" in CharEncoder.split(request.prompt_token_ids)[1]
     (episode,) = rig.memory.episodes
@@ -248,7 +257,7 @@ async def test_a_correction_says_what_it_changed() -> None:
     """Each edit has its place in the input, what replaces it, and the kind of mistake."""
     rig = _Rig(reply="Dieser satz ist richtig.")
     reply = await rig.agent.write(
-        Brief("acme", Kind.CORRECT, "de", text="Diser satz ist richtig"), _SAMPLING, request_id="r1"
+        Commission(Brief("acme", Kind.CORRECT, "de", text="Diser satz ist richtig"), _SAMPLING, request_id="r1")
     )
     assert reply.edits == (Edit(0, 5, "Dieser", Reason.SPELLING), Edit(22, 22, ".", Reason.PUNCTUATION))
     assert reply.alternatives is None
@@ -262,7 +271,7 @@ async def test_a_list_of_enough_alternatives_takes_one_generation() -> None:
     """They are parsed out of the reply, which is served as it is."""
     text = "1. Ein satz.\n2. Noch ein satz.\n3. ein satz"
     rig = _Rig(engine=(engine := FakeEngine(lambda request: text)))
-    reply = await rig.agent.write(_suggestion(2), _SAMPLING, request_id="r1")
+    reply = await rig.agent.write(Commission(_suggestion(2), _SAMPLING, request_id="r1"))
     assert (reply.alternatives, reply.text) == (("Ein satz.", "Noch ein satz."), text)
     assert len(engine.requests) == 1
 
@@ -272,7 +281,7 @@ async def test_missing_alternatives_are_sampled_with_other_seeds() -> None:
     Text and verdict are about all that are served, and the episode holds every completion."""
     engine = FakeEngine(_scripted("Ein satz.", "Noch ein satz hier.", "ein satz"))
     rig = _Rig(engine=engine)
-    reply = await rig.agent.write(_suggestion(3), _SAMPLING, request_id="r1")
+    reply = await rig.agent.write(Commission(_suggestion(3), _SAMPLING, request_id="r1"))
     assert reply.alternatives == ("Ein satz.", "Noch ein satz hier.")
     assert reply.text == "Ein satz.\nNoch ein satz hier."
     assert [request.sampling.seed for request in engine.requests] == [1, 2, 3]
@@ -284,7 +293,9 @@ async def test_missing_alternatives_are_sampled_with_other_seeds() -> None:
 async def test_greedy_sampling_is_not_repeated() -> None:
     """A second greedy generation would say the same."""
     engine = FakeEngine(lambda request: "Ein satz.")
-    reply = await _Rig(engine=engine).agent.write(_suggestion(3), Sampling(50, temperature=0.0), request_id="r1")
+    reply = await _Rig(engine=engine).agent.write(
+        Commission(_suggestion(3), Sampling(50, temperature=0.0), request_id="r1")
+    )
     assert (reply.alternatives, len(engine.requests)) == (("Ein satz.",), 1)
 
 
@@ -301,7 +312,7 @@ async def test_a_structured_reply_is_read_and_its_strings_are_judged() -> None:
     text = '{"titel": "Ein satz auf Deutsch", "sentence": 1}'
     rig = _Rig(reply=text)
     brief = Brief("acme", Kind.CREATE, "de", instructions="Brot", schema=_SCHEMA)
-    reply = await rig.agent.write(brief, Sampling(100, schema=_SCHEMA), request_id="r1")
+    reply = await rig.agent.write(Commission(brief, Sampling(100, schema=_SCHEMA), request_id="r1"))
     assert reply.data == {"titel": "Ein satz auf Deutsch", "sentence": 1}
     assert reply.verdict.verdict is Verdict.PASS
     assert [text[found.start : found.end] for found in reply.verdict.sentences] == ["Ein satz auf Deutsch"]
@@ -312,7 +323,7 @@ async def test_a_reply_that_breaks_its_schema_is_neither_served_nor_kept() -> No
     rig = _Rig(reply='{"titel": "Ein satz"}')
     brief = Brief("acme", Kind.CREATE, "de", instructions="Brot", schema=_SCHEMA)
     with pytest.raises(SchemaNotMet):
-        await rig.agent.write(brief, Sampling(10, schema=_SCHEMA), request_id="r1")
+        await rig.agent.write(Commission(brief, Sampling(10, schema=_SCHEMA), request_id="r1"))
     assert rig.memory.episodes == ()
 
 
@@ -323,7 +334,9 @@ async def test_of_several_structured_replies_those_that_fit_are_served() -> None
     rig = _Rig(engine=FakeEngine(_numbered(third, cut, second)))
     brief = Brief("acme", Kind.CREATE, "de", instructions="Brot", schema=_SCHEMA)
     sampling = Sampling(100, seed=0, schema=_SCHEMA)
-    reply = await rig.agent.write(brief, sampling, request_id="r1", alternatives=Alternatives(n=3, best_of=3))
+    reply = await rig.agent.write(
+        Commission(brief, sampling, request_id="r1", alternatives=Alternatives(n=3, best_of=3))
+    )
     assert (reply.text, reply.data, reply.alternatives) == (second, {"titel": "Ein satz mehr"}, (third,))
     (episode,) = rig.memory.episodes
     assert (episode.served, len(episode.completions)) == (2, 3)
@@ -334,7 +347,7 @@ async def test_a_correction_has_the_edits_of_the_best_one() -> None:
     rig = _Rig(engine=FakeEngine(_numbered("Dieser satz", "Dieser satz ist")))
     brief = Brief("acme", Kind.CORRECT, "de", text="Diser satz ist")
     reply = await rig.agent.write(
-        brief, Sampling(100, seed=0), request_id="r1", alternatives=Alternatives(n=2, best_of=2)
+        Commission(brief, Sampling(100, seed=0), request_id="r1", alternatives=Alternatives(n=2, best_of=2))
     )
     assert (reply.text, reply.alternatives) == ("Dieser satz ist", ("Dieser satz",))
     assert reply.edits == (Edit(0, 5, "Dieser", Reason.SPELLING),)
@@ -345,7 +358,9 @@ async def test_a_listener_of_several_texts_hears_the_first() -> None:
     heard: list[Delta] = []
     rig = _Rig(engine=FakeEngine(_numbered("Ein satz.", "Noch ein satz.")))
     reply = await rig.agent.write(
-        _BRIEF, Sampling(100, seed=0), request_id="r1", alternatives=Alternatives(n=2), listener=heard.append
+        Commission(
+            _BRIEF, Sampling(100, seed=0), request_id="r1", alternatives=Alternatives(n=2), listener=heard.append
+        )
     )
     assert "".join(delta.text for delta in heard) == reply.text == "Ein satz."
     assert reply.alternatives == ("Noch ein satz.",)
@@ -354,6 +369,6 @@ async def test_a_listener_of_several_texts_hears_the_first() -> None:
 async def test_a_listener_hears_the_reply_word_by_word() -> None:
     """The deltas together are the text of the first completion."""
     heard: list[Delta] = []
-    reply = await _Rig().agent.write(_BRIEF, _SAMPLING, request_id="r1", listener=heard.append)
+    reply = await _Rig().agent.write(Commission(_BRIEF, _SAMPLING, request_id="r1", listener=heard.append))
     assert "".join(delta.text for delta in heard) == reply.text
     assert len(heard) == len(_REPLY.split())

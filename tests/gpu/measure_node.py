@@ -42,7 +42,8 @@ microbatch_tokens = 8192
 parity_mean = 0.1
 [tuning.gate]
 enabled = true
-num_prompts = 24
+num_prompts = 8
+num_replies = 16
 margin = 0.5
 [[tenants]]
 id = "acme"

@@ -61,7 +61,8 @@ rank = 8
 alpha = 32.0
 
 [tuning.gate]
-num_prompts = 8
+num_prompts = 4
+num_replies = 4
 
 [[tenants]]
 id = "acme"
@@ -144,13 +145,18 @@ class NodeProcess:
         _, left = psutil.wait_procs(processes[1:], timeout=2.0)
         return status, left
 
+    @property
+    def running(self) -> bool:
+        """Started and not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def kill(self) -> None:
         """End whatever is left."""
-        if self._process is None or self._process.poll() is not None:
+        if not self.running:
             return
         for process in self.processes():
             process.kill()
-        self._process.wait()
+        self.wait(10.0)
 
     @asynccontextmanager
     async def journal(self) -> AsyncIterator[RedisJournal]:

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.engine
 
 RECOVERY_S = 60.0
 """Within which requests in flight are answered after kill -9 of the engine; 14 s on two idle cores."""
+IDLE_SHARE = 0.04
 LANGUAGES = ("en", "de", "fr", "pl")
 REWARD_MARGIN = 0.3
 """By how much the held-out share of vowels must rise within the run's 8 steps, seed 0."""
@@ -292,13 +293,16 @@ async def test_a_restarted_node_serves_the_last_published_policy(node: NodeProce
         assert await greedy(http, node) == before
 
 
+@pytest.mark.alone
 async def test_an_idle_node_is_small_and_quiet(node: NodeProcess) -> None:
-    """Idle, all processes together use under 7 % of a core (the best of three windows: the machine may be busy), and
-    hold under 5 GB."""
+    """Idle, all processes together use under 4 % of a core (in one of three windows: the machine may be busy), and hold
+    under 5 GB."""
     await asyncio.sleep(1.0)
-    shares = [await cpu_share(node.processes(), 5.0) for _ in range(3)]
+    shares: list[float] = []
+    while not shares or (shares[-1] >= IDLE_SHARE and len(shares) < 3):
+        shares.append(await cpu_share(node.processes(), 5.0))
     print(f"idle: {', '.join(f'{share:.1%}' for share in shares)} of a core")  # noqa: T201 - the README's figure
-    assert min(shares) < 0.07
+    assert shares[-1] < IDLE_SHARE
     assert sum(process.memory_info().rss for process in node.processes()) < 5e9
 
 

@@ -113,6 +113,8 @@ def _settings(case: str) -> dict[str, Any]:
 
 def main(folder: Path) -> None:
     """Load every case with vLLM and write ``found.json``."""
+    import vllm.v1.worker.cpu_worker  # noqa: F401 - takes from torch's accelerators what a CPU does not have
+
     from trainer.vllm_changes import keep_plain_weights
 
     keep_plain_weights()

@@ -1,6 +1,7 @@
 """The panel: routing by tenant and language, composition, and what happens when a judge cannot judge."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
 from agent.errors import InvalidConfig
 from agent.fakes import FixedDetector
-from rewards.config import RewardsConfig
+from rewards.config import RewardModelConfig, RewardsConfig
 from rewards.fakes import FakeRewardModel
 from rewards.panel import Panel, build_panel, gate, work
 from rewards.score import RewardModel, Sample, Score, Ungradable
@@ -193,7 +194,7 @@ def test_reward_models_are_asked_by_one_thread_at_a_time(plug: Plug) -> None:
 class _Short(FakeRewardModel):
     """Forgets to answer."""
 
-    def score(self, samples: object) -> list[Score | Ungradable]:
+    def score(self, samples: object) -> list[Score | Ungradable | None]:
         return []
 
 
@@ -314,3 +315,56 @@ def test_other_tenants_take_their_seats_at_once() -> None:
     assert weighed.value == pytest.approx((1 + weighed.parts["length"]) / 2)
     panel.seat([])
     assert _score(panel, sample).parts.keys() == {"fidelity"}
+
+
+def test_a_part_that_a_model_does_not_judge_is_absent(plug: Plug) -> None:
+    """German: (1 · fidelity 1 + 3 · −1) / 4 = −0.5; the other language's reply is worth its fidelity alone."""
+    partial = FakeRewardModel(lambda sample: -1.0 if sample.brief.language == "de" else None)
+    panel = _panel({"fidelity": 1, "taste": 3}, extra={"taste": plug("taste", partial)})
+    german, english = _score(panel, _sample(_GERMAN)), _score(panel, _sample(_ENGLISH, language="en"))
+    assert german.value == pytest.approx(-0.5)
+    assert (english.value, english.parts) == (1.0, {"fidelity": 1.0})
+
+
+def test_a_live_request_is_ranked_without_a_judge_that_is_late() -> None:
+    """Tuning waits for it, ranking leaves the part out; both ask by the same weights."""
+    config = RewardsConfig(weights={"fidelity": 1, "taste": 1}, models={"taste": RewardModelConfig(model="org/m")})
+    judge = FakeRewardModel()
+    judge.late = True
+    panel = build_panel(config, (), _CONTRACT, {"taste": judge})
+    (tuned,), (ranked,) = panel.score([_sample(_GERMAN)]), panel.live.score([_sample(_GERMAN)])
+    assert isinstance(tuned, Score)
+    assert isinstance(ranked, Score)
+    assert tuned.parts.keys() == {"fidelity", "taste"}
+    assert ranked.parts.keys() == {"fidelity"}
+
+
+def test_shared_models_are_asked_by_many_threads_at_a_time() -> None:
+    """Two threads meet inside the judge: a live request does not wait until tuning has been answered."""
+    meeting = threading.Barrier(2, timeout=10)
+
+    def judge(sample: Sample) -> float:
+        meeting.wait()
+        return 0.5
+
+    config = RewardsConfig(weights={"taste": 1}, models={"taste": RewardModelConfig()})
+    panel = build_panel(config, (), _CONTRACT, {"taste": FakeRewardModel(judge)})
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(panel.score, [[_sample("ab")]] * 2))
+    assert [type(answer) for (answer,) in answers] == [Score, Score]
+
+
+@pytest.mark.parametrize(
+    ("weights", "models", "field"),
+    [
+        ({}, {"taste": RewardModelConfig()}, "rewards.weights.taste"),
+        ({"length": 1.0}, {"length": RewardModelConfig()}, "rewards.models.length"),
+    ],
+)
+def test_a_wrong_reward_model_is_refused(
+    weights: dict[str, float], models: dict[str, RewardModelConfig], field: str
+) -> None:
+    """One that nothing weighs, and one with a rule's name."""
+    with pytest.raises(InvalidConfig) as caught:
+        build_panel(RewardsConfig(weights=weights, models=models), (), _CONTRACT, {"taste": FakeRewardModel()})
+    assert caught.value.field == field

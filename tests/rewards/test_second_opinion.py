@@ -5,7 +5,7 @@ import pytest
 
 from agent.contract import LanguageContract
 from agent.verdict import Verdict
-from rewards.second_opinion import LangdetectDetector, langdetect_labels
+from rewards.second_opinion import LangdetectDetector, LangidDetector, langdetect_labels
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +76,23 @@ def test_the_labels_are_known_without_loading_a_profile(detector: LangdetectDete
     assert langdetect_labels() == detector.labels
     assert {"zh", "de"} <= langdetect_labels()
     assert "ga" not in langdetect_labels()
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Die Jacke hält Sie auf langen Spaziergängen warm.", "de"),
+        ("The jacket keeps you warm on long walks.", "en"),
+        ("我们会在几个小时内回答您关于配送的所有问题。", "zh"),
+        ("Jaka honek epel mantentzen zaitu ibilaldi luzeetan.", "eu"),
+    ],
+)
+def test_the_other_detector_tells_plain_sentences(text: str, language: str) -> None:
+    """py3langid, offline, also of Basque, which langdetect does not know; probabilities are in [0, 1], best first."""
+    detector = LangidDetector()
+    detection = detector.detect(text)
+    assert detection is not None
+    assert detection.language == language
+    assert detection.candidates[0] == (language, detection.confidence)
+    assert 0.5 < detection.confidence <= 1
+    assert detector.detect("送料無料") is None

@@ -18,7 +18,8 @@ from service.config import NodeConfig
 from service.http.app import create_app
 from service.http.fake_tuning import EPOCH, step_report
 from service.http.fakes import FakeAuthenticator, FakeMetrics, FakeNode, served
-from trainer.records import PolicyRecord, RunRequest, RunState
+from tests.service.gate_reports import gate_report
+from trainer.records import Evaluation, PolicyRecord, RunRequest, RunState
 
 REPORTS = [step_report(1, reward=0.25, loss=0.5), step_report(2, reward=0.75, loss=float("nan"))]
 
@@ -145,6 +146,32 @@ def test_ctrl_c_leaves_the_run_alone(url: str, node: FakeNode, monkeypatch: pyte
     assert result.exit_code == 130
     assert "run_1 goes on; `coloq tune stop run_1` stops it" in result.stderr
     assert not node.tuning.runs["run_1"].state.final
+
+
+def test_a_policy_is_shown_with_what_the_gate_found(url: str, node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The verdict in words, then every language and metric; a run's status shows the same."""
+    monkeypatch.setenv("COLUMNS", "140")
+    evaluation = Evaluation(2, 0, 0.75, 0.5, {}, {}, {}, gate_report(("de", "reward", 0.25)))
+    node.policies.records[2] = PolicyRecord(2, "adapter", 0, "run_1", EPOCH, None, None, evaluation)
+    said = [
+        "gate undetermined: 16 held-out prompts, exam 0123456789ab",
+        "undetermined in fr: no held-out prompt, at least 8 are needed",
+        "rise of the reward in de shown: +0.250, at least +0.125",
+        "moved in de: 0.062 nats per token over 40 tokens",
+        "a note",
+    ]
+    shown = policies("show", "2").stdout.splitlines()
+    assert shown[:7] == [
+        "policy 2, adapter, of run_1, published 2026-01-01 00:00:00",
+        "held-out reward 0.5000 -> 0.7500, beside policy 0",
+        *said,
+    ]
+    assert shown[8].split() == "de reward 0.500 0.750 +0.250 +0.125 to +0.375 0.05 16 passed".split()
+    tune("start")
+    node.tuning.runs["run_1"] = replace(node.tuning.runs["run_1"], evaluation=evaluation)
+    assert set(said) <= set(tune("status", "run_1").stdout.splitlines())
+    assert policies("show", "0").stdout.splitlines()[-1] == "no held-out comparison was made of it"
+    assert "no published policy 9" in policies("show", "9").stderr
 
 
 def test_policies_are_listed_and_activated(url: str, node: FakeNode) -> None:

@@ -43,8 +43,8 @@ def test_empty_file_is_the_defaults() -> None:
         ),
         ("[tuning.gate]\nmargim = 1", "tuning.gate.margim: unknown key; did you mean tuning.gate.margin?"),
         (
-            "[tuning.gate]\nzzz = 1",
-            "tuning.gate.zzz: unknown key; valid keys here: enabled, num_prompts, margin, min_determined",
+            "[tuning.full]\nzzz = 1",
+            "tuning.full.zzz: unknown key; valid keys here: last_good",
         ),
     ],
 )
@@ -210,3 +210,13 @@ def _without_none(tree: object) -> object:
     if isinstance(tree, dict):
         return {key: _without_none(value) for key, value in tree.items() if value is not None}
     return [_without_none(item) for item in tree] if isinstance(tree, list) else tree
+
+
+def test_reward_models_are_parts_with_a_name_of_their_own() -> None:
+    """A part may be weighed by its name; another judge's name, and a batch that cannot hold a reply, are refused."""
+    config = parse('[rewards.models.taste]\nmodel = "org/scorer"\n[rewards.weights]\ntaste = 2.0\n')
+    assert config.rewards.models["taste"].model == "org/scorer"
+    with pytest.raises(InvalidConfig, match=r"rewards\.models\.length: must not take the name of another part"):
+        parse("[rewards.models.length]\n")
+    with pytest.raises(InvalidConfig, match=r"rewards\.models\.taste\.batch_tokens: must be at least max_tokens"):
+        parse("[rewards.models.taste]\nmax_tokens = 9000\nbatch_tokens = 8000\n")

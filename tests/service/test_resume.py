@@ -63,7 +63,7 @@ CONFIG = TuningConfig(
 FULL = CONFIG.model_copy(update={"method": "full", "learning_rate": 1e-3, "checkpoint_every": 1})
 STRIDE = int(os.environ.get("COLOQ_TEST_KILL_STRIDE", "7"))
 """Every so many moments is tried; 1 tries all, which takes minutes."""
-NUM_MOMENTS = {"adapter": 66, "full": 72}
+NUM_MOMENTS = {"adapter": 72, "full": 78}
 """Moments of a run that is not killed, by method. Before the second, which is 1, the ledger knows of no run."""
 Passing = Callable[[str], Awaitable[None]]
 
@@ -252,8 +252,7 @@ class Node:
             admission=admission,
             second_opinion=CONTRACT,
             temperature=1.0,
-            num_prompts=config.gate.num_prompts,
-            margin=config.gate.margin,
+            config=config.gate,
         )
         claims = ClaimLog(disk.journal)
         loop = TuningLoop(
@@ -377,7 +376,7 @@ async def test_a_damaged_checkpoint_costs_a_step_and_changes_nothing(
         state.write_bytes(state.read_bytes()[:-1])
 
     with capture_logs() as logs:
-        outcome = await _killed_and_resumed(tmp_path, CONFIG, NUM_MOMENTS["adapter"] - 20, meanwhile=damage)
+        outcome = await _killed_and_resumed(tmp_path, CONFIG, NUM_MOMENTS["adapter"] - 22, meanwhile=damage)
     assert [log["checkpoint"].startswith("step-3-") for log in logs if log["event"] == "checkpoint_damaged"] == [True]
     assert outcome.status.resumed_after == (2,)
     _assert_same(outcome, baseline["adapter"])
@@ -394,7 +393,7 @@ async def test_prompts_that_came_meanwhile_change_no_draw_that_was_made(
             sent = episode(number, "de")
             await disk.journal.append(replace(sent, id=f"new-{number}", brief=replace(sent.brief, tenant="aaa")))
 
-    outcome = await _killed_and_resumed(tmp_path, CONFIG, 15, meanwhile=send)
+    outcome = await _killed_and_resumed(tmp_path, CONFIG, 17, meanwhile=send)
     assert outcome.status.resumed_after == (1,)
     assert outcome.steps[:2] == baseline["adapter"].steps[:2]
     assert outcome.steps[2] != baseline["adapter"].steps[2]

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from redis.exceptions import RedisError
 
 from agent.errors import StoreError
 from service.config import StoreConfig
@@ -206,3 +207,24 @@ def test_only_the_stores_errors_are_translated() -> None:
         raise ConnectionError("nobody home")
     with pytest.raises(KeyError), store_errors("save"):
         raise KeyError("a defect")
+
+
+async def test_a_closed_store_leaves_no_connection(store: Store) -> None:
+    """A call that is in the middle of a command when its client is closed would connect again to try once more, and a
+    call that comes after the close would connect too: the server ends with the connections it had."""
+    before = len(await store.redis.client_list())
+
+    async def blocked() -> None:
+        with suppress(RedisError):
+            await other.redis.blpop(["nothing-comes-here"], timeout=1)
+
+    async with asyncio.timeout(20):
+        async with open_store(StoreConfig(url=store.url), Path()) as other:
+            waiting = asyncio.create_task(blocked())
+            while not any(client["cmd"] == "blpop" for client in await store.redis.client_list()):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        await waiting
+        with pytest.raises(RedisError):
+            await other.redis.get("anything")
+        while len(await store.redis.client_list()) > before:  # noqa: ASYNC110 - the server tells no event
+            await asyncio.sleep(0.01)

@@ -16,8 +16,9 @@ from agent.verdict import LanguageVerdict, Verdict
 from service.controller import Decision, Direction, Move
 from service.slo import Quantity, Reading, Standing
 from service.telemetry import Metrics, configure_logging, settle_loggers
+from tests.service.gate_reports import gate_report
 from trainer.pace import Pace
-from trainer.records import StepReport
+from trainer.records import Evaluation, StepReport
 
 
 @pytest.fixture(autouse=True)
@@ -163,8 +164,8 @@ def test_step_shows_its_last_values_and_adds_up_what_was_dropped() -> None:
         behaviour_kl=0.0625,
     )
     metrics = Metrics()
-    metrics.observe_step(report)
-    metrics.observe_step(report)
+    metrics.tuning.observe_step(report)
+    metrics.tuning.observe_step(report)
     assert {
         "coloq_tuning_steps_total 2.0",
         "coloq_tuning_tokens_total 200.0",
@@ -188,6 +189,22 @@ def test_step_shows_its_last_values_and_adds_up_what_was_dropped() -> None:
     } <= set(lines(metrics))
 
 
+def test_a_decision_of_the_gate_is_counted_with_its_differences() -> None:
+    """Counted by verdict; differences are the last decision's alone. Without a report there is nothing to show."""
+    metrics = Metrics()
+    old = Evaluation(2, 0, 0.5, 0.5, {}, {}, {})
+    metrics.tuning.observe_evaluation(replace(old, report=gate_report(("pl", "reward", -0.25), ("de", "reward", 0.5))))
+    metrics.tuning.observe_evaluation(replace(old, report=gate_report(("de", "fidelity", 0.125))))
+    metrics.tuning.observe_evaluation(old)
+    shown = [
+        line for line in lines(metrics) if line.startswith(("coloq_gate_decisions_total", "coloq_gate_difference"))
+    ]
+    assert shown == [
+        'coloq_gate_decisions_total{verdict="undetermined"} 2.0',
+        'coloq_gate_difference{language="de",metric="fidelity"} 0.125',
+    ]
+
+
 def test_state_and_events_of_the_node() -> None:
     """Gauges follow the node's state; counters its events."""
     metrics = Metrics()
@@ -199,7 +216,7 @@ def test_state_and_events_of_the_node() -> None:
     metrics.journal_failed("acme")
     metrics.journal_corrupt()
     metrics.publication_ended("published")
-    metrics.run_ended("succeeded")
+    metrics.tuning.run_ended("succeeded")
     metrics.content_failed("acme", TimeoutError())
     assert {
         "coloq_policy_active_version 7.0",
@@ -277,3 +294,17 @@ def test_two_nodes_in_one_process_count_apart() -> None:
     one.engine_restarted()
     assert "coloq_engine_restarts_total 1.0" in lines(one)
     assert "coloq_engine_restarts_total 0.0" in lines(other)
+
+
+def test_reward_models_are_shown_by_language() -> None:
+    """Version and accuracy of what judges, 0 and no number where nothing does; trainings by outcome."""
+    metrics = Metrics()
+    metrics.set_reward_model("de", 2, 0.875)
+    metrics.set_reward_model("pl", None, None)
+    metrics.reward_training_ended("rejected")
+    text = metrics.render()
+    assert 'coloq_reward_model_version{language="de"} 2.0' in text
+    assert 'coloq_reward_model_accuracy{language="de"} 0.875' in text
+    assert 'coloq_reward_model_version{language="pl"} 0.0' in text
+    assert 'coloq_reward_model_accuracy{language="pl"} NaN' in text
+    assert 'coloq_reward_trainings_total{outcome="rejected"} 1.0' in text

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import PublicationFailed
-from trainer.adapters import AdapterSlots
+from trainer.adapters import AdapterSlots, num_routable
 from trainer.fakes import FakeSink, FakeTrainer
 
 
@@ -148,3 +148,18 @@ async def test_a_version_that_is_about_to_go_takes_no_new_requests() -> None:
     node.sink.finish(1)
     await installing
     assert [node.slots.holds(version) for version in (1, 5)] == [False, True]
+
+
+async def test_a_version_that_requests_are_routed_to_keeps_its_slot() -> None:
+    """2 would have to go; it is pinned, so 3 goes. Seven slots leave three for such versions."""
+    node = _Node(5)
+    node.slots = AdapterSlots(
+        node.trainer, node.sink, capacity=5, folder_of=lambda version: Path(f"v{version}"), routed=lambda: {2}
+    )
+    await node.fill(1, 2, 3, 4, 5)
+    node.sink.activate(1)
+    node.trainer.kept.add(6)
+    node.events.clear()
+    await node.slots.install(6)
+    assert node.events == ["drained 3", "remove 3", "install 6"]
+    assert num_routable(7) == 3

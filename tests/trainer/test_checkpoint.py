@@ -5,18 +5,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 from structlog.testing import capture_logs
 
 from agent.errors import Conflict, TrainerFailed, TuningError
 from trainer.checkpoint import Checkpoints, Position, check_same, settings_of
 from trainer.config import TuningConfig
-from trainer.evaluation import Judged
+from trainer.drift import Recital
+from trainer.examination import ExamStanding
+from trainer.graded import GradedReply, Judged
 from trainer.plan import RunPlan
 from trainer.promotion import Standing
 from trainer.records import RunRequest, RunState, RunStatus, StepReport
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 PLAN = RunPlan.of(RunRequest(), TuningConfig(), ("de", "pl"))
+BASELINE = Judged(0, (GradedReply("p", "pl", 0, {"reward": 0.5, "fidelity": 1.0}),))
+EXAM = ExamStanding(("p",), Recital({"pl-1": (-0.5, -1.25)}))
 
 
 def _report(step: int) -> StepReport:
@@ -31,7 +36,7 @@ def _position(step: int, version: int | None = None) -> Position:
     )
     return Position(
         run=replace(status, steps=tuple(map(_report, range(1, step + 1)))),
-        standing=Standing(version or step, 0, Judged(0, {"pl": [0.5, 0.25]}, {"pl": [1.0]})),
+        standing=Standing(version or step, 0, BASELINE, EXAM),
         num_draws=2 * step,
         base_model="tiny",
         settings=settings_of(PLAN),
@@ -63,6 +68,12 @@ async def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     assert checkpoint.folder == tmp_path / "run_a" / "step-3-v7"
     assert (checkpoint.folder / "optimizer.safetensors").read_text() == "state"
     assert checkpoints.newest_version() == 7
+
+
+def test_a_standing_of_an_older_release_is_read() -> None:
+    """Its baseline has means by language, which decide nothing any longer: the run judges the baseline again."""
+    old = '{"version": 3, "parent": 0, "baseline": {"version": 0, "rewards": {"pl": [0.5]}, "fidelity": {"pl": [1.0]}}}'
+    assert TypeAdapter(Standing).validate_json(old) == Standing(3, 0, Judged(0))
 
 
 async def test_the_last_two_are_kept(tmp_path: Path) -> None:

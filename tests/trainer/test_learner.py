@@ -465,6 +465,24 @@ def test_live_weights_change_when_they_are_published() -> None:
     _assert_close(_state(learner), before, atol=0)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_step_is_scored_before_it_is_live(tied: bool) -> None:
+    """Log-probabilities after a step are those after its publication, while the live weights are as they were; also
+    after a checkpoint was taken up, whose step is not live yet."""
+    learner = Learner(tiny_llama(tied=tied), base_model="tiny")
+    learner.begin(FULL, None)
+    before, texts = _state(learner), ([[3, 4], [5]], [[6, 7, 8], [9, 10]])
+    unchanged = learner.logprobs(*texts)
+    learner.step(_batch(learner))
+    ahead = learner.logprobs(*texts)
+    _assert_close(_state(learner), before, atol=0)
+    resumed = Learner(tiny_llama(tied=tied), base_model="tiny")
+    resumed.resume(FULL, [(name, tensor.clone()) for name, tensor in learner.export().items()])
+    learner.publish_live()
+    assert learner.logprobs(*texts) == ahead == resumed.logprobs(*texts)
+    assert ahead != unchanged
+
+
 def test_an_adapter_s_run_publishes_nothing_live() -> None:
     """Its weights are the engine's and frozen; nor is there anything before a run."""
     with pytest.raises(TrainerFailed, match="only method full"):

@@ -1,6 +1,7 @@
 """Runs of method ``full`` over fakes: every step goes live, and what does not prove itself is rolled back."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from agent.ports import GenerateRequest
 from tests.trainer.samples import episode
 from tests.trainer.tuning import CONFIG, Node
 from trainer.config import GateConfig
+from trainer.fakes import FakeTrainer
 from trainer.loop import RunHooks
 from trainer.plan import RunPlan
 from trainer.records import Evaluation, RunRequest, StepReport
@@ -55,7 +57,13 @@ class _Run:
             self.node.trainer.failures[method] = error
 
 
-def _node(root: Path, *, candidate_reward: float = 0.5) -> Node:
+def _node(
+    root: Path,
+    *,
+    candidate_reward: float = 0.5,
+    trainer: FakeTrainer | None = None,
+    gate: GateConfig = GateConfig(num_prompts=4),  # noqa: B008 - frozen
+) -> Node:
     """Half of the prompts are held out. Replies to them score 0.5 by the base model, else ``candidate_reward``."""
 
     def reply(request: GenerateRequest) -> str:
@@ -73,7 +81,8 @@ def _node(root: Path, *, candidate_reward: float = 0.5) -> Node:
             else float(int(sample.text[1:]) % 2 == 0)
         ),
         held_out_share=0.5,
-        config=FULL.model_copy(update={"gate": GateConfig(num_prompts=4)}),
+        trainer=trainer,
+        config=FULL.model_copy(update={"gate": gate}),
     )
     return node
 
@@ -260,3 +269,58 @@ async def test_without_held_out_prompts_nothing_is_trained(tmp_path: Path) -> No
     with pytest.raises(GateRejected, match="the gate needs held-out prompts"):
         await _Run(node, RunRequest(gate=True)).carry_out()
     assert node.happened("begin", "step", "publish_live", "restore_live") == []
+
+
+class _Wanderer(FakeTrainer):
+    """Finds logged replies less probable from the second version on."""
+
+    async def logprobs(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[list[float]]:
+        """See TrainerPort.logprobs."""
+        if self.unpublished == 2:
+            self.logprob = -1.5
+        return await super().logprobs(prompts, replies)
+
+
+async def test_a_step_that_moved_too_far_does_not_go_live(tmp_path: Path) -> None:
+    """Version 1 gives logged replies the -0.5 they had, version 2 gives them -1.5: e^-1 - 1 + 1 = 0.368 nats per token
+    are beyond 0.3. Version 2 is never live, and version 1 is rolled back."""
+    node = _node(tmp_path, trainer=_Wanderer(), gate=GateConfig(num_prompts=4, max_kl=0.3))
+    run = _Run(node, RunRequest(gate=True))
+    with pytest.raises(GateRejected, match=r"version 2 moved 0\.368 nats per token .*, more than 0\.3; it did not go"):
+        await run.carry_out()
+    assert node.happened("publish_live", "restore_live") == ["publish_live 1", "restore_live 0"]
+    assert (node.trainer.live, node.sink.active_version) == (0, 0)
+
+
+async def test_without_a_limit_steps_are_not_scored(tmp_path: Path) -> None:
+    """The learner scores logged replies before the run and at the gate; in between it costs nothing."""
+    run = _Run(_node(tmp_path), RunRequest(gate=True))
+    await run.carry_out()
+    order = run.node.happened("step", "logprobs", "record")
+    assert order == ["logprobs", "step 1", "step 2", "step 3", "logprobs", "logprobs", "record 3"]  # the last: parity
+    (evaluation,) = run.evaluations
+    assert evaluation.report is not None
+    assert evaluation.report.drift is not None
+    assert {language: row.kl for language, row in evaluation.report.drift.items()} == {"de": 0.0, "pl": 0.0}
+
+
+async def test_a_learner_that_cannot_score_is_noted(tmp_path: Path) -> None:
+    """What it would have said is a report; the exam decides."""
+
+    class _Silent(FakeTrainer):
+        async def logprobs(
+            self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]
+        ) -> list[list[float]]:
+            """See TrainerPort.logprobs."""
+            if self.live == 0:
+                raise TrainerFailed("out of memory")
+            return await super().logprobs(prompts, replies)
+
+    run = _Run(_node(tmp_path, trainer=_Silent()), RunRequest(gate=True))
+    assert await run.carry_out()
+    (evaluation,) = run.evaluations
+    assert evaluation.report is not None
+    assert evaluation.report.drift is None
+    assert evaluation.report.notes == (
+        "no drift: the learner had not scored held-out replies before the run's first step",
+    )

@@ -7,13 +7,18 @@ import msgspec
 import pytest
 import torch
 
+from agent.errors import TrainerFailed
+from tests.tiny_reward import save_tiny_scorer
 from tests.trainer.samples import SETTINGS, completion, tiny_llama
 from trainer import messages
 from trainer.batch import build_batch
 from trainer.group import TrainingSequence
+from trainer.lanes import open_lanes
 from trainer.learner import Learner
+from trainer.pacer import Pacer
 from trainer.policy_folder import policy_folder
 from trainer.ports import PolicyMetadata
+from trainer.reward_desk import RewardDesk
 from trainer.thread import LearnerThread
 
 STEP = messages.Step.of(
@@ -126,3 +131,30 @@ def test_a_checkpoint_needs_a_run_and_a_resumed_run_a_checkpoint(thread: Learner
     nothing = _ask(thread, messages.Resume(SETTINGS, str(tmp_path), 1))
     assert isinstance(nothing, messages.Failed)
     assert "optimizer.safetensors" in nothing.reason
+
+
+def test_replies_are_scored_between_the_micro_batches_of_a_step(tmp_path: Path) -> None:
+    """Twenty steps are queued before a live request's replies: these are answered while the last is yet to be taken."""
+    lanes = open_lanes(torch.device("cpu"))
+    desk = RewardDesk(lanes, Pacer(lanes.sizes, lanes.reason), torch.device("cpu"))
+    thread = LearnerThread(Learner(tiny_llama(), base_model="tiny", interlude=desk), desk=desk)
+    source = str(save_tiny_scorer(tmp_path))
+    opened = _ask(thread, messages.OpenBackbone("base", source, shares=False, device="engine"))
+    assert isinstance(opened, messages.Done)
+    assert opened.backbone is not None
+    assert _ask(thread, messages.Begin(SETTINGS, None)) == messages.Done()
+    last = [thread.submit(STEP) for _ in range(20)][-1]
+    scored = _answer(thread, thread.submit(messages.ScoreReplies("base", None, [[1, 5]], 64, 30.0)))
+    assert thread.poll(last) is None
+    assert isinstance(scored, messages.Done)
+    assert scored.scores is not None
+    assert len(scored.scores) == 1
+    assert thread.memory()["reward_models"] == opened.backbone.size_bytes
+
+
+def test_a_thread_without_reward_models_says_so(thread: LearnerThread) -> None:
+    """Whoever asks hears it at once."""
+    with pytest.raises(TrainerFailed, match="holds no reward models"):
+        thread.submit(messages.ScoreReplies("base", None, [[1, 5]], 64, None))
+    missing = _ask(thread, messages.LoadReward("base", "de_v1", "nowhere"))
+    assert missing == messages.Failed("TrainerFailed: this process holds no reward models")

@@ -97,8 +97,7 @@ class Node:
             admission=self.admission,
             second_opinion=CONTRACT,
             temperature=0.7,
-            num_prompts=config.gate.num_prompts,
-            margin=config.gate.margin,
+            config=config.gate,
         )
         claims = ClaimLog(self.journal)
         self.loop = TuningLoop(

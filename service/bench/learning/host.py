@@ -16,7 +16,6 @@ from fastapi import APIRouter, HTTPException
 
 from agent.brief import Brief
 from agent.completion import Completion, FinishReason, Sampling, VersionSpan
-from agent.contract import LanguageContract
 from agent.episode import Episode
 from agent.errors import ColoqError
 from agent.language import primary_code
@@ -25,7 +24,7 @@ from agent.prompt import PromptLibrary
 from agent.verdict import LanguageVerdict, Verdict
 from rewards.panel import Panel
 from rewards.score import Sample
-from rewards.second_opinion import LangdetectDetector
+from rewards.second_opinion import second_opinion
 from service.bench.control import Nothing
 from service.bench.learning.exam import Examiner, Graded
 from service.bench.learning.fluency import MODEL_VARIABLE
@@ -33,6 +32,7 @@ from service.bench.learning.messages import ExamOrder, ExamView, SeedOrder, Seed
 from service.bench.learning.trail import Trail, TrailingPromotion, TrailingSampler
 from service.http.tuning_schema import StepView
 from trainer.adapters import AdapterSlots
+from trainer.config import GateConfig
 from trainer.evaluation import Evaluator
 from trainer.loop import RunHooks, TuningLoop
 from trainer.plan import RunPlan
@@ -253,10 +253,9 @@ class LearnHost:
             sampler=RolloutSampler(node.engine),
             panel=self._panel,
             admission=_Always(),
-            second_opinion=LanguageContract(LangdetectDetector()),
+            second_opinion=second_opinion(),
             temperature=1.0,
-            num_prompts=1,
-            margin=0.0,
+            config=GateConfig(enabled=False),
         )
 
     def _episodes(self, briefs: Sequence[Brief], label: str) -> list[Episode]:

@@ -1,4 +1,4 @@
-"""What models are called: `coloq` is the active policy, `coloq@v41` one published version of it."""
+"""What models are called: `coloq` is the tenant's policy, `coloq@v41` one published version that it may have."""
 
 import re
 from datetime import datetime
@@ -11,7 +11,7 @@ from service.http.ports import PolicyPort
 from trainer.records import PolicyRecord
 
 ALIAS = "coloq"
-"""The model that answers with whatever policy is active."""
+"""The model that answers with whatever policy the tenant has now."""
 
 _VERSION = re.compile(rf"{ALIAS}@v(0|[1-9][0-9]{{0,8}})")
 
@@ -21,18 +21,18 @@ def name_of(version: int) -> str:
     return f"{ALIAS}@v{version}"
 
 
-async def find_version(model: str, policies: PolicyPort) -> int | None:
+async def find_version(model: str, policies: PolicyPort, tenant: str) -> int | None:
     """The policy version that a model's name pins; None for the active one.
 
     Raises:
-        NotFound: no such model, or a version that the engine does not hold any longer.
+        NotFound: no such model, a version that the engine does not hold any longer, or another tenant's.
     """
     if model == ALIAS:
         return None
     match = _VERSION.fullmatch(model)
     if match is None:
         raise NotFound(f"there is no model {model[:60]!r}; use {ALIAS!r}, or one of GET /v1/models")
-    return (await policies.find_served(int(match[1]))).version
+    return (await policies.find_served(int(match[1]), tenant)).version
 
 
 class Model(BaseModel):

@@ -59,7 +59,7 @@ async def create_chat_completion(
     `X-Language`, the tenant's only language, or else the one of its languages that the last message is in. With one of
     the first two, a single answer in another language is sampled once more, unless it is streamed."""
     sampling = body.sampling(parts.config.agent)
-    dialogue = body.dialogue(tenant, x_language, await find_version(body.model, parts.node.policies))
+    dialogue = body.dialogue(tenant, x_language, await find_version(body.model, parts.node.policies, tenant.id))
     request_id, created, logprobs = request_id_of(request), int(time.time()), bool(body.logprobs)
     if body.stream:
         options = body.stream_options
@@ -75,20 +75,22 @@ async def create_chat_completion(
 
 
 @router.get("/models", summary="List the models that can be asked for", responses=openai_errors(503))
-async def list_models(parts: Parts) -> ModelList:
-    """`coloq` is the active policy; the others are the published versions that the engine holds."""
+async def list_models(tenant: Tenant, parts: Parts) -> ModelList:
+    """`coloq` is the policy that answers; the others are the published versions that the engine holds, another tenant's
+    own not among them."""
     policies = parts.node.policies
-    return ModelList.of(list(await policies.served()), policies.active_version)
+    return ModelList.of(list(await policies.served(tenant.id)), policies.active_version)
 
 
 @router.get("/models/{model}", summary="One model", responses=openai_errors(400, 404, 503))
 async def get_model(
     model: Annotated[str, Path(min_length=1, max_length=200, description="`coloq`, or a version.", examples=[ALIAS])],
+    tenant: Tenant,
     parts: Parts,
 ) -> Model:
     """404 when it cannot be asked for now."""
-    version = await find_version(model, parts.node.policies)
-    listed = ModelList.of(list(await parts.node.policies.served()), parts.node.policies.active_version)
+    version = await find_version(model, parts.node.policies, tenant.id)
+    listed = ModelList.of(list(await parts.node.policies.served(tenant.id)), parts.node.policies.active_version)
     found = next((entry for entry in listed.data if entry.id == model), None)
     if found is None:
         raise NotFound(f"model {model!r} (version {version}) is not served any longer")

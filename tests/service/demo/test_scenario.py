@@ -9,13 +9,10 @@ import pytest
 from rich.console import Console
 from structlog.testing import capture_logs
 
-from agent.alternatives import ONE, Alternatives
-from agent.brief import Brief
-from agent.completion import Sampling
+from agent.commission import Commission
 from agent.config import LanguageSettings, TenantSettings
 from agent.episode import Reply
 from agent.errors import EngineError
-from agent.ports import Listener
 from service.config import NodeConfig
 from service.demo.briefs import DemoBrief
 from service.demo.failure import DemoFailed
@@ -43,22 +40,11 @@ class PolicyContent(FakeContent):
     """By version and number of calls so far."""
     fails_from_call: int | None = None
 
-    async def write(
-        self,
-        brief: Brief,
-        sampling: Sampling,
-        *,
-        request_id: str,
-        alternatives: Alternatives = ONE,
-        listener: Listener | None = None,
-        wait_s: float | None = None,
-    ) -> Reply:
+    async def write(self, commission: Commission) -> Reply:
         version = self.policies.active_version
         if self.fails_from_call is not None and len(self.calls) >= self.fails_from_call:
             raise EngineError("it broke")
-        reply = await super().write(
-            brief, sampling, request_id=request_id, alternatives=alternatives, listener=listener, wait_s=wait_s
-        )
+        reply = await super().write(commission)
         return replace(reply, text=self.text_of(version, len(self.calls)), policy_version=version)
 
 

@@ -9,6 +9,7 @@ import pytest
 from agent.errors import InvalidInput, PublicationFailed
 from service.http.fake_tuning import EPOCH, step_report
 from service.http.fakes import FakeNode
+from tests.service.gate_reports import gate_report
 from trainer.records import Evaluation, ParityReport, PolicyRecord, RunRequest, RunState
 
 EVALUATION = Evaluation(
@@ -140,6 +141,20 @@ async def test_policies_show_parity_evaluation_and_which_one_is_active(
     assert newest["parity"] == {"num_tokens": 64, "mean": 0.01, "max": 0.05}
     assert newest["evaluation"]["by_language"] == {"de": {"candidate": 0.75, "baseline": 0.5}}
     assert newest["evaluation"]["fidelity"] == {"de": {"candidate": 1.0, "baseline": 0.875}}
+
+
+async def test_a_policy_shows_how_the_gate_decided(operator: httpx.AsyncClient, node: FakeNode) -> None:
+    """Verdict, words and figures by language and metric; a policy that was recorded without a report shows none."""
+    evaluation = replace(EVALUATION, report=gate_report(("de", "reward", 0.25)))
+    node.policies.records[2] = replace(POLICY, evaluation=evaluation)
+    node.policies.records[1] = replace(POLICY, version=1)
+    newest, older, _ = (await operator.get("/admin/policies")).json()["policies"]
+    report = newest["evaluation"]["report"]
+    assert (report["verdict"], report["num_prompts"]) == ("undetermined", {"de": 16, "fr": 0})
+    assert report["undetermined"] == {"fr": "no held-out prompt, at least 8 are needed"}
+    assert [report["comparisons"][0][name] for name in ("difference", "margin", "verdict")] == [0.25, 0.05, "passed"]
+    assert (report["improvement"]["shown"], report["drift"]["de"]["kl"], report["texts"]) == (True, 0.0625, [])
+    assert older["evaluation"]["report"] is None
 
 
 async def test_activating_a_policy_makes_it_the_active_one(operator: httpx.AsyncClient, node: FakeNode) -> None:

@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from agent.config import LanguageSettings, LimitSettings, TenantSettings
 from agent.errors import StoreError
 from service.config import NodeConfig
-from service.http.app import create_app
 from service.http.fakes import FakeMetrics, FakeNode
 from service.http.keys import NodeKeys
 from service.secrets import AdminKey, hash_key
@@ -18,6 +17,7 @@ from service.tenancy.registry import TenantRegistry
 from service.tenancy.rules import TenantRules
 from service.tenants import Tenants
 from service.webhooks.hook import Check
+from tests.service.http.conftest import BuildApp
 
 ADMIN_HASH = hash_key("admin-key")
 ADMIN_ID = f"admin_{ADMIN_HASH[7:15]}"
@@ -42,9 +42,9 @@ def node(store: MemoryTenantStore, tenants: Tenants) -> FakeNode:
 
 
 @pytest.fixture
-def app(node: FakeNode, tenants: Tenants) -> FastAPI:
+def app(build_app: BuildApp, node: FakeNode, tenants: Tenants) -> FastAPI:
     """Keys are the registry's: what a route changes is what the next request meets."""
-    return create_app(node, NodeKeys(tenants, AdminKey(ADMIN_HASH)), NodeConfig(), FakeMetrics())
+    return build_app(node, NodeKeys(tenants, AdminKey(ADMIN_HASH)), NodeConfig(), FakeMetrics())
 
 
 @pytest.fixture

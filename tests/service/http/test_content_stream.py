@@ -10,9 +10,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from agent.commission import Commission
 from agent.config import AgentConfig
+from agent.episode import Reply
 from agent.errors import EngineDead
-from agent.ports import Delta, Listener
+from agent.ports import Delta
 from service.config import NodeConfig
 from service.http import sse
 from service.http.agent_node import AgentNode
@@ -32,9 +34,9 @@ def events(text: str) -> Iterator[tuple[str, Any]]:
 class Broken(FakeContent):
     """Tells a word, and fails."""
 
-    async def write(self, *args: Any, listener: Listener | None = None, **kwargs: Any) -> Any:
-        assert listener is not None
-        listener(Delta("Once "))
+    async def write(self, commission: Commission) -> Reply:
+        assert commission.listener is not None
+        commission.listener(Delta("Once "))
         await asyncio.sleep(0.02)
         raise self.error or EngineDead("gone")
 

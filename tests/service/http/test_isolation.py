@@ -17,10 +17,10 @@ from starlette.routing import Route
 
 from agent.config import LanguageSettings, TenantSettings
 from service.config import NodeConfig
-from service.http.app import create_app
 from service.http.fakes import FakeAuthenticator, FakeMetrics, FakeNode, registry_of
 from service.http.guard import AdminRoute, HookRoute, TenantRoute
 from service.tenancy.record import Scope
+from tests.service.http.conftest import BuildApp
 
 OPEN_PATHS = {"/healthz", "/readyz", "/metrics", "/openapi.json"}
 LANGUAGES = {"de": LanguageSettings(), "en": LanguageSettings()}
@@ -53,9 +53,9 @@ def node() -> FakeNode:
 
 
 @pytest.fixture
-def app(node: FakeNode) -> FastAPI:
+def app(build_app: BuildApp, node: FakeNode) -> FastAPI:
     keys = {"acme-key": ACME, "zeta-key": ZETA, **dict.fromkeys(SCOPED, ACME)}
-    return create_app(node, FakeAuthenticator(keys, "admin-key", scopes=SCOPED), NodeConfig(), FakeMetrics())
+    return build_app(node, FakeAuthenticator(keys, "admin-key", scopes=SCOPED), NodeConfig(), FakeMetrics())
 
 
 @pytest.fixture

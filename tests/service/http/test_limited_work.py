@@ -1,12 +1,13 @@
 """Limits where a call is no plain request: inbound hooks, jobs, a full queue."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from agent.config import LanguageSettings, LimitSettings, TenantSettings
+from agent.config import AgentConfig, LanguageSettings, LimitSettings, TenantSettings
 from agent.errors import QueueFull
 from service.config import JobsConfig, NodeConfig
 from service.http.app import create_app
@@ -73,3 +74,66 @@ async def test_an_accepted_job_that_finds_no_room_is_tried_again(
     assert len(node.content.calls) == 2
     (job,) = (await caller.get("/v1/jobs")).json()["jobs"]
     assert (job["state"], job["attempts"], job["dead_reason"]) == ("failed", 2, "given up after 2 tries")
+
+
+TWO_AT_ONCE = ONE_A_DAY.model_copy(update={"limits": LimitSettings(concurrent_requests=2)})
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[tuple[httpx.AsyncClient, FakeNode]]:
+    """A caller whose tenant may have two requests run at one time, on a node that holds calls for 50 ms."""
+    node = FakeNode(config=NodeConfig(agent=AgentConfig(hold_s=0.05)))
+    app = create_app(node, FakeAuthenticator({"acme-key": TWO_AT_ONCE}), node.config, FakeMetrics())
+    key = {"Authorization": "Bearer acme-key"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node", headers=key) as client:
+        yield client, node
+    await node.jobs.close()
+
+
+async def statuses_of(caller: httpx.AsyncClient, num_calls: int) -> list[int]:
+    """Of plain calls at one time."""
+    calls = [caller.post("/v1/content", json=BRIEF) for _ in range(num_calls)]
+    return sorted(response.status_code for response in await asyncio.gather(*calls))
+
+
+async def until_done(caller: httpx.AsyncClient, node: FakeNode) -> None:
+    """Every job is final, and out of the node's hands."""
+    for job in (await caller.get("/v1/jobs")).json()["jobs"]:
+        await asyncio.wait_for(node.jobs.until_final("acme", job["id"]), 5)
+    await asyncio.sleep(0.01)
+    node.content.delay_s = 0.01
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "bell"}, {"Prefer": "respond-async"}])
+async def test_a_job_counts_as_running_until_it_is_done(
+    pair: tuple[httpx.AsyncClient, FakeNode], headers: dict[str, str]
+) -> None:
+    """Of two places it has one, not two and not none, whichever way the call became a job; then both are free."""
+    caller, node = pair
+    node.content.delay_s = 0.5
+    assert (await caller.post("/v1/content", json=BRIEF, headers=headers)).status_code == 202
+    await asyncio.sleep(0.01)
+    assert await statuses_of(caller, 2) == [202, 429]
+    await until_done(caller, node)
+    assert await statuses_of(caller, 3) == [200, 200, 429]
+
+
+async def test_a_job_whose_caller_hung_up_goes_on_counting(pair: tuple[httpx.AsyncClient, FakeNode]) -> None:
+    """A call with an idempotency key is cut off while it is held; its job runs on in the place that the call had."""
+    caller, node = pair
+    node.content.delay_s = 0.5
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.03):
+            await caller.post("/v1/content", json=BRIEF, headers={"Idempotency-Key": "bell"})
+    assert await statuses_of(caller, 2) == [202, 429]
+    await until_done(caller, node)
+    assert await statuses_of(caller, 3) == [200, 200, 429]
+
+
+async def test_a_repeated_call_counts_beside_the_job_it_waits_for(pair: tuple[httpx.AsyncClient, FakeNode]) -> None:
+    """The job has one place, a second call of its key another: the third is 429, and one text is written."""
+    caller, node = pair
+    node.content.delay_s = 0.02
+    calls = [caller.post("/v1/content", json=BRIEF, headers={"Idempotency-Key": "bell"}) for _ in range(3)]
+    assert sorted(response.status_code for response in await asyncio.gather(*calls)) == [200, 200, 429]
+    assert len(node.content.calls) == 1

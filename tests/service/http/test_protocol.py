@@ -11,10 +11,10 @@ from fastapi import FastAPI
 
 from agent.config import LanguageSettings, TenantSettings
 from service.config import NodeConfig, ServerConfig
-from service.http.app import create_app
 from service.http.fakes import FakeAuthenticator, FakeMetrics, FakeNode
 from service.http.protocol import BoundedConfig
 from service.serve import Server, _bound
+from tests.service.http.conftest import BuildApp
 
 BOUNDS = ServerConfig(port=0, max_header_bytes=1024, max_headers=8, header_timeout_s=0.2, body_timeout_s=0.3)
 GET = b"GET /healthz HTTP/1.1\r\nHost: node\r\n"
@@ -62,9 +62,9 @@ class Caller:
 
 
 @pytest.fixture
-def app() -> FastAPI:
+def app(build_app: BuildApp) -> FastAPI:
     acme = TenantSettings(id="acme", languages={"de": LanguageSettings()})
-    return create_app(FakeNode(), FakeAuthenticator({"k": acme}), NodeConfig(server=BOUNDS), FakeMetrics())
+    return build_app(FakeNode(), FakeAuthenticator({"k": acme}), NodeConfig(server=BOUNDS), FakeMetrics())
 
 
 @pytest.fixture

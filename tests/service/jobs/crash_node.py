@@ -17,11 +17,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from agent.alternatives import ONE, Alternatives
-from agent.brief import Brief
-from agent.completion import Sampling
+from agent.commission import Commission
 from agent.episode import Reply
-from agent.ports import Engine, GenerateRequest, Listener
+from agent.ports import Engine, GenerateRequest
 from service.config import EngineConfig, JobsConfig, NodeConfig, ServerConfig, StoreConfig
 from service.http.fakes import FAKE_TENANT, FakeAuthenticator, FakeContent, FakeMetrics, FakeNode
 from service.jobs.records import Job
@@ -54,20 +52,12 @@ class LoggedContent(FakeContent):
     engine: Engine = field(kw_only=True)
     log: Path = field(kw_only=True)
 
-    async def write(
-        self,
-        brief: Brief,
-        sampling: Sampling,
-        *,
-        request_id: str,
-        alternatives: Alternatives = ONE,
-        listener: Listener | None = None,
-        wait_s: float | None = None,
-    ) -> Reply:
+    async def write(self, commission: Commission) -> Reply:
+        request_id = commission.request_id
         append(self.log, f"begin {request_id}")
-        completion = await self.engine.generate(GenerateRequest(request_id, (1,), sampling))
+        completion = await self.engine.generate(GenerateRequest(request_id, (1,), commission.sampling))
         append(self.log, f"end {request_id}")
-        return replace(self._reply(brief, request_id, alternatives.n), text=completion.text)
+        return replace(self._reply(commission.brief, request_id, commission.alternatives.n), text=completion.text)
 
 
 @dataclass(frozen=True)

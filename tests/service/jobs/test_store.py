@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from structlog.testing import capture_logs
 
 from agent.errors import IdempotencyKeyReused, StoreError
@@ -336,7 +338,8 @@ async def test_a_server_without_a_file_is_used_as_it_is(store: Store) -> None:
 
 async def test_a_store_that_is_away_is_a_store_error(tmp_path: Path) -> None:
     """From every method that a call waits for."""
-    client = Redis(unix_socket_path=str(tmp_path / "nobody.sock"), decode_responses=True)
+    once = Retry(NoBackoff(), 0)
+    client = Redis(unix_socket_path=str(tmp_path / "nobody.sock"), decode_responses=True, retry=once)
     jobs = RedisJobStore(Store(client, "unix://nobody.sock"), JobsConfig())
     with pytest.raises(StoreError, match="could not accept a job"):
         await jobs.submit(order(), Lane.HELD, "n1")

@@ -311,3 +311,17 @@ async def test_a_running_registry_follows_the_store_through_its_failures(monkeyp
             break
     assert other.tenants.authenticate(issued.plain) is None
     running.cancel()
+
+
+async def test_a_store_of_its_own_is_not_asked_for_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else writes an embedded store: a revision that grew behind the registry's back stays unseen."""
+    monkeypatch.setattr("service.tenancy.registry._POLL_S", 0.001)
+    monkeypatch.setattr("service.tenancy.registry._NOTE_S", 0.002)
+    desk = Desk()
+    alone = Desk(desk.store)
+    await alone.registry.open([], sole_user=True)
+    running = asyncio.create_task(alone.registry.run())
+    await desk.registry.create(acme())
+    await asyncio.sleep(0.03)
+    assert alone.tenants.get("acme") is None
+    running.cancel()

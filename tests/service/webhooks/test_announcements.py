@@ -1,10 +1,13 @@
 """What tenants are told of the node."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from service.ledger import Ledger as ActiveLedger
 from service.store import Store
+from service.tasks import running
 from service.webhooks.announcements import Announcements
 from tests.service.webhooks.rig import Rig
 from trainer.records import RunRequest, RunState, RunStatus
@@ -81,3 +84,17 @@ async def test_an_interrupted_run_is_told_once_it_has_ended(rig: Rig, store: Sto
     await announcements.close()
     await drain(rig)
     assert told(rig) == [("tuning.run.finished", {"id": "run_1", "state": "succeeded", "published": [4]})]
+
+
+async def test_a_switch_is_told_at_once(rig: Rig, store: Store) -> None:
+    """The ledger says that the active version may be another one; the next look by itself comes after half a minute."""
+    await rig.add_endpoint()
+    ledger = ActiveLedger(store)
+    announcements = Announcements(rig.deliveries, store, ledger.active_version)
+    ledger.on_active_version(announcements.policy_may_be_another)
+    await announcements.tell_policy()
+    async with running(announcements.watch_policy(), name="announcements"), asyncio.timeout(5):
+        await ledger.set_active_version(4)
+        while not await rig.turn():  # noqa: ASYNC110 - nothing tells that an event was queued
+            await asyncio.sleep(0.01)
+    assert told(rig) == [("policy.published", {"version": 4, "previous_version": 0})]

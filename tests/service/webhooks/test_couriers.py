@@ -1,7 +1,7 @@
 """How deliveries are carried out: retries, pauses, ends, crashes. The clock moves only when it is told to."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -14,7 +14,7 @@ from service.webhooks.config import WebhooksConfig
 from service.webhooks.destinations import Destination
 from service.webhooks.endpoints import EndpointChange
 from service.webhooks.fakes import FakeQueue
-from service.webhooks.records import DeliveryState, Lane
+from service.webhooks.records import DeliveryState
 from service.webhooks.schedule import WAITS_S
 from service.webhooks.sender import FakeSender, Outcome
 from tests.service.webhooks.rig import Rig
@@ -48,11 +48,11 @@ class FlakyQueue(FakeQueue):
 
     looks: int = 0
 
-    async def lanes_due(self, now: datetime, skip: int = 0) -> Sequence[Lane]:
+    async def first_due(self) -> datetime | None:
         self.looks += 1
         if self.looks == 1:
             raise StoreError("the store could not look for due deliveries")
-        return await super().lanes_due(now, skip)
+        return await super().first_due()
 
 
 async def enqueue(rig: Rig, callback_url: str | None = None) -> str:
@@ -349,3 +349,45 @@ async def test_closing_waits_for_what_is_being_sent(rig: Rig) -> None:
     asyncio.get_running_loop().call_later(0.05, rig.sender.gate.set)
     await rig.couriers.close()
     assert (await rig.delivery(sent_id)).state is DeliveryState.DELIVERED
+
+
+@dataclass
+class WatchedQueue(FakeQueue):
+    """A queue that counts how often it was looked at."""
+
+    looks: int = 0
+
+    async def first_due(self) -> datetime | None:
+        self.looks += 1
+        return await super().first_due()
+
+
+async def test_an_empty_queue_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 20 ms between looks at a receiver without room and a minute between those at nothing, 0.2 s are one look."""
+    monkeypatch.setattr("service.webhooks.couriers._POLL_S", 0.02)
+    monkeypatch.setattr("service.webhooks.couriers._IDLE_POLL_S", 60.0)
+    queue = WatchedQueue()
+    rig = Rig(queue=queue)
+    running = asyncio.create_task(rig.couriers.run())
+    await asyncio.sleep(0.2)
+    running.cancel()
+    assert queue.looks == 1
+
+
+async def test_what_is_due_later_is_sent_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody wakes the couriers for a second try: they look again when it is due, after 50 ms of an idle minute."""
+    monkeypatch.setattr("service.webhooks.couriers._IDLE_POLL_S", 60.0)
+    queue = FakeQueue()
+    rig = Rig(queue=queue)
+    await rig.add_endpoint()
+    sent_id = await enqueue(rig)
+    (lane,) = queue.due
+    queue.due[lane][sent_id] += timedelta(seconds=0.05)
+    running = asyncio.create_task(rig.couriers.run())
+    await asyncio.sleep(0)
+    rig.clock.now += timedelta(seconds=0.05)
+    async with asyncio.timeout(1):
+        while not rig.sent:  # noqa: ASYNC110 - a fake sender sets no event
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await rig.couriers.close()

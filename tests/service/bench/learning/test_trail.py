@@ -8,6 +8,7 @@ from agent.fakes import FakeEngine
 from service.bench.learning.trail import Trail, TrailingPromotion, TrailingSampler
 from tests.trainer.samples import episode
 from tests.trainer.tuning import CONFIG, CONTRACT, Node, by_seed
+from trainer.config import GateConfig
 from trainer.evaluation import Evaluator
 from trainer.loop import RunHooks
 from trainer.plan import RunPlan
@@ -39,7 +40,7 @@ async def run_behind(lag: int, root: Path) -> tuple[Node, Recorded, list[int]]:
     plan = RunPlan.of(RunRequest(steps=4, gate=False), config, ("de",))
     engine = FakeEngine(by_seed)
     trail = Trail(lag, node.publisher.active_version)
-    evaluator = Evaluator(node.journal, node.loop.sampler, node.loop.panel, node.admission, CONTRACT, 1.0, 1, 0.0)
+    evaluator = Evaluator(node.journal, node.loop.sampler, node.loop.panel, node.admission, CONTRACT, 1.0, GateConfig())
 
     def start(run_id: str, plan: RunPlan) -> Promotion:
         return TrailingPromotion(trail, node.slots, node.publisher, evaluator, run_id, plan)

@@ -1,0 +1,1 @@
+"""Reward models: one shared sequence-classification backbone, an adapter and a calibration per language."""
