@@ -217,7 +217,8 @@ async def test_edits_raise_the_held_out_preference_rate(node: NodeProcess) -> No
             training = await trained_model(http, node)
         assert training["state"] == "accepted", training["reason"]
         taste = await taste_of(http, node, served[0])
-        assert taste is not None and -1.0 < taste < 1.0
+        assert taste is not None
+        assert -1.0 < taste < 1.0
         with stage("held-out replies before"):
             untuned = await answers(http, node, [reply.instructions for reply in served])
         with stage("tuning, gate, publication"):
