@@ -131,12 +131,12 @@ class Editor:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
         self._tokenizer = tokenizer
         self._chance = random.Random(seed)
-        pieces = [tokenizer.decode([token]) for token in range(len(tokenizer))]
+        pieces = [str(tokenizer.decode([token])) for token in range(len(tokenizer))]
         self._liked = [piece for piece in pieces if piece.strip().isalpha() and vowel_share(piece) >= LIKED]
 
     def edit(self, text: str) -> str:
         """The text with EDITED_SHARE of its pieces replaced that have few vowels."""
-        pieces = [self._tokenizer.decode([token]) for token in self._tokenizer(text)["input_ids"]]
+        pieces = [str(self._tokenizer.decode([token])) for token in self._tokenizer(text)["input_ids"]]
         return "".join(self._kept(piece) for piece in pieces)
 
     def _kept(self, piece: str) -> str:
