@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from agent.episode import Episode
+from service.bench.peers.vllm_server import free_port
 from service.config import StoreConfig
 from service.journal import RedisJournal
 from service.secrets import NewKey
@@ -40,6 +41,7 @@ max_restarts = 5
 max_tokens = 256
 temperature = 1.0
 hold_s = 60.0
+repair = "off"
 
 [rewards]
 weights = {{ vowels = 1.0 }}
@@ -64,6 +66,11 @@ alpha = 32.0
 num_prompts = 4
 num_replies = 4
 
+[webhooks]
+allow_http = true
+allowed_ports = [{receiver_port}]
+allowed_networks = ["127.0.0.0/8"]
+
 [[tenants]]
 id = "acme"
 key_hashes = ["{key_hash}"]
@@ -73,7 +80,9 @@ key_hashes = ["{key_hash}"]
 [tenants.languages.fr]
 [tenants.languages.pl]
 """
-"""The loose SLO leaves the trainer its turns: with the default one it waits, rightly, for the tests' own requests."""
+"""The loose SLO leaves the trainer its turns: with the default one it waits, rightly, for the tests' own requests. A
+random model's language is never right: each reply would be repaired, and what was sampled for it be a group to train on
+whose staleness a resumed run counts by its own versions."""
 
 
 class NodeProcess:
@@ -84,8 +93,12 @@ class NodeProcess:
         self.key = key
         self.url = ""
         self.admin_key = ""
+        self.receiver_port = free_port()
+        """Where the node may send events to, on loopback."""
         self._log = folder / "node.log"
-        (folder / "node.toml").write_text(config.format(model=model, key_hash=key.hash))
+        (folder / "node.toml").write_text(
+            config.format(model=model, key_hash=key.hash, receiver_port=self.receiver_port)
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
