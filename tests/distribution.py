@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import pytest
 
 INTEGRATION = "tests/integration"
-SHARING_NODE = frozenset(f"{INTEGRATION}/{name}.py" for name in ("test_jobs", "test_node", "test_openai"))
+SHARING_NODE = frozenset(f"{INTEGRATION}/test_{name}.py" for name in ("jobs", "node", "openai", "webhooks"))
 """Files of the fixture ``node``, which refuses all others."""
 
 
@@ -26,12 +26,20 @@ def scope(nodeid: str) -> str:
 def in_order(tests: Sequence[tuple[str, bool]]) -> list[int]:
     """Positions of ``tests`` with the longest scopes first; within a scope, and among scopes of one kind, as they came.
 
+    Files that share a node go by name, however pytest was asked: the first version of tests/integration/test_node.py is
+    the base model, and tests/integration/test_webhooks.py publishes another.
+
     Args:
         tests: each test's id, and whether it starts an engine.
     """
     scopes = [scope(nodeid) for nodeid, _ in tests]
     ranks = {name: 0 if name == INTEGRATION else 1 for name, (_, engine) in zip(scopes, tests, strict=True) if engine}
-    return sorted(range(len(tests)), key=lambda position: ranks.get(scopes[position], 2))
+    files = [nodeid.partition("::")[0] for nodeid, _ in tests]
+
+    def place(position: int) -> tuple[int, str]:
+        return ranks.get(scopes[position], 2), files[position] if files[position] in SHARING_NODE else ""
+
+    return sorted(range(len(tests)), key=place)
 
 
 def scheduler(config: pytest.Config, log: object) -> object:

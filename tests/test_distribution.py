@@ -25,7 +25,8 @@ def test_files_that_share_a_node_exist() -> None:
 
 
 def test_engines_come_first() -> None:
-    """The node's file, then the whole of the file with one engine test, then the rest as it came."""
-    node = "tests/integration/test_node.py"
+    """The node's files by name, then the whole of the file with one engine test, then the rest as it came."""
+    node, webhooks = (f"tests/integration/test_{name}.py" for name in ("node", "webhooks"))
     tests = [(f"{FILE}::test_a", False), ("tests/b.py::test_b", False), ("tests/b.py::test_c", True)]
-    assert in_order([*tests, (f"{node}::test_d", True), (f"{FILE}::test_e", False)]) == [3, 1, 2, 0, 4]
+    tests += [(f"{webhooks}::test_d", True), (f"{node}::test_e", True), (f"{FILE}::test_f", False)]
+    assert in_order(tests) == [4, 3, 1, 2, 0, 5]

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from agent.episode import Episode
+from service.bench.peers.vllm_server import free_port
 from service.config import StoreConfig
 from service.journal import RedisJournal
 from service.secrets import NewKey
@@ -68,6 +69,11 @@ alpha = 32.0
 num_prompts = 8
 num_replies = 8
 
+[webhooks]
+allow_http = true
+allowed_ports = [{receiver_port}]
+allowed_networks = ["127.0.0.0/8"]
+
 [[tenants]]
 id = "acme"
 key_hashes = ["{key_hash}"]
@@ -91,8 +97,12 @@ class NodeProcess:
         self.key = key
         self.url = ""
         self.admin_key = ""
+        self.receiver_port = free_port()
+        """Where the node may send events to, on loopback."""
         self._log = folder / "node.log"
-        (folder / "node.toml").write_text(config.format(model=model, key_hash=key.hash))
+        (folder / "node.toml").write_text(
+            config.format(model=model, key_hash=key.hash, receiver_port=self.receiver_port)
+        )
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -32,14 +32,14 @@ AUTO_CONFIG = CONFIG.replace("\n[tuning]\n", '\n[tuning]\nresume = "auto"\n')
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NodeProcess, NodeProcess]]:
-    """Two nodes that are not started, with copies of one journal. The second resumes by itself."""
+    """A node that serves, and one that is not started with a copy of its journal, which resumes by itself."""
     root: Path = tmp_path_factory.mktemp("resume")
     model, key = save_tiny_llama(root / "model"), new_key("acme")
     (root / "kept").mkdir()
     kept = NodeProcess(root / "kept", model, key)
     kept.start()
     asyncio.run(_fill(kept))
-    kept.stop()
+    # Nobody asks the node now, and what its store answered is in its append-only file.
     shutil.copytree(root / "kept", root / "killed")
     killed = NodeProcess(root / "killed", model, key, config=AUTO_CONFIG)
     killed.admin_key = kept.admin_key
@@ -84,12 +84,43 @@ async def _went_on(node: NodeProcess, run_id: str) -> dict[str, Any]:
     return status
 
 
-async def test_a_run_goes_on_after_kill_9_of_the_node_and_of_the_engine(
+@pytest.fixture(scope="module")
+def uninterrupted(nodes: tuple[NodeProcess, NodeProcess]) -> dict[str, Any]:
+    """The status of a run on the first node, which nobody kills."""
+
+    async def run() -> dict[str, Any]:
+        async with client(nodes[0]) as http:
+            return await ended_run(http, nodes[0], await start_run(http, nodes[0], **RUN))
+
+    return asyncio.run(run())
+
+
+def test_the_report_of_a_run_on_a_node(
     nodes: tuple[NodeProcess, NodeProcess],
+    uninterrupted: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The command line draws the run of a node that is there."""
+    kept, _ = nodes
+    monkeypatch.setenv("COLOQ_ADMIN_KEY", kept.admin_key)
+    monkeypatch.setenv("COLOQ_URL", kept.url)
+    listed = CliRunner().invoke(tune_app, ["status"]).stdout
+    run_id = next(word for word in listed.split() if word.startswith("run_"))
+    assert run_id == uninterrupted["id"]
+    dumped = CliRunner().invoke(tune_app, ["report", run_id, "--json", "--out", str(tmp_path)])
+    assert len(json.loads(dumped.stdout)["series"]["reward_mean"]) == RUN["steps"]
+    assert (tmp_path / "report.html").exists()
+    assert (tmp_path / "reward-by-language.png").exists()
+
+
+async def test_a_run_goes_on_after_kill_9_of_the_node_and_of_the_engine(
+    nodes: tuple[NodeProcess, NodeProcess], uninterrupted: dict[str, Any]
 ) -> None:
     """The node is killed after two steps, its next engine after four: the run has six steps in the end, two of which
     nobody trained twice, and is marked as resumed twice. The node that nobody killed reports the same figures."""
     kept, killed = nodes
+    kept.stop()
     killed.start()
     async with client(killed) as http:
         run_id = await start_run(http, killed, **RUN)
@@ -107,24 +138,5 @@ async def test_a_run_goes_on_after_kill_9_of_the_node_and_of_the_engine(
     assert (status["state"], status["steps_done"], len(status["published"])) == ("succeeded", 6, 2), status["reason"]
     assert [step >= least for step, least in zip(status["resumed_after"], (1, 3), strict=True)] == [True, True]
     killed.stop()
-
-    kept.start()
-    async with client(kept) as http:
-        uninterrupted = await ended_run(http, kept, await start_run(http, kept, **RUN))
     # Which rollouts share an engine step depends on time, and with it the rounding of their logits.
     assert _figures(status) == pytest.approx(_figures(uninterrupted), rel=1e-4, abs=1e-5)
-
-
-def test_the_report_of_a_run_on_a_node(
-    nodes: tuple[NodeProcess, NodeProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The command line draws the run of the node that is still there."""
-    kept, _ = nodes
-    monkeypatch.setenv("COLOQ_ADMIN_KEY", kept.admin_key)
-    monkeypatch.setenv("COLOQ_URL", kept.url)
-    listed = CliRunner().invoke(tune_app, ["status"]).stdout
-    run_id = next(word for word in listed.split() if word.startswith("run_"))
-    dumped = CliRunner().invoke(tune_app, ["report", run_id, "--json", "--out", str(tmp_path)])
-    assert len(json.loads(dumped.stdout)["series"]["reward_mean"]) == RUN["steps"]
-    assert (tmp_path / "report.html").exists()
-    assert (tmp_path / "reward-by-language.png").exists()

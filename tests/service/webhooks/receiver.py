@@ -55,9 +55,9 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiving(receiver: Receiver, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """The port on 127.0.0.1 where ``receiver`` listens."""
-    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=tls)
+async def receiving(receiver: Receiver, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[int]:
+    """The port on 127.0.0.1 where ``receiver`` listens: ``port``, or a free one."""
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", port, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
