@@ -212,8 +212,8 @@ async def test_a_live_request_never_waits_behind_rollouts(node: NodeProcess) -> 
 
 
 async def test_several_samples_of_a_request_are_served_ranked_and_trained_on(node: NodeProcess) -> None:
-    """Of four samples the one with most vowels is served; a run trains on four such requests and samples nothing. Half of the
-    sixteen prompts are held out."""
+    """Of four samples the one with most vowels is served; a run trains on four such requests and samples nothing.
+    Half of the sixteen prompts are held out."""
     async with client(node) as http:
         responses = await asyncio.gather(
             *(
