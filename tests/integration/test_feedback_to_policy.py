@@ -54,7 +54,7 @@ kv_cache_gib = 0.125
 held_out_share = 0.35
 
 [agent]
-max_tokens = 12
+max_tokens = 16
 temperature = 1.0
 hold_s = 120.0
 
@@ -151,7 +151,7 @@ async def answers(http: httpx.AsyncClient, node: NodeProcess, briefs: Sequence[s
     """One fresh reply to each brief."""
 
     async def answer(instructions: str) -> Answer:
-        body = {"kind": "create", "language": "en", "instructions": instructions}
+        body = {"kind": "create", "language": "en", "instructions": instructions, "max_tokens": 12}
         response = await http.post("/v1/content", json=body, headers=node.tenant_headers)
         assert response.status_code == 200, response.text
         reply = response.json()
@@ -208,7 +208,7 @@ async def test_edits_raise_the_held_out_preference_rate(node: NodeProcess) -> No
     editor = Editor(AutoTokenizer.from_pretrained(node.folder / "model"), seed=0)
     async with client(node) as http:
         with stage("briefs and edits"):
-            replies = await answers(http, node, [f"Write about item {number}." for number in range(NUM_BRIEFS)])
+            replies = await answers(http, node, [f"Write about lamp number {number}." for number in range(NUM_BRIEFS)])
             await post_edits(http, node, replies, editor)
             pairs = await exported_pairs(http, node)
         held_out = {pair["rejected"][0]["content"] for pair in pairs if pair["held_out"]}
