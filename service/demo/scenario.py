@@ -26,8 +26,6 @@ MIN_GAIN = 0.02
 _NUM_CLIENTS = 3
 _AT_ONCE = 12
 _POLL_S = 0.1
-_NUM_JUDGED = 3
-"""Briefs whose replies are shown with every part of their reward."""
 _STARS = 2
 _REPLIES_PER_POLICY = 4
 """Replies that clients get of one policy before it is changed again."""
@@ -97,11 +95,10 @@ class Scenario:
     async def _judge(self, replies: Sequence[Exchange], swap: SwapRecord, version: int) -> list[RewardPair]:
         """What replies to the same briefs are worth, untuned and tuned, by the same judges."""
         tuned = swap.first_replies_of(version)
-        pairs = [(reply, tuned[reply.brief]) for reply in replies if reply.brief in tuned][:_NUM_JUDGED]
+        pairs = [(reply, tuned[reply.brief]) for reply in replies if reply.brief in tuned]
         with self.screen.stage("Look at the reward of replies, part by part, before and after"):
             judged = [RewardPair(await self._request(before), await self._request(after)) for before, after in pairs]
-            for pair in judged:
-                self.screen.reward(pair)
+            self.screen.rewards(judged)
             return judged
 
     async def _request(self, reply: Exchange) -> RequestView:

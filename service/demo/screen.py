@@ -57,20 +57,26 @@ class Screen:
     def request(self, request: RequestView) -> None:
         """A reply's reward with its parts and weights, and what was said of it."""
         reward = request.reward
-        parts = ", ".join(
+        parts = [
             f"{part.name} {figure(part.value)} x {part.weight:g}" for part in reward.parts if part.value is not None
-        )
-        self.say(f"{request.language}  reward {figure(reward.value)}: {reward.ungradable or parts}")
+        ]
+        table = Table("", "reward", "parts and weights", box=None, padding=(0, 1, 0, 3))
+        table.add_row(request.language, figure(reward.value), Text(reward.ungradable or ", ".join(parts)))
+        self._console.print(table)
         for piece in request.feedback:
             said = piece.edit.text if piece.edit is not None else f"{piece.rating} of 5 stars"
             self.say(f"{piece.kind.value}: {said}")
 
-    def reward(self, pair: RewardPair) -> None:
-        """What a reply is worth before and after, and the parts that changed."""
-        shown = [(name, figure(before), figure(after)) for name, _, before, after in pair.parts]
-        changed = [f"{name} {before} → {after}" for name, before, after in shown if before != after]
-        total = change(pair.untuned.reward.value, pair.tuned.reward.value)
-        self.say(f"{pair.untuned.language}  reward {total}: {', '.join(changed) or 'every part is the same'}")
+    def rewards(self, pairs: Sequence[RewardPair]) -> None:
+        """What replies are worth before and after, and the parts that changed; or why one cannot be graded."""
+        table = Table("", "reward", "what changed", box=None, padding=(0, 1, 0, 3))
+        for pair in pairs:
+            before, after = pair.untuned.reward, pair.tuned.reward
+            shown = [(name, figure(old), figure(new)) for name, _, old, new in pair.parts]
+            changed = ", ".join(f"{name} {old} → {new}" for name, old, new in shown if old != new)
+            text = Text(before.ungradable or after.ungradable or changed or "nothing")
+            table.add_row(pair.untuned.language, change(before.value, after.value), text)
+        self._console.print(table)
 
     @contextmanager
     def run_progress(self, num_steps: int) -> "Iterator[RunProgress]":

@@ -208,7 +208,7 @@ async def test_edits_raise_the_held_out_preference_rate(node: NodeProcess) -> No
     editor = Editor(AutoTokenizer.from_pretrained(node.folder / "model"), seed=0)
     async with client(node) as http:
         with stage("briefs and edits"):
-            replies = await answers(http, node, [f"Write about item {number}." for number in range(NUM_BRIEFS)])
+            replies = await answers(http, node, [f"Write about lamp number {number}." for number in range(NUM_BRIEFS)])
             await post_edits(http, node, replies, editor)
             pairs = await exported_pairs(http, node)
         held_out = {pair["rejected"][0]["content"] for pair in pairs if pair["held_out"]}

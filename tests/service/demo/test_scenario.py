@@ -165,7 +165,7 @@ def test_rewards_are_shown_part_by_part_before_and_after(stage: Stage) -> None:
         ("de", [("fake", 1.0, 0.25, 0.75)]),
         ("en", [("fake", 1.0, 0.25, 0.75)]),
     ]
-    assert "reward 0.250 → 0.750: fake 0.250 → 0.750" in stage.printed.getvalue()
+    assert "de 0.250 → 0.750 fake 0.250 → 0.750" in " ".join(stage.printed.getvalue().split())
 
 
 def test_a_reply_that_cannot_be_graded_is_shown_with_the_reason(stage: Stage) -> None:
@@ -173,7 +173,7 @@ def test_a_reply_that_cannot_be_graded_is_shown_with_the_reason(stage: Stage) ->
     stage.node.panel.judge = lambda _: Ungradable("the judge is away", "fake@1")
     pairs = stage.play().rewards
     assert [pair.parts for pair in pairs] == [[], []]
-    assert "reward n/a: the judge is away" in stage.printed.getvalue()
+    assert "de n/a → n/a the judge is away" in " ".join(stage.printed.getvalue().split())
 
 
 def test_a_rejected_run_fails_the_demo_with_its_reason(stage: Stage) -> None:
