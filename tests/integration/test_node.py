@@ -213,16 +213,16 @@ async def test_a_live_request_never_waits_behind_rollouts(node: NodeProcess) -> 
 
 async def test_several_samples_of_a_request_are_served_ranked_and_trained_on(node: NodeProcess) -> None:
     """Of four samples the one with most vowels is served; a run trains on four such requests and samples nothing.
-    Half of the sixteen prompts are held out."""
+    Half of the 32 prompts are held out."""
     async with client(node) as http:
         responses = await asyncio.gather(
             *(
                 ask(http, node, language="es", instructions=f"{task} {word}.", n=2, best_of=4)
                 for task in TASKS
-                for word in ("Twice", "Again")
+                for word in ("Twice", "Again", "Now", "Soon")
             )
         )
-        assert [response.status_code for response in responses] == [200] * 16
+        assert [response.status_code for response in responses] == [200] * 32
         body = responses[0].json()
         episode = await node.episode(body["request_id"])
         shares = [vowel_share(completion.text) for completion in episode.completions]
