@@ -40,6 +40,8 @@ max_restarts = 5
 max_tokens = 256
 temperature = 1.0
 hold_s = 60.0
+# Random weights write in no language: repairs would sample more than a test asked for.
+repair = "off"
 
 [rewards]
 weights = {{ vowels = 1.0 }}
