@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from agent.config import Section
 
 _PARTS = {"fidelity": 1.0, "length": 0.5, "repetition": 0.5, "substance": 0.5}
-_FAULTS = {
+FAULT_WEIGHTS = {
     "format": 0.5,
     "brand": 0.5,
     "banned": 0.5,
@@ -17,6 +17,8 @@ _FAULTS = {
     "leakage": 0.5,
     "prose": 0.5,
 }
+"""What a whole fault costs by default. A table of weights replaces the default one whole: who writes one takes these
+up, or no fault is judged."""
 
 
 class FeedbackConfig(Section):
@@ -101,7 +103,7 @@ class RewardTrainingConfig(Section):
 class RewardsConfig(Section):
     """Section `[rewards]`."""
 
-    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: {**_PARTS, **_FAULTS})
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: {**_PARTS, **FAULT_WEIGHTS})
     """Weight of each reward part; a part that is absent weighs nothing. The weight of a fault (format, brand, banned,
     register, numerals, leakage, prose) is what a reply loses by it. Tenants override per language."""
     extra: dict[str, str] = Field(default_factory=dict)

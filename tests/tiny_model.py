@@ -15,11 +15,14 @@ def _vowel_shares(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
     return shares - shares.mean()
 
 
-def save_tiny_llama(folder: Path, *, seed: int = 0, hidden_size: int = 128, num_layers: int = 4) -> Path:
+def save_tiny_llama(
+    folder: Path, *, seed: int = 0, hidden_size: int = 128, num_layers: int = 4, readable: bool = False
+) -> Path:
     """Write a random Llama and its tokenizer; about 1.2 million parameters.
 
     Its head has one planted direction, along which tokens rich in vowels become likelier: a trained model has such
-    directions for what it knows, a random one has none, and GRPO would need thousands of samples to make one.
+    directions for what it knows, a random one has none, and GRPO would need thousands of samples to make one. A
+    ``readable`` one has the like in what it reads, for reward models trained on it.
     """
     tokenizer = train_tokenizer()
     torch.manual_seed(seed)
@@ -40,6 +43,8 @@ def save_tiny_llama(folder: Path, *, seed: int = 0, hidden_size: int = 128, num_
     model = LlamaForCausalLM(config).float()
     with torch.no_grad():
         model.lm_head.weight[:, 0] += _vowel_shares(tokenizer)
+        if readable:
+            model.model.embed_tokens.weight[:, 1] += _vowel_shares(tokenizer)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

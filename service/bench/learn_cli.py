@@ -79,7 +79,7 @@ def learn_command(
     """Tune a real model on prompts in many languages, and examine it on others before and after.
 
     Every run starts from the untuned model, beside live requests. The reward is language fidelity, repetition, length
-    and fluency under the untuned model; an exam also asks the gate's own language detector.
+    and fluency under the untuned model, less what faults cost; an exam also asks the gate's own language detector.
     """
     from service.bench.learn import bench_learn
     from service.bench.learning.prompts import LANGUAGES

@@ -24,7 +24,7 @@ from service.demo.results import DemoResults
 from service.demo.scenario import Scenario
 from service.demo.screen import Screen
 from service.demo.tenant_client import Clock, TenantClient
-from service.http.client import AdminClient
+from service.http.inspection_client import InspectionClient
 from service.http.tuning_schema import RunBody
 
 LOG_NAME = "node.log"
@@ -72,7 +72,7 @@ def _play(node_folder: Path, log_path: Path, seed: int, screen: Screen) -> DemoR
 async def _scenario(node: NodeAccess, briefs: Sequence[DemoBrief], seed: int, screen: Screen) -> DemoResults:
     tenant = TenantClient(node.url, node.tenant_key, screen.clock, max_tokens=REPLY_TOKENS)
     async with tenant:
-        with AdminClient(node.url, node.admin_key) as admin:
+        with InspectionClient(node.url, node.admin_key) as admin:
             scenario = Scenario(tenant, admin, screen, screen.clock)
             return await scenario.play(briefs, RunBody(steps=NUM_STEPS, gate=True, seed=seed))
 

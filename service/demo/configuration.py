@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from rewards.config import FAULT_WEIGHTS
+
 MODEL = "smollm2-135m-instruct"
 REPLY_TOKENS = 32
 """Longest reply of the demo."""
@@ -26,13 +28,13 @@ held_out_share = 0.55
 temperature = 0.5
 max_tokens = {reply_tokens}
 
-# Short copy was asked for: length counts most.
+# Short copy was asked for: length counts most. What faults cost is the default.
 [rewards.weights]
 fidelity = 1.0
 length = 2.0
 repetition = 0.5
 substance = 0.5
-
+{faults}
 # Few cores both serve and train here: held to the default of 1.05, tuning would wait for the demo's own clients.
 [slo]
 ratio = 10.0
@@ -48,12 +50,11 @@ rank = 8
 alpha = 16.0
 target_modules = ["q_proj", "v_proj", "o_proj", "down_proj"]
 
-# Six short replies per language, by a detector that errs on one short text in four, cannot tell a fall from noise: here
-# the gate compares and reports, and stops nothing. Real traffic has more and longer replies, and the default margin.
+# The default margins: a language that got worse by more than chance stops the candidate. Few short replies cannot show
+# that none did: what stays undetermined is published, as by default, and the report says how many prompts would do.
 [tuning.gate]
 num_prompts = {gate_prompts}
 num_replies = {gate_prompts}
-margin = 1.0
 
 [[tenants]]
 id = "demo"
@@ -66,6 +67,7 @@ def configuration(key_hash: str, languages: Sequence[str]) -> str:
     return _TEMPLATE.format(
         model=MODEL,
         reply_tokens=REPLY_TOKENS,
+        faults="".join(f"{name} = {weight}\n" for name, weight in FAULT_WEIGHTS.items()),
         gate_prompts=GATE_PROMPTS,
         key_hash=key_hash,
         languages="".join(f"\n[tenants.languages.{language}]\n" for language in languages),

@@ -5,10 +5,11 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
+from rewards.config import FAULT_WEIGHTS
 from service.demo.charts import fidelity_chart, latency_chart, reward_chart
-from service.demo.configuration import MODEL
+from service.demo.configuration import GATE_PROMPTS, MODEL
 from service.demo.results import DemoResults
-from service.demo.screen import change
+from service.demo.screen import change, figure, signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,4 +30,13 @@ def render_report(results: DemoResults) -> str:
         fidelity=fidelity_chart(results.evaluation.fidelity),
         latency=latency_chart(results.swap),
     )
-    return template.render(results=results, charts=charts, change=change, model=MODEL)
+    return template.render(
+        results=results,
+        charts=charts,
+        change=change,
+        figure=figure,
+        signed=signed,
+        model=MODEL,
+        gate_prompts=GATE_PROMPTS,
+        faults=list(FAULT_WEIGHTS),
+    )

@@ -1,9 +1,11 @@
 """What the demo saw, for its report. Times are seconds since the demo began."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from service.demo.briefs import DemoBrief
+from service.http.inspection_schema import PartView, RequestView
 from service.http.tuning_schema import EvaluationView, RunView
 
 
@@ -20,6 +22,7 @@ class Exchange:
     share: float | None
     """Share of determined text in the wanted language."""
     policy_version: int
+    request_id: str
 
     @property
     def done_s(self) -> float:
@@ -58,6 +61,11 @@ class SwapRecord:
         """Policy version to the number of its replies."""
         return dict(sorted(Counter(exchange.policy_version for exchange in self.exchanges).items()))
 
+    def first_replies_of(self, version: int) -> dict[DemoBrief, Exchange]:
+        """A policy's first reply to each brief that it answered."""
+        answered = [exchange for exchange in self.exchanges if exchange.policy_version == version]
+        return {exchange.brief: exchange for exchange in reversed(answered)}
+
     def in_flight_at(self, flip: Flip) -> int:
         """Requests that had been sent and not answered when the policy changed."""
         return sum(exchange.sent_s < flip.at_s < exchange.done_s for exchange in self.exchanges)
@@ -73,6 +81,29 @@ class GreedyCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class RewardPair:
+    """One brief with what its reply was worth by the untuned policy, and by the tuned one."""
+
+    untuned: RequestView
+    tuned: RequestView
+
+    @property
+    def parts(self) -> list[tuple[str, float, float | None, float | None]]:
+        """Name, weight, value before and value after, of every part that either reply has a value of."""
+        before, after = (_values(view.reward.parts) for view in (self.untuned, self.tuned))
+        weights = {part.name: part.weight for view in (self.untuned, self.tuned) for part in view.reward.parts}
+        return [
+            (name, weight, before.get(name), after.get(name))
+            for name, weight in weights.items()
+            if name in before or name in after
+        ]
+
+
+def _values(parts: Sequence[PartView]) -> dict[str, float]:
+    return {part.name: part.value for part in parts if part.value is not None}
+
+
+@dataclass(frozen=True, slots=True)
 class DemoResults:
     """Everything that the report shows."""
 
@@ -83,6 +114,10 @@ class DemoResults:
     evaluation: EvaluationView
     swap: SwapRecord
     greedy: GreedyCheck
+    said: RequestView
+    """A reply with its reward, and with what was said of it."""
+    rewards: tuple[RewardPair, ...]
+    """Of some briefs, with all parts."""
 
     @property
     def tuned_version(self) -> int:
@@ -91,5 +126,4 @@ class DemoResults:
     @property
     def tuned_replies(self) -> dict[DemoBrief, Exchange]:
         """The tuned policy's first reply to each brief that it answered during the swaps."""
-        tuned = [exchange for exchange in self.swap.exchanges if exchange.policy_version == self.tuned_version]
-        return {exchange.brief: exchange for exchange in reversed(tuned)}
+        return self.swap.first_replies_of(self.tuned_version)

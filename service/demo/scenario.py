@@ -1,6 +1,6 @@
 """The demo as the order of its stages, against a node's HTTP API alone:
 
-    briefs ─► greedy reply ─► tuning steps ─► gate, publication and swaps under traffic ─► rollback, greedy reply again
+    briefs ─► feedback, rewards ─► tuning steps ─► gate, publication and swaps under traffic ─► rewards ─► rollback
 
 A stage that does not show what it has to show ends the demo with DemoFailed. Knows no process and no file.
 """
@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.completion import BASE_VERSION
-from service.demo.briefs import DemoBrief, first_of_each_language, languages_of
+from service.demo.briefs import MAX_WORDS, DemoBrief, first_of_each_language, languages_of
 from service.demo.failure import DemoFailed
-from service.demo.results import DemoResults, Exchange, Failure, Flip, GreedyCheck, SwapRecord
+from service.demo.results import DemoResults, Exchange, Failure, Flip, GreedyCheck, RewardPair, SwapRecord
 from service.demo.screen import Screen
 from service.demo.tenant_client import Clock, TenantClient, Traffic
-from service.http.client import AdminClient
+from service.http.inspection_client import InspectionClient
+from service.http.inspection_schema import RequestView
 from service.http.tuning_schema import EvaluationView, RunBody, RunView
 from trainer.records import RunState
 
@@ -25,6 +26,9 @@ MIN_GAIN = 0.02
 _NUM_CLIENTS = 3
 _AT_ONCE = 12
 _POLL_S = 0.1
+_NUM_JUDGED = 3
+"""Briefs whose replies are shown with every part of their reward."""
+_STARS = 2
 _REPLIES_PER_POLICY = 4
 """Replies that clients get of one policy before it is changed again."""
 
@@ -34,7 +38,7 @@ class Scenario:
     """What the stages share."""
 
     tenant: TenantClient
-    admin: AdminClient
+    admin: InspectionClient
     screen: Screen
     clock: Clock
 
@@ -47,10 +51,21 @@ class Scenario:
         """
         shown = first_of_each_language(briefs)
         replies, original = await self._send(briefs, shown)
+        said = await self._say(replies[0])
         stepped = await self._take_steps(run)
         tuned_run, tuned, swap = await self._swap(stepped.id, shown)
+        rewards = await self._judge(replies, swap, tuned_run.published[-1])
         greedy = GreedyCheck(original, tuned, await self._roll_back(original))
-        return DemoResults(self.clock.now_s, tuple(replies), tuned_run, checked_evaluation(tuned_run), swap, greedy)
+        return DemoResults(
+            duration_s=self.clock.now_s,
+            replies=tuple(replies),
+            run=tuned_run,
+            evaluation=checked_evaluation(tuned_run),
+            swap=swap,
+            greedy=greedy,
+            said=said,
+            rewards=tuple(rewards),
+        )
 
     async def _send(self, briefs: Sequence[DemoBrief], shown: Sequence[DemoBrief]) -> tuple[list[Exchange], Exchange]:
         """Replies of the untuned model to the shown briefs, and its greedy reply to the first."""
@@ -69,6 +84,28 @@ class Scenario:
             replies = [reply for reply in await asyncio.gather(*map(send, briefs)) if reply.brief in shown]
             self.screen.replies(replies)
             return replies, await self._greedy(shown[0])
+
+    async def _say(self, reply: Exchange) -> RequestView:
+        """Post an editor's feedback on a reply; the request as an operator sees it then."""
+        with self.screen.stage("Say what became of a reply: an edit that was published, and stars"):
+            await self.tenant.say(reply.request_id, edit=shortened(reply.text), rating=_STARS)
+            request = await self._request(reply)
+            check_said(request)
+            self.screen.request(request)
+            return request
+
+    async def _judge(self, replies: Sequence[Exchange], swap: SwapRecord, version: int) -> list[RewardPair]:
+        """What replies to the same briefs are worth, untuned and tuned, by the same judges."""
+        tuned = swap.first_replies_of(version)
+        pairs = [(reply, tuned[reply.brief]) for reply in replies if reply.brief in tuned][:_NUM_JUDGED]
+        with self.screen.stage("Look at the reward of replies, part by part, before and after"):
+            judged = [RewardPair(await self._request(before), await self._request(after)) for before, after in pairs]
+            for pair in judged:
+                self.screen.reward(pair)
+            return judged
+
+    async def _request(self, reply: Exchange) -> RequestView:
+        return await asyncio.to_thread(self.admin.request, reply.request_id)
 
     async def _take_steps(self, body: RunBody) -> RunView:
         """Start a run and follow it until its steps are done, or it has ended early."""
@@ -147,6 +184,18 @@ def checked_evaluation(run: RunView) -> EvaluationView:
             f"{evaluation.reward:.3f} after"
         )
     return evaluation
+
+
+def shortened(text: str) -> str:
+    """What an editor makes of a reply that is too long: its first words, as many as the brief allows."""
+    return " ".join(text.split()[:MAX_WORDS])
+
+
+def check_said(request: RequestView) -> None:
+    """Raises DemoFailed unless a request shows a reward and both pieces of feedback."""
+    kinds = [piece.kind.value for piece in request.feedback]
+    if sorted(kinds) != ["edit", "rating"]:
+        raise DemoFailed(f"the request must show its edit and its rating, got {', '.join(kinds) or 'no feedback'}")
 
 
 def swap_record(answers: Sequence[Exchange | Failure], flips: Sequence[Flip]) -> SwapRecord:

@@ -10,8 +10,9 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
-from service.demo.results import DemoResults, Exchange, SwapRecord
+from service.demo.results import DemoResults, Exchange, RewardPair, SwapRecord
 from service.demo.tenant_client import Clock
+from service.http.inspection_schema import RequestView
 from service.http.tuning_schema import EvaluationView, RunView, StepView
 
 _VERDICT_STYLES = {"pass": "green", "repaired": "green", "failed": "red", "undetermined": "yellow"}
@@ -53,6 +54,24 @@ class Screen:
             table.add_row(exchange.brief.language, verdict, str(exchange.policy_version), text)
         self._console.print(table)
 
+    def request(self, request: RequestView) -> None:
+        """A reply's reward with its parts and weights, and what was said of it."""
+        reward = request.reward
+        parts = ", ".join(
+            f"{part.name} {figure(part.value)} x {part.weight:g}" for part in reward.parts if part.value is not None
+        )
+        self.say(f"{request.language}  reward {figure(reward.value)}: {reward.ungradable or parts}")
+        for piece in request.feedback:
+            said = piece.edit.text if piece.edit is not None else f"{piece.rating} of 5 stars"
+            self.say(f"{piece.kind.value}: {said}")
+
+    def reward(self, pair: RewardPair) -> None:
+        """What a reply is worth before and after, and the parts that changed."""
+        shown = [(name, figure(before), figure(after)) for name, _, before, after in pair.parts]
+        changed = [f"{name} {before} → {after}" for name, before, after in shown if before != after]
+        total = change(pair.untuned.reward.value, pair.tuned.reward.value)
+        self.say(f"{pair.untuned.language}  reward {total}: {', '.join(changed) or 'every part is the same'}")
+
     @contextmanager
     def run_progress(self, num_steps: int) -> "Iterator[RunProgress]":
         """A bar for a tuning run."""
@@ -79,6 +98,8 @@ class Screen:
             )
         table.add_row("all", change(evaluation.baseline_reward, evaluation.reward), "", style="bold")
         self._console.print(table)
+        if evaluation.report is not None:
+            self.say(f"the gate's verdict: {evaluation.report.verdict.value}")
 
     def swap(self, swap: SwapRecord) -> None:
         """Who answered across the changes of policy."""
@@ -129,3 +150,8 @@ def change(before: float | None, after: float | None) -> str:
 def figure(value: float | None) -> str:
     """Three decimals; `n/a` for what is no number."""
     return f"{value:.3f}" if value is not None else "n/a"
+
+
+def signed(value: float | None) -> str:
+    """A difference: three decimals with their sign."""
+    return f"{value:+.3f}" if value is not None else "n/a"

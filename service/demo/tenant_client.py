@@ -10,6 +10,7 @@ import httpx
 from pydantic import ValidationError
 
 from service.demo.briefs import DemoBrief
+from service.demo.failure import DemoFailed
 from service.demo.results import Exchange, Failure
 from service.http.content_reply import ContentReply
 
@@ -60,8 +61,29 @@ class TenantClient:
             return Failure(brief, sent_s, f"{type(error).__name__}: {error}")
         verdict = reply.language_verdict
         return Exchange(
-            brief, sent_s, latency_s, reply.text, verdict.verdict.value, verdict.share, reply.policy_version
+            brief,
+            sent_s,
+            latency_s,
+            reply.text,
+            verdict.verdict.value,
+            verdict.share,
+            reply.policy_version,
+            reply.request_id,
         )
+
+    async def say(self, request_id: str, *, edit: str, rating: int) -> None:
+        """Post what became of a reply: the text that was published in its place, and stars.
+
+        Raises:
+            DemoFailed: the node did not keep it.
+        """
+        said = {"request_id": request_id, "rating": rating, "edit": {"text": edit, "published": True}}
+        try:
+            response = await self._http.post("/v1/feedback", json=said)
+        except httpx.HTTPError as error:
+            raise DemoFailed(f"feedback must be kept, got {type(error).__name__}: {error}") from error
+        if response.status_code != httpx.codes.OK:
+            raise DemoFailed(f"feedback must be kept, got {response.status_code}: {response.text}")
 
 
 class Traffic:

@@ -38,9 +38,13 @@ class ModelActivation:
                 raise RewardModelFailed(str(error)) from error
 
     def tell(self) -> None:
-        """Tell ``on_active`` how each language stands, at the start."""
+        """Tell ``on_active`` how each language stands, at the start. A damaged record is logged: serving goes on, and
+        whoever lists or activates its versions gets the reason."""
         for language in self._shelf.languages():
-            self._on_active(self._shelf.models(language))
+            try:
+                self._on_active(self._shelf.models(language))
+            except ModelError as error:
+                log.error("reward_model_damaged", language=language, reason=str(error))
 
     async def _flip(self, language: str, version: int) -> LanguageModels:
         if version != NONE:

@@ -40,8 +40,10 @@ max_restarts = 5
 max_tokens = 256
 temperature = 1.0
 hold_s = 60.0
-# Random weights write in no language: repairs would sample more than a test asked for.
 repair = "off"
+
+[store]
+held_out_share = 0.5
 
 [rewards]
 weights = {{ vowels = 1.0 }}
@@ -63,8 +65,8 @@ rank = 8
 alpha = 32.0
 
 [tuning.gate]
-num_prompts = 4
-num_replies = 4
+num_prompts = 8
+num_replies = 8
 
 [[tenants]]
 id = "acme"
@@ -75,7 +77,10 @@ key_hashes = ["{key_hash}"]
 [tenants.languages.fr]
 [tenants.languages.pl]
 """
-"""The loose SLO leaves the trainer its turns: with the default one it waits, rightly, for the tests' own requests."""
+"""The loose SLO leaves the trainer its turns: with the default one it waits, rightly, for the tests' own requests. A
+random model's language is never right: each reply would be repaired, and what was sampled for it be a group to train on
+whose staleness a resumed run counts by its own versions. Half of the prompts are held out: with fewer than five in a
+language no exact test can tell that a candidate is worse."""
 
 
 class NodeProcess:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from agent.allowance import Allowance
 from agent.brief import Brief, Kind
 from agent.contract import LanguageContract
 from agent.fakes import FixedDetector
@@ -92,3 +93,11 @@ def test_brand_terms_may_stand_in_any_language() -> None:
     flaw = ChosenText(LanguageContract(FixedDetector({"the": "en"})), brand_terms)
     assert flaw(Brief("acme", Kind.CREATE, "de", instructions="x"), "The Bell Company of Rome") is None
     assert asked == [("acme", "de")]
+
+
+def test_what_a_tenant_lets_stand_in_a_reply_may_stand_in_an_edit() -> None:
+    """English is let stand up to the whole text, French is not: the brief carries what served replies were held to."""
+    flaw = ChosenText(LanguageContract(FixedDetector({"die": "de", "the": "en", "la": "fr"})), lambda *_: ())
+    brief = Brief("acme", Kind.CREATE, "de", instructions="x", allowance=Allowance(1.0, ("en",)))
+    assert flaw(brief, "The bell rings out loud.") is None
+    assert flaw(brief, "La cloche sonne bien fort.") is LeftOut.LANGUAGE

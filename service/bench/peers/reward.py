@@ -12,13 +12,13 @@ from agent.brief import Brief, Kind
 from agent.completion import FinishReason
 from agent.contract import LanguageContract
 from agent.language import FastTextDetector
-from rewards.config import RewardsConfig
+from rewards.config import FAULT_WEIGHTS, RewardsConfig
 from rewards.panel import Panel, build_panel
 from rewards.score import Sample, Score, Ungradable
 
 SPREAD = "spread"
 REWARDS = RewardsConfig(
-    weights={SPREAD: 1.0, "length": 0.5, "repetition": 0.5, "substance": 0.5},
+    weights={SPREAD: 1.0, "length": 0.5, "repetition": 0.5, "substance": 0.5, **FAULT_WEIGHTS},
     extra={SPREAD: "service.bench.peers.reward:SpreadJudge"},
 )
 """`[rewards]` of both sides of a comparison."""

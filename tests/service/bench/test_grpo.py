@@ -10,6 +10,7 @@ from agent.brief import Brief, Kind
 from agent.contract import LanguageContract
 from agent.language import FastTextDetector
 from agent.prompt import PromptLibrary
+from rewards.config import FAULT_WEIGHTS
 from rewards.panel import build_panel
 from service.bench.client import LANGUAGE
 from service.bench.failure import BenchFailed
@@ -73,7 +74,7 @@ def test_the_nodes_panel_is_the_peers(run: NodeRun) -> None:
     """The overrides name judges that exist, and no prompt is held out."""
     config = run.settings.config
     build_panel(config.rewards, config.tenants, LanguageContract(FastTextDetector()))
-    assert set(config.rewards.weights) == {"spread", "length", "repetition", "substance"}
+    assert set(config.rewards.weights) == {"spread", "length", "repetition", "substance"} | FAULT_WEIGHTS.keys()
     assert config.store.held_out_share == 0.0
 
 

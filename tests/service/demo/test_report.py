@@ -1,17 +1,26 @@
 """The report out of canned results."""
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
 
+from agent.feedback import Feedback, Opinion, Rating, TextEdit
+from rewards.score import Score, Ungradable
 from service.demo.briefs import DemoBrief
 from service.demo.report import render_report
-from service.demo.results import DemoResults, Exchange, Failure, Flip, GreedyCheck, SwapRecord
-from service.demo.screen import change, figure
+from service.demo.results import DemoResults, Exchange, Failure, Flip, GreedyCheck, RewardPair, SwapRecord
+from service.demo.screen import change, figure, signed
+from service.feedback.inspection import Inspection
 from service.http.fake_tuning import step_report
+from service.http.gate_schema import GateReportView
+from service.http.inspection_schema import RequestView
 from service.http.tuning_schema import RunView
+from tests.service.feedback.samples import episode
+from tests.service.gate_reports import gate_report
+from trainer.gate_records import GateVerdict
 from trainer.records import Evaluation, RunRequest, RunState, RunStatus
 
 GERMAN, ENGLISH = DemoBrief("de", "ein Satz über <Äpfel>"), DemoBrief("en", "a sentence")
@@ -19,7 +28,7 @@ VOID = {"meta", "br", "hr", "img", "input", "link", "path", "use"}
 
 
 def exchange(version: int, sent_s: float, latency_s: float, text: str, brief: DemoBrief = GERMAN) -> Exchange:
-    return Exchange(brief, sent_s, latency_s, text, "pass", 1.0, version)
+    return Exchange(brief, sent_s, latency_s, text, "pass", 1.0, version, "req_1")
 
 
 SWAP = SwapRecord(
@@ -44,6 +53,12 @@ def run_view() -> RunView:
     return RunView.of(status)
 
 
+def request_view(text: str, score: Score | Ungradable, *said: Opinion) -> RequestView:
+    given = [Feedback("acme", "req_1", "de", datetime(2026, 1, 1, tzinfo=UTC), "key_1", opinion) for opinion in said]
+    weights = {"fidelity": 1.0, "length": 2.0, "prose": 0.5}
+    return RequestView.of(Inspection(episode("req_1", text, prompt="<Äpfel>"), score, weights, given))
+
+
 def results() -> DemoResults:
     run = run_view()
     assert run.evaluation is not None
@@ -55,6 +70,17 @@ def results() -> DemoResults:
         swap=SWAP,
         greedy=GreedyCheck(
             exchange(0, 5, 1, "greedy zero"), exchange(4, 20, 1, "greedy four"), exchange(0, 25, 1, "greedy zero")
+        ),
+        said=request_view("far too <long>", Score(0.125, "panel@2"), TextEdit("shorter & better"), Rating(2)),
+        rewards=(
+            RewardPair(
+                request_view("judged before", Score(0.375, "panel@2", {"fidelity": 1.0, "length": 0.0625})),
+                request_view("judged after", Score(0.875, "panel@2", {"fidelity": 1.0, "length": 0.8125})),
+            ),
+            RewardPair(
+                request_view("???", Ungradable("too little text", "fidelity")),
+                request_view("judged at last", Score(0.625, "panel@2", {"fidelity": 0.625})),
+            ),
         ),
     )
 
@@ -126,6 +152,43 @@ def test_the_figures_are_on_the_page(page: str) -> None:
     assert "4 published" in page
 
 
+def test_rewards_stand_on_the_page_part_by_part(page: str) -> None:
+    """Reward, weight and values of both policies; of a reply that could not be graded the reason, and no number."""
+    for shown in (
+        "judged before",
+        "judged after",
+        "0.375",
+        "0.875",
+        "0.062",
+        "0.812",
+        "too little text",
+        "judged at last",
+    ):
+        assert shown in page
+    assert re.search(r"<td>length</td><td class=\"number\">2</td><td class=\"number\">0.062</td>", page)
+    assert "<td>prose</td>" not in page  # neither reply has a value of it
+
+
+def test_feedback_stands_beside_the_reply_that_it_is_about(page: str) -> None:
+    """Escaped like everything else that people wrote."""
+    for shown in ("far too &lt;long&gt;", "0.125", "shorter &amp; better", "2 of 5 stars"):
+        assert shown in page
+
+
+def test_the_gates_verdict_is_on_the_page_with_what_it_takes(page: str) -> None:
+    """A language whose interval reaches below the margin is undetermined, with the prompts that would do; an
+    evaluation without a report has no such section."""
+    assert "The gate's verdict" not in page
+    report, plain = gate_report(("de", "reward", 0.0625)), results()
+    opened = replace(report.comparisons[0], verdict=GateVerdict.UNDETERMINED, prompts_needed=40)
+    view = GateReportView.model_validate(replace(report, comparisons=(opened,)))
+    shown = render_report(replace(plain, evaluation=plain.evaluation.model_copy(update={"report": view})))
+    assert "The gate's verdict: undetermined" in shown
+    assert "-0.062 to +0.188" in shown  # 0.0625 less and more 0.125
+    assert "a rise is shown" in " ".join(shown.split())
+    assert '<td class="number">40</td>' in shown
+
+
 def test_the_tuned_reply_to_a_brief_is_its_first() -> None:
     """A brief that the tuned policy did not get has none."""
     assert {brief: reply.text for brief, reply in results().tuned_replies.items()} == {GERMAN: "first <b>tuned</b>"}
@@ -148,3 +211,4 @@ def test_replies_are_counted_by_policy() -> None:
 def test_a_figure_that_is_no_number_is_said_to_be_none() -> None:
     """Never 0.000."""
     assert (figure(None), figure(0.12345), change(0.5, None)) == ("n/a", "0.123", "0.500 → n/a")
+    assert (signed(None), signed(0.12345), signed(-0.5)) == ("n/a", "+0.123", "-0.500")

@@ -13,18 +13,21 @@ from agent.commission import Commission
 from agent.config import LanguageSettings, TenantSettings
 from agent.episode import Reply
 from agent.errors import EngineError
+from rewards.score import Ungradable
 from service.config import NodeConfig
 from service.demo.briefs import DemoBrief
 from service.demo.failure import DemoFailed
 from service.demo.results import DemoResults
-from service.demo.scenario import Scenario
+from service.demo.scenario import Scenario, shortened
 from service.demo.screen import Screen
 from service.demo.tenant_client import Clock, TenantClient
+from service.feedback.fakes import MemoryEpisodes
 from service.http.app import create_app
-from service.http.client import AdminClient
 from service.http.fake_tuning import EPOCH, FakePolicies, FakeTuning, step_report
 from service.http.fakes import FakeAuthenticator, FakeContent, FakeMetrics, FakeNode, served
+from service.http.inspection_client import InspectionClient
 from service.http.tuning_schema import RunBody
+from tests.service.feedback.samples import episode
 from trainer.records import Evaluation, PolicyRecord, RunState, RunStatus
 
 BRIEFS = [DemoBrief("de", "ein Satz"), DemoBrief("en", "a sentence"), DemoBrief("de", "noch ein Satz")]
@@ -33,8 +36,9 @@ TUNED = 2
 
 @dataclass
 class PolicyContent(FakeContent):
-    """Answers as the active policy does."""
+    """Answers as the active policy does, and keeps an episode of it."""
 
+    episodes: MemoryEpisodes = field(default_factory=MemoryEpisodes)
     policies: FakePolicies = field(default_factory=FakePolicies)
     text_of: Callable[[int, int], str] = lambda version, call: f"Policy {version} writes."
     """By version and number of calls so far."""
@@ -45,7 +49,12 @@ class PolicyContent(FakeContent):
         if self.fails_from_call is not None and len(self.calls) >= self.fails_from_call:
             raise EngineError("it broke")
         reply = await super().write(commission)
-        return replace(reply, text=self.text_of(version, len(self.calls)), policy_version=version)
+        text, brief = self.text_of(version, len(self.calls)), commission.brief
+        kept = episode(
+            commission.request_id, text, prompt=brief.instructions, language=brief.language, tenant=brief.tenant
+        )
+        self.episodes.all.append(kept)
+        return replace(reply, text=text, policy_version=version)
 
 
 @dataclass
@@ -86,7 +95,7 @@ class Stage:
         clock = Clock()
         screen = Screen(Console(file=self.printed, width=100), clock)
         async with TenantClient(url, "tenant-key", clock, max_tokens=16) as client:
-            with AdminClient(url, "admin-key") as admin:
+            with InspectionClient(url, "admin-key") as admin:
                 return await Scenario(client, admin, screen, clock).play(BRIEFS, RunBody(steps=2, gate=True))
 
 
@@ -95,7 +104,9 @@ def stage() -> Stage:
     policies = FakePolicies()
     content = PolicyContent(policies=policies, delay_s=0.01)
     tuning = PublishingTuning(policies=policies, reports=[step_report(1), step_report(2, version=TUNED)])
-    return Stage(content, tuning, FakeNode(content=content, tuning=tuning, policies=policies))
+    node = FakeNode(content=content, tuning=tuning, policies=policies, episodes=content.episodes)
+    node.panel.judge = lambda sample: 0.75 if "2" in sample.text else 0.25
+    return Stage(content, tuning, node)
 
 
 def test_every_stage_shows_what_it_has_to(stage: Stage) -> None:
@@ -131,6 +142,38 @@ def test_the_terminal_shows_replies_steps_and_swaps(stage: Stage) -> None:
     printed = stage.printed.getvalue()
     for part in ("pass", "step 2  reward 0.500", "0.700 → 0.900", "policy 2 published", "0 failed"):
         assert part in printed
+
+
+def test_an_edit_and_a_rating_stand_beside_the_reply_that_they_are_about(stage: Stage) -> None:
+    """The first reply is said to be edited and rated; the request shows both and its reward."""
+    said = stage.play().said
+    assert (said.language, said.text, said.reward.value) == ("de", "Policy 0 writes.", 0.25)
+    assert [piece.rating for piece in said.feedback] == [2, None]
+    assert [piece.edit.text for piece in said.feedback if piece.edit] == ["Policy 0 writes."]
+    assert "edit: Policy 0 writes." in stage.printed.getvalue()
+
+
+def test_an_editor_keeps_as_many_words_as_the_brief_allows() -> None:
+    """Nine; white space between them is one space."""
+    assert shortened("a b  c d e f g\nh i j k") == "a b c d e f g h i"
+
+
+def test_rewards_are_shown_part_by_part_before_and_after(stage: Stage) -> None:
+    """The judge gives 0.25 to what policy 0 writes and 0.75 to what policy 2 writes, for the same brief."""
+    pairs = stage.play().rewards
+    assert [(pair.untuned.language, pair.parts) for pair in pairs] == [
+        ("de", [("fake", 1.0, 0.25, 0.75)]),
+        ("en", [("fake", 1.0, 0.25, 0.75)]),
+    ]
+    assert "reward 0.250 → 0.750: fake 0.250 → 0.750" in stage.printed.getvalue()
+
+
+def test_a_reply_that_cannot_be_graded_is_shown_with_the_reason(stage: Stage) -> None:
+    """Its reward is no number."""
+    stage.node.panel.judge = lambda _: Ungradable("the judge is away", "fake@1")
+    pairs = stage.play().rewards
+    assert [pair.parts for pair in pairs] == [[], []]
+    assert "reward n/a: the judge is away" in stage.printed.getvalue()
 
 
 def test_a_rejected_run_fails_the_demo_with_its_reason(stage: Stage) -> None:

@@ -93,7 +93,7 @@ async def test_samples_are_a_list_of_objects_with_ids(tenant: httpx.AsyncClient)
     assert [item["type"] for item in samples] == ["job.completed", "job.failed"]
     every = await create(tenant)
     samples = (await tenant.get(f"{ENDPOINTS}/{every['id']}/sample")).json()
-    assert len({item["id"] for item in samples}) == len(samples) == 7
+    assert len({item["id"] for item in samples}) == len(samples) == 9
 
 
 async def test_deliveries_are_listed_newest_first_by_cursor(tenant: httpx.AsyncClient, node: FakeNode) -> None:

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import EngineDead, NotFound, RewardModelFailed
+from agent.errors import EngineDead, ModelError, NotFound, RewardModelFailed
 from rewards.models.manifest import WEIGHTS, active_version
+from rewards.training.report import REPORT
+from service.reward_models.activation import ModelActivation
 from tests.service.reward_models.desks import Rig
 
 
@@ -42,6 +44,16 @@ async def test_a_damaged_version_is_refused(rig: Rig) -> None:
     with pytest.raises(RewardModelFailed, match="must have sha256"):
         await rig.desk.activate("de", 1)
     assert active_version(rig.shelf.root, "de") == 2
+
+
+async def test_a_damaged_record_does_not_keep_a_node_from_starting(rig: Rig) -> None:
+    """Nobody is told of its language; who asks for it hears why."""
+    (rig.shelf.root / "de" / "v1" / REPORT).unlink()
+    told = len(rig.active)
+    ModelActivation(rig.shelf, rig.loaded, rig.active.append).tell()
+    assert len(rig.active) == told
+    with pytest.raises(ModelError, match="reward model de/v1 has no readable report"):
+        rig.shelf.models("de")
 
 
 async def test_what_does_not_exist_cannot_be_activated(rig: Rig) -> None:

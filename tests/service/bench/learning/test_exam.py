@@ -7,6 +7,7 @@ from agent.contract import LanguageContract
 from agent.episode import Episode
 from agent.fakes import CharEncoder, FixedDetector
 from agent.prompt import PromptLibrary
+from rewards.config import FAULT_WEIGHTS
 from rewards.fakes import FakeRewardModel
 from rewards.score import Ungradable
 from service.bench.learning.exam import GATE_FIDELITY, Examiner, Graded, reply_sample, reward_config
@@ -42,10 +43,11 @@ def test_what_cannot_be_graded_has_no_reward_but_its_other_parts() -> None:
     assert reply.parts["substance"] == pytest.approx(0.8)
 
 
-def test_the_reward_is_fidelity_repetition_length_and_fluency() -> None:
-    """Substance is watched, not rewarded; fluency can be left out."""
-    assert set(reward_config(fluency=True).weights) == {"fidelity", "length", "repetition", "fluency"}
-    assert set(reward_config(fluency=False).weights) == {"fidelity", "length", "repetition"}
+def test_the_reward_is_fidelity_repetition_length_and_fluency_less_faults() -> None:
+    """Substance is watched, not rewarded; fluency can be left out; faults cost what they do by default."""
+    rules = {"fidelity", "length", "repetition", *FAULT_WEIGHTS}
+    assert set(reward_config(fluency=True).weights) == {*rules, "fluency"}
+    assert set(reward_config(fluency=False).weights) == rules
     assert reward_config(fluency=False).extra == {}
 
 

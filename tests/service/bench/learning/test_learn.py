@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from rewards.config import FAULT_WEIGHTS
 from service.bench.learning.budget import Budget
 from service.bench.learning.exam import Graded
 from service.bench.learning.figures import Point
@@ -139,7 +140,13 @@ def test_the_node_keeps_old_versions_and_trains_on_every_prompt() -> None:
     assert config.tuning.keep_adapters == 10
     assert config.tuning.checkpoint_every == 0
     assert config.store.held_out_share == 0.0
-    assert config.rewards.weights == {"fidelity": 1.0, "length": 0.5, "repetition": 0.5, "fluency": 0.5}
+    assert config.rewards.weights == {
+        "fidelity": 1.0,
+        "length": 0.5,
+        "repetition": 0.5,
+        "fluency": 0.5,
+        **FAULT_WEIGHTS,
+    }
     assert set(config.tenants[0].languages) == {"de", "en", "fi"}
     assert config.engine.max_model_len >= 100 + 16
 

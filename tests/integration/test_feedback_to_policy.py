@@ -1,0 +1,244 @@
+"""Edits in, better replies out: what editors do to replies becomes pairs, a reward model, a policy, and other replies.
+
+    briefs ─► replies ─► edits ─► pairs ─► reward model ─► GRPO ─► gate ─► publication ─► replies to held-out briefs
+
+A node of its own, over its HTTP API alone. Editors share a taste that no part of the product knows: they put word
+pieces rich in vowels in the place of others. Whether replies got better is told by that taste, which the policy meets
+only through the edits, on briefs that neither the reward model nor the policy was trained on.
+"""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from service.secrets import new_key
+from tests.integration.judges import vowel_share
+from tests.integration.node_process import NodeProcess
+from tests.integration.test_node import client, ended_run, greedy, start_run
+from tests.tiny_model import save_tiny_llama
+
+pytestmark = pytest.mark.engine
+
+NUM_BRIEFS, NUM_EDITORS = 120, 10
+EDITED_SHARE = 0.35
+"""Of the word pieces that an editor could replace."""
+LIKED = 0.5
+"""Share of vowels from which on a word piece is left alone."""
+NUM_FRESH = 3
+"""Fresh replies to each held-out brief, of either policy."""
+LEAST_RATE, LEAST_RISE = 0.8, 0.2
+"""Of the held-out preference rate: what it has to reach, and by how much it has to rise."""
+
+CONFIG = """
+[server]
+port = 0
+
+[engine]
+model = "{model}"
+dtype = "float32"
+max_model_len = 256
+max_num_seqs = 32
+kv_cache_gib = 0.125
+
+[store]
+held_out_share = 0.35
+
+[agent]
+max_tokens = 16
+temperature = 1.0
+hold_s = 120.0
+
+[rewards]
+weights = {{ repetition = 0.25, taste = 1.0 }}
+models = {{ taste = {{ max_tokens = 256, batch_tokens = 1024, ranking_timeout_s = 30.0 }} }}
+
+[rewards.training]
+min_pairs = 50
+min_held_out = 20
+epochs = 3
+learning_rate = 3e-3
+rank = 8
+num_threads = 1
+
+# The test's own requests would hold tuning back on few cores.
+[slo]
+ratio = 50.0
+
+[tuning]
+steps = 8
+prompts_per_step = 4
+group_size = 8
+max_tokens = 12
+learning_rate = 0.01
+
+[tuning.adapter]
+rank = 8
+alpha = 32.0
+
+[tuning.gate]
+num_prompts = 16
+num_replies = 32
+require_improvement = true
+
+[[tenants]]
+id = "acme"
+key_hashes = ["{key_hash}"]
+# The model writes no language at all: every one may stand.
+[tenants.languages.en]
+foreign_share = 1.0
+"""
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    folder: Path = tmp_path_factory.mktemp("edited")
+    process = NodeProcess(folder, save_tiny_llama(folder / "model", readable=True), new_key("acme"), config=CONFIG)
+    with stage("start"):
+        process.start()
+    yield process
+    process.kill()
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Print what a stage took."""
+    began = time.perf_counter()
+    yield
+    print(f"{name}: {time.perf_counter() - began:.1f} s")  # noqa: T201 - where the test's time goes
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A brief's instructions, and one reply."""
+
+    instructions: str
+    request_id: str
+    text: str
+    policy_version: int
+
+
+class Editor:
+    """Rewrites replies by the planted taste; the same seed rewrites alike."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
+        self._tokenizer = tokenizer
+        self._chance = random.Random(seed)
+        pieces = [str(tokenizer.decode([token])) for token in range(len(tokenizer))]
+        self._liked = [piece for piece in pieces if piece.strip().isalpha() and vowel_share(piece) >= LIKED]
+
+    def edit(self, text: str) -> str:
+        """The text with EDITED_SHARE of its pieces replaced that have few vowels."""
+        pieces = [str(self._tokenizer.decode([token])) for token in self._tokenizer(text)["input_ids"]]
+        return "".join(self._kept(piece) for piece in pieces)
+
+    def _kept(self, piece: str) -> str:
+        if vowel_share(piece) >= LIKED or self._chance.random() > EDITED_SHARE:
+            return piece
+        return self._chance.choice(self._liked)
+
+
+async def answers(http: httpx.AsyncClient, node: NodeProcess, briefs: Sequence[str]) -> list[Answer]:
+    """One fresh reply to each brief."""
+
+    async def answer(instructions: str) -> Answer:
+        body = {"kind": "create", "language": "en", "instructions": instructions, "max_tokens": 12}
+        response = await http.post("/v1/content", json=body, headers=node.tenant_headers)
+        assert response.status_code == 200, response.text
+        reply = response.json()
+        return Answer(instructions, reply["request_id"], reply["text"], reply["policy_version"])
+
+    return list(await asyncio.gather(*map(answer, briefs)))
+
+
+async def post_edits(http: httpx.AsyncClient, node: NodeProcess, replies: Sequence[Answer], editor: Editor) -> None:
+    for number, reply in enumerate(replies):
+        edit = {"text": editor.edit(reply.text), "published": True}
+        said = {"request_id": reply.request_id, "edit": edit, "end_user": f"editor-{number % NUM_EDITORS}"}
+        response = await http.post("/v1/feedback", json=said, headers=node.tenant_headers)
+        assert response.status_code == 200, response.text
+
+
+async def exported_pairs(http: httpx.AsyncClient, node: NodeProcess) -> list[dict[str, Any]]:
+    response = await http.get("/admin/rewards/en/pairs", headers=node.admin_headers)
+    return [json.loads(line) for line in response.text.splitlines()]
+
+
+async def trained_model(http: httpx.AsyncClient, node: NodeProcess) -> dict[str, Any]:
+    """Train a reward model; its training once it has ended."""
+    response = await http.post("/admin/rewards/en/train", json={"seed": 0}, headers=node.admin_headers)
+    assert response.status_code in (201, 202), response.text
+    training: dict[str, Any] = response.json()
+    while training["state"] == "running":
+        await asyncio.sleep(0.2)
+        found = await http.get(f"/admin/rewards/trainings/{training['id']}", headers=node.admin_headers)
+        training = found.json()
+    return training
+
+
+async def taste_of(http: httpx.AsyncClient, node: NodeProcess, reply: Answer) -> float | None:
+    """What the reward model says of a reply, as an operator sees it; None while there is no model."""
+    shown = (await http.get(f"/admin/requests/{reply.request_id}", headers=node.admin_headers)).json()
+    parts = {part["name"]: part for part in shown["reward"]["parts"]}
+    assert parts["taste"]["weight"] == 1.0
+    value: float | None = parts["taste"]["value"]
+    return value
+
+
+def preference_rate(fresh: Sequence[Answer], served: Sequence[Answer]) -> float:
+    """Share of fresh replies, of all briefs in turn, that the editors like better than the one first served to the same
+    brief; a tie is half a win."""
+    served = list(served) * NUM_FRESH
+    pairs = [(vowel_share(new.text), vowel_share(old.text)) for new, old in zip(fresh, served, strict=True)]
+    return sum((new > old) + 0.5 * (new == old) for new, old in pairs) / len(pairs)
+
+
+async def test_edits_raise_the_held_out_preference_rate(node: NodeProcess) -> None:
+    """From edits alone the node learns what editors like: replies to held-out briefs are preferred to those that were
+    served first about half of the time by the untuned policy, and far more often by the published one."""
+    editor = Editor(AutoTokenizer.from_pretrained(node.folder / "model"), seed=0)
+    async with client(node) as http:
+        with stage("briefs and edits"):
+            replies = await answers(http, node, [f"Write about item {number}." for number in range(NUM_BRIEFS)])
+            await post_edits(http, node, replies, editor)
+            pairs = await exported_pairs(http, node)
+        held_out = {pair["rejected"][0]["content"] for pair in pairs if pair["held_out"]}
+        served = [reply for reply in replies if reply.text in held_out]
+        # A reply may come out of its edit as it was, and one or the other gibberish may look like a question.
+        assert len(pairs) >= 0.9 * NUM_BRIEFS
+        assert {pair["source"] for pair in pairs} == {"edit"}
+        assert await taste_of(http, node, served[0]) is None
+        before = await greedy(http, node)
+        with stage("reward model"):
+            training = await trained_model(http, node)
+        assert training["state"] == "accepted", training["reason"]
+        taste = await taste_of(http, node, served[0])
+        assert taste is not None
+        assert -1.0 < taste < 1.0
+        assert await greedy(http, node) == before  # the reward model stands on the served weights, and changes none
+        fresh = [reply.instructions for reply in served] * NUM_FRESH
+        with stage("held-out replies before"):
+            untuned = await answers(http, node, fresh)
+        with stage("tuning, gate, publication"):
+            run = await ended_run(http, node, await start_run(http, node, seed=0))
+        assert run["state"] == "succeeded", run["reason"]
+        with stage("held-out replies after"):
+            tuned = await answers(http, node, fresh)
+    assert {reply.policy_version for reply in untuned} == {0}
+    assert [{reply.policy_version for reply in tuned}] == [set(run["published"])]
+    report = run["evaluation"]["report"]
+    assert report["improvement"]["shown"]
+    rates = preference_rate(untuned, served), preference_rate(tuned, served)
+    print(f"reward model: {training['reason']}; gate: {report['verdict']}")  # noqa: T201
+    print(f"preferred on {len(served)} held-out briefs: {rates[0]:.2f} before, {rates[1]:.2f} after")  # noqa: T201
+    assert rates[1] >= LEAST_RATE
+    assert rates[1] - rates[0] >= LEAST_RISE
