@@ -26,6 +26,7 @@ from rich.console import Console
 from agent.errors import InvalidInput
 from service.bench.canary_cli import canary_command
 from service.bench.cli_options import (
+    QUICK_SETTINGS,
     BatchSize,
     Duration,
     Length,
@@ -67,7 +68,6 @@ _QUICK_PROMPT, _QUICK_REPLY = 64, 8
 _QUICK_WARMUP_S, _QUICK_DURATION_S = 0.5, 3.0
 _SWAP_BATCH = BatchShape(batch_size=8, length=64, reply_tokens=32)
 _QUICK_BATCH = BatchShape(batch_size=4, length=64, reply_tokens=32)
-_QUICK_SETTINGS = ("engine.max_num_seqs=8", "engine.live_reserve=2", "engine.kv_cache_gib=0.1", "tuning.adapter.rank=8")
 
 
 @bench_app.command("serve")
@@ -318,7 +318,7 @@ def _quickly(options: BenchOptions) -> BenchOptions:
         max_tokens=_QUICK_REPLY,
         warmup_s=_QUICK_WARMUP_S,
         duration_s=_QUICK_DURATION_S,
-        overrides=(*_QUICK_SETTINGS, *options.overrides),
+        overrides=(*QUICK_SETTINGS, *options.overrides),
     )
 
 

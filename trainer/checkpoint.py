@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 
 from agent.completion import BASE_VERSION
 from agent.errors import ColoqError, Conflict, TuningError
-from trainer.files import check_digests, digests_of, move_durably, replace_durably, sync, write_json
+from agent.files import check_digests, digests_of, move_durably, replace_durably, sync, write_json
 from trainer.plan import RunPlan
 from trainer.promotion import Standing
 from trainer.records import RunStatus

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from agent.errors import PublicationFailed
-from trainer.files import check_digests, digests_of, move_durably, sha256_of, write_json
+from agent.files import check_digests, digests_of, move_durably, sha256_of, write_json
 from trainer.ports import Method, PolicyMetadata
 from trainer.shards import read_shards, write_shards
 

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from trainer.files import write_json
+from agent.files import write_json
 
 MODEL = "model"
 """Stem of the files that hold a model's weights."""

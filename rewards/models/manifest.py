@@ -10,8 +10,6 @@ A version is immutable once written; its folder appears by rename. ``root`` is `
 pickle: weights are safetensors or refused.
 """
 
-import hashlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +18,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from agent.errors import ModelError
+from agent.files import replace_durably, sha256_of
 from rewards.models.calibration import Calibration
 
 WEIGHTS, ADAPTER_CONFIG, MANIFEST, ACTIVE, CALIBRATIONS = (
@@ -105,7 +104,8 @@ def set_active_version(root: Path, language: str, version: int | None) -> None:
     if version is not None and not (folder / f"v{version}" / MANIFEST).is_file():
         raise ModelError(f"reward model v{version} of {language} is not there")
     try:
-        _replace(folder / ACTIVE, f"{version or 0}\n".encode())
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_durably(folder / ACTIVE, f"{version or 0}\n")
     except OSError as error:
         raise ModelError(f"the pointer to the active reward model of {language} cannot be written: {error}") from error
 
@@ -130,9 +130,11 @@ def write_calibration(root: Path, language: str, scorer: str, calibration: Calib
     Raises:
         ModelError: the file is damaged, or the disk refused.
     """
+    folder = language_folder(root, language)
     calibrations = {**read_calibrations(root, language), scorer: calibration}
     try:
-        _replace(language_folder(root, language) / CALIBRATIONS, _calibrations.dump_json(calibrations, indent=2))
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_durably(folder / CALIBRATIONS, _calibrations.dump_json(calibrations, indent=2))
     except OSError as error:
         raise ModelError(f"the calibrations of reward models of {language} cannot be written: {error}") from error
 
@@ -142,7 +144,7 @@ def write_manifest(folder: Path, manifest: RewardManifest) -> RewardManifest:
 
     ``manifest.files`` is replaced. Neither synced nor renamed: the folder is its writer's until then.
     """
-    files = {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
     written = replace(manifest, files=files)
     (folder / MANIFEST).write_bytes(_records.dump_json(written, indent=2))
     return written
@@ -175,7 +177,7 @@ def verified_manifest(folder: Path) -> RewardManifest:
         if not _PLAIN_NAME.fullmatch(name):
             raise ModelError(f"reward model {_name(folder)}: a file's name must be plain, got {name!r}")
         try:
-            found = _sha256(folder / name)
+            found = sha256_of(folder / name)
         except OSError as error:
             raise ModelError(f"reward model {_name(folder)}/{name} cannot be read: {error}") from error
         if found != expected:
@@ -187,28 +189,3 @@ def verified_manifest(folder: Path) -> RewardManifest:
 
 def _name(folder: Path) -> str:
     return f"{folder.parent.name}/{folder.name}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a small file so that a reader finds the old one or the new one, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

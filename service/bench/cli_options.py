@@ -34,6 +34,8 @@ VllmMemory = Annotated[float, typer.Option(min=0.01, max=1, help="TRL: vLLM's sh
 VllmArguments = Annotated[str, typer.Option(metavar="JSON", help="TRL: more arguments of vLLM's LLM.")]
 TrlMicrobatch = Annotated[int, typer.Option(min=1, help="TRL: sequences per forward pass.")]
 
+QUICK_SETTINGS = ("engine.max_num_seqs=8", "engine.live_reserve=2", "engine.kv_cache_gib=0.1", "tuning.adapter.rank=8")
+"""Of a node that is measured with --quick."""
 _INTERRUPTED = 130
 
 

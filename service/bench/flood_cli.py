@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from service.bench.cli_options import (
+    QUICK_SETTINGS,
     Duration,
     MaxTokens,
     Model,
@@ -22,8 +23,6 @@ from service.bench.cli_options import (
     interruptible,
 )
 from service.bench.options import BenchOptions
-
-_QUICK_SETTINGS = ("engine.max_num_seqs=8", "engine.live_reserve=2", "engine.kv_cache_gib=0.1", "tuning.adapter.rank=8")
 
 
 def flood_command(
@@ -59,7 +58,7 @@ def flood_command(
             max_tokens=32,
             warmup_s=1.0,
             duration_s=4.0,
-            overrides=(*_QUICK_SETTINGS, *options.overrides),
+            overrides=(*QUICK_SETTINGS, *options.overrides),
         )
         clients, flood_clients, rounds = 2, 64, 1
     with interruptible():

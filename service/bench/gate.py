@@ -9,7 +9,6 @@ said twice). The planted candidate answers a share of its Polish prompts with En
 the language contracts said of them is remembered: their detectors answer the same text alike every time.
 """
 
-import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,7 +17,6 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import islice, product
 from pathlib import Path
-from statistics import NormalDist
 
 from rich.console import Console
 
@@ -38,6 +36,7 @@ from rewards.config import RewardsConfig
 from rewards.panel import Panel, build_panel
 from rewards.refusals import PHRASES
 from rewards.second_opinion import LangdetectDetector, LangidDetector
+from rewards.training.held_out import wilson_interval
 from service.bench.learning.prompts import read_articles, read_wordings
 from service.bench.report import Report, table, written
 from trainer.config import GateConfig
@@ -61,7 +60,7 @@ _ROOM = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share with its 95 % Wilson interval. Source: Wilson 1927, Probable Inference."""
+    """A share with its 95 % Wilson interval."""
 
     hits: int
     trials: int
@@ -69,11 +68,7 @@ class Rate:
     @property
     def bounds(self) -> tuple[float, float]:
         """Lower and upper end."""
-        z = NormalDist().inv_cdf(0.975)
-        share, scale = self.hits / self.trials, 1 + z**2 / self.trials
-        centre = share + z**2 / (2 * self.trials)
-        reach = z * math.sqrt(share * (1 - share) / self.trials + z**2 / (4 * self.trials**2))
-        return max(0.0, (centre - reach) / scale), min(1.0, (centre + reach) / scale)
+        return wilson_interval(self.hits, self.trials)
 
     def __str__(self) -> str:
         low, high = self.bounds

@@ -10,9 +10,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from agent.errors import NotFound, StoreError
+from agent.files import replace_durably
 from rewards.training.settings import TrainingSettings
 from service.stored_record import RecordCodec
-from trainer.files import replace_durably
 
 MAX_KEPT = 200
 """Older trainings are forgotten; the versions that they made stay."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import Conflict, ModelError, NotFound
+from agent.files import move_durably
 from rewards.models.manifest import (
     RewardManifest,
     active_version,
@@ -23,7 +24,6 @@ from rewards.models.manifest import (
     written_versions,
 )
 from rewards.training.report import TrainingReport, read_report
-from trainer.files import move_durably
 
 NONE = 0
 """The version that stands for no reward model."""

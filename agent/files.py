@@ -56,10 +56,10 @@ def move_durably(partial: Path, folder: Path) -> None:
     sync(folder.parent)
 
 
-def replace_durably(path: Path, text: str) -> None:
-    """Write a small file anew: a reader finds the old text or the new one, also after a power cut."""
+def replace_durably(path: Path, content: str | bytes) -> None:
+    """Write a small file anew: a reader finds the old content or the new one, also after a power cut."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_text(text)
+    partial.write_bytes(content.encode() if isinstance(content, str) else content)
     sync(partial)
     partial.replace(path)
     sync(path.parent)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.files import check_digests, digests_of, move_durably, replace_durably, write_json
+from agent.files import check_digests, digests_of, move_durably, replace_durably, write_json
 
 
 def test_a_file_that_changed_is_named(tmp_path: Path) -> None:
