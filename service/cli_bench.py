@@ -63,6 +63,14 @@ bench_app.command("flood")(flood_command)
 bench_app.command("language")(language_command)
 bench_app.command("gate")(gate_command)
 
+Paces = Annotated[
+    str,
+    typer.Option(
+        metavar="NUM_SMS:DUTY,…",
+        help="Coserve: then hold the trainer to each of these at the first rate, instead of the controller.",
+    ),
+]
+
 _QUICK_SHAPE = "tiny"
 _QUICK_PROMPT, _QUICK_REPLY = 64, 8
 _QUICK_WARMUP_S, _QUICK_DURATION_S = 0.5, 3.0
@@ -119,9 +127,7 @@ def serve_command(
 @bench_app.command("coserve")
 def coserve_command(
     rates: Annotated[str, typer.Option(help="Requests per second, separated by commas.")] = "20,60,100",
-    pace: Annotated[
-        str | None, typer.Option(metavar="NUM_SMS:DUTY", help="Hold the trainer to this instead of the controller.")
-    ] = None,
+    paces: Paces = "",
     alone: Annotated[float, typer.Option(min=0.1, help="Seconds of training without load.")] = 15.0,
     batch_size: BatchSize = 64,
     length: Length = 256,
@@ -152,7 +158,7 @@ def coserve_command(
     if quick:
         options, chosen, batch, alone = _quickly(options), [4.0], _QUICK_BATCH, _QUICK_DURATION_S
     with interruptible():
-        bench_coserve(options, chosen, batch, alone_s=alone, pace=_pace(pace), console=Console())
+        bench_coserve(options, chosen, batch, alone_s=alone, paces=_paces(paces), console=Console())
 
 
 @bench_app.command("front")
@@ -237,6 +243,7 @@ def swap_command(
 @bench_app.command("suite")
 def suite_command(
     rates: Annotated[str, typer.Option(help="Coserve: requests per second, separated by commas.")] = "20,60,100",
+    paces: Paces = "",
     alone: Annotated[float, typer.Option(min=0.1, help="Coserve: seconds of training without load.")] = 15.0,
     count: Annotated[int, typer.Option(min=1, help="Swap: publications.")] = 1000,
     interval: Annotated[float, typer.Option(min=1, help="Swap: milliseconds between publications.")] = 100.0,
@@ -276,7 +283,7 @@ def suite_command(
     console = Console()
     with interruptible():
         bench_suite(
-            coserve_of(options, chosen, batch, alone_s=alone, pace=None, console=console),
+            coserve_of(options, chosen, batch, alone_s=alone, paces=_paces(paces), console=console),
             swap_of(options, arrivals, order, console=console),
             console=console,
         )
@@ -322,10 +329,8 @@ def _quickly(options: BenchOptions) -> BenchOptions:
     )
 
 
-def _pace(text: str | None) -> PaceOrder | None:
-    if text is None:
-        return None
+def _paces(text: str) -> list[PaceOrder]:
     try:
-        return PaceOrder.parse(text)
+        return [PaceOrder.parse(pace) for pace in text.split(",") if pace]
     except ValueError as error:
-        raise InvalidInput("--pace", f"must be NUM_SMS:DUTY, such as 64:0.8, got {text}") from error
+        raise InvalidInput("--paces", f"must be NUM_SMS:DUTY, such as 64:0.8,104:1, got {text}") from error

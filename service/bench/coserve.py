@@ -1,9 +1,10 @@
 """`coloq bench coserve`: a node under load, with and without training beside it.
 
-    training alone ─► per rate: load ─► the same load while training ─► load again
+    training alone ─► per rate: load ─► the same load while training ─► load again ─► per fixed pace: the first load
 
-The three loads of a rate have the same arrivals and prompts. Training works on fixed token counts without end, and what
-it did in a load's window counts, no more; its rate is compared with the one that it had alone in the same node.
+The loads of a rate have the same arrivals and prompts. Training works on fixed token counts without end, and what it
+did in a load's window counts, no more; its rate is compared with the one that it had alone in the same node. Fixed
+paces come last, in the controller's place: they show what there was to choose from.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from service.bench.charts import grouped_bars
 from service.bench.control import BatchShape, ControlClient, PaceOrder, TrainedStep, TrainOrder
-from service.bench.load import Exchange, LoadResult, Poisson, PromptRecipe, run_load
+from service.bench.load import Exchange, LoadPlan, LoadResult, Poisson, run_load
 from service.bench.node import BenchNode, bench_node
 from service.bench.options import BenchOptions, content_of
 from service.bench.prompt import calibrate
@@ -69,6 +70,8 @@ class CoserveRow:
     """One rate."""
 
     rate: float
+    pace: PaceOrder | None
+    """What the trainer was held to; None for the controller's choice."""
     off: LoadSummary
     """Both loads without training together."""
     on: LoadSummary
@@ -93,7 +96,8 @@ class CoserveBench:
     rates: Sequence[float]
     order: TrainOrder
     alone_s: float
-    pace: PaceOrder | None
+    paces: Sequence[PaceOrder]
+    """Held at the first rate, one after the other."""
     report: Report
     rows: list[CoserveRow] = field(default_factory=list)
 
@@ -101,12 +105,21 @@ class CoserveBench:
         """Measure everything on a hosted node."""
         prompt = await calibrate(content_of(node), self.options.prompt_tokens, seed=self.options.seed)
         async with ControlClient(node.control_url or "", node.admin_key) as control:
-            if self.pace is not None:
-                await control.hold_pace(self.pace)
             alone = await self._alone(control)
+            idle: list[LoadResult] = []
             for rate in self.rates:
-                self.rows.append(await self._at_rate(rate, node, control, prompt, alone))
-                self.report.add("rates", self.rows[-1])
+                plan = self.options.load(content_of(node), Poisson(rate), prompt)
+                before = await run_load(plan)
+                seen = await self._beside_training(plan, node, control)
+                after = await run_load(plan)
+                drift = quantile_ratio(latencies_ms(after.exchanges), latencies_ms(before.exchanges), 0.99)
+                idle.append(merged([before, after]))
+                self._keep(self._row(rate, None, seen, idle[-1], alone, drift))
+            for pace in self.paces:
+                await control.hold_pace(pace)
+                plan = self.options.load(content_of(node), Poisson(self.rates[0]), prompt)
+                seen = await self._beside_training(plan, node, control)
+                self._keep(self._row(self.rates[0], pace, seen, idle[0], alone, None))
 
     def present(self, console: Console) -> None:
         """Show and chart what was measured."""
@@ -129,36 +142,54 @@ class CoserveBench:
         self.report.say(f"training alone: {row.tokens_per_s:.0f} tok/s, a step in {row.step_s:.3f} s")
         return row
 
-    async def _at_rate(
-        self, rate: float, node: BenchNode, control: ControlClient, prompt: PromptRecipe, alone: AloneRow
-    ) -> CoserveRow:
-        plan = self.options.load(content_of(node), Poisson(rate), prompt)
-        before = await run_load(plan)
+    async def _beside_training(self, plan: LoadPlan, node: BenchNode, control: ControlClient) -> "_Trained":
         await control.start_training(self.order)
         async with Scraper(node.url) as scraper:
-            during = await run_load(plan)
-        steps = (await control.stop_training()).steps
-        after = await run_load(plan)
-        trained = tokens_within(steps, during.began_s, during.ended_s) / during.duration_s
-        off = merged([before, after])
-        row = CoserveRow(
+            load = await run_load(plan)
+        return _Trained(load, (await control.stop_training()).steps, scraper.within(load))
+
+    def _row(
+        self,
+        rate: float,
+        pace: PaceOrder | None,
+        seen: "_Trained",
+        off: LoadResult,
+        alone: AloneRow,
+        drift_p99: Ratio | None,
+    ) -> CoserveRow:
+        during = seen.load
+        trained = tokens_within(seen.steps, during.began_s, during.ended_s) / during.duration_s
+        return CoserveRow(
             rate=rate,
+            pace=pace,
             off=summarise(off, self.options.max_tokens),
             on=summarise(during, self.options.max_tokens),
-            p50={
-                name: quantile_ratio(of(during.exchanges), of(off.exchanges), 0.5) for name, of in _QUANTITIES.items()
-            },
-            p99={
-                name: quantile_ratio(of(during.exchanges), of(off.exchanges), 0.99) for name, of in _QUANTITIES.items()
-            },
-            drift_p99=quantile_ratio(latencies_ms(after.exchanges), latencies_ms(before.exchanges), 0.99),
+            p50=_ratios(during, off, 0.5),
+            p99=_ratios(during, off, 0.99),
+            drift_p99=drift_p99,
             train_tokens_per_s=trained,
             train_share=trained / alone.tokens_per_s if alone.tokens_per_s else 0.0,
-            num_steps=sum(during.began_s < step.ended_s <= during.ended_s for step in steps),
-            metrics=scraper.within(during),
+            num_steps=sum(during.began_s < step.ended_s <= during.ended_s for step in seen.steps),
+            metrics=seen.metrics,
         )
+
+    def _keep(self, row: CoserveRow) -> None:
+        self.rows.append(row)
+        self.report.add("rates", row)
         self.report.say(line_of(row))
-        return row
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """A load, and what training did meanwhile."""
+
+    load: LoadResult
+    steps: Sequence[TrainedStep]
+    metrics: dict[str, Metric]
+
+
+def _ratios(on: LoadResult, off: LoadResult, quantile: float) -> dict[str, Ratio | None]:
+    return {name: quantile_ratio(of(on.exchanges), of(off.exchanges), quantile) for name, of in _QUANTITIES.items()}
 
 
 class Scraper:
@@ -224,7 +255,7 @@ def bench_coserve(
     batch: BatchShape,
     *,
     alone_s: float,
-    pace: PaceOrder | None,
+    paces: Sequence[PaceOrder],
     console: Console,
 ) -> Report:
     """Run the bench and write its results; returns the report. Call it from the main thread.
@@ -232,7 +263,7 @@ def bench_coserve(
     Raises:
         ColoqError: the node did not start, training failed, or nothing could be measured.
     """
-    bench = coserve_of(options, rates, batch, alone_s=alone_s, pace=pace, console=console)
+    bench = coserve_of(options, rates, batch, alone_s=alone_s, paces=paces, console=console)
     report = bench.report
     with sigterm_as_ctrl_c(), written(report):
         settings = options.node(options.model_path())
@@ -252,28 +283,34 @@ def coserve_of(
     batch: BatchShape,
     *,
     alone_s: float,
-    pace: PaceOrder | None,
+    paces: Sequence[PaceOrder],
     console: Console,
 ) -> CoserveBench:
     """The bench with an empty report."""
     configuration = {"options": options, "rates": list(rates), "batch": batch.model_dump(), "alone_s": alone_s}
-    configuration["pace"] = pace.model_dump() if pace is not None else None
+    configuration["paces"] = [pace.model_dump() for pace in paces]
     report = Report("coserve", options.out, console, configuration)
-    return CoserveBench(options, rates, TrainOrder(batch=batch), alone_s, pace, report)
+    return CoserveBench(options, rates, TrainOrder(batch=batch), alone_s, paces, report)
 
 
 def line_of(row: CoserveRow) -> str:
     """A row as a line of progress."""
     return (
-        f"{row.rate:g} req/s: latency p50 {interval(row.p50['latency'])}, p99 {interval(row.p99['latency'])}, "
+        f"{name_of(row)}: latency p50 {interval(row.p50['latency'])}, p99 {interval(row.p99['latency'])}, "
         f"training {row.train_tokens_per_s:.0f} tok/s = {row.train_share:.2f} of alone, "
         f"{row.off.num_failed + row.on.num_failed} failed"
     )
 
 
+def name_of(row: CoserveRow) -> str:
+    """The rate, and the pace where it was held."""
+    held = "" if row.pace is None else f", {row.pace.num_sms}:{row.pace.duty:g}"
+    return f"{row.rate:g} req/s{held}"
+
+
 def _show(rows: Sequence[CoserveRow], console: Console) -> None:
     heads = (
-        "req/s",
+        "load",
         *(f"{name} {q}" for name in _QUANTITIES for q in ("p50", "p99")),
         "train tok/s",
         "share",
@@ -281,7 +318,7 @@ def _show(rows: Sequence[CoserveRow], console: Console) -> None:
     )
     cells = [
         (
-            f"{row.rate:g}",
+            name_of(row),
             *(interval(ratios[name]) for name in _QUANTITIES for ratios in (row.p50, row.p99)),
             f"{row.train_tokens_per_s:.0f}",
             f"{row.train_share:.3f}",
@@ -297,12 +334,12 @@ def _ratio_chart(rows: Sequence[CoserveRow]) -> Figure:
         quantile: [[_value(getattr(row, quantile)[name]) for row in rows] for name in _QUANTITIES]
         for quantile in ("p50", "p99")
     }
-    return grouped_bars(list(_QUANTITIES), [f"{row.rate:g} req/s" for row in rows], series, "training on over off")
+    return grouped_bars(list(_QUANTITIES), [name_of(row) for row in rows], series, "training on over off")
 
 
 def _training_chart(rows: Sequence[CoserveRow]) -> Figure:
     series = {"beside the load": [[row.train_share for row in rows]]}
-    return grouped_bars(["training rate"], [f"{row.rate:g} req/s" for row in rows], series, "share of the rate alone")
+    return grouped_bars(["training rate"], [name_of(row) for row in rows], series, "share of the rate alone")
 
 
 def _value(ratio: Ratio | None) -> float:
