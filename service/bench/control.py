@@ -129,6 +129,9 @@ class PaceOrder(_Message):
         num_sms, _, duty = text.partition(":")
         return cls(num_sms=int(num_sms), duty=float(duty))
 
+    def __str__(self) -> str:
+        return f"{self.num_sms}:{self.duty:g}"
+
     @property
     def pace(self) -> Pace:
         return Pace(num_sms=self.num_sms, duty=self.duty)

@@ -70,8 +70,8 @@ class CoserveRow:
     """One rate."""
 
     rate: float
-    pace: PaceOrder | None
-    """What the trainer was held to; None for the controller's choice."""
+    pace: str | None
+    """What the trainer was held to, as ``NUM_SMS:DUTY``; None for the controller's choice."""
     off: LoadSummary
     """Both loads without training together."""
     on: LoadSummary
@@ -161,7 +161,7 @@ class CoserveBench:
         trained = tokens_within(seen.steps, during.began_s, during.ended_s) / during.duration_s
         return CoserveRow(
             rate=rate,
-            pace=pace,
+            pace=None if pace is None else str(pace),
             off=summarise(off, self.options.max_tokens),
             on=summarise(during, self.options.max_tokens),
             p50=_ratios(during, off, 0.5),
@@ -295,8 +295,9 @@ def coserve_of(
 
 def line_of(row: CoserveRow) -> str:
     """A row as a line of progress."""
+    off = f"{row.off.latency_ms.p50:.0f} ms without training, " if row.off.latency_ms is not None else ""
     return (
-        f"{name_of(row)}: latency p50 {interval(row.p50['latency'])}, p99 {interval(row.p99['latency'])}, "
+        f"{name_of(row)}: {off}latency p50 {interval(row.p50['latency'])}, p99 {interval(row.p99['latency'])}, "
         f"training {row.train_tokens_per_s:.0f} tok/s = {row.train_share:.2f} of alone, "
         f"{row.off.num_failed + row.on.num_failed} failed"
     )
@@ -304,8 +305,7 @@ def line_of(row: CoserveRow) -> str:
 
 def name_of(row: CoserveRow) -> str:
     """The rate, and the pace where it was held."""
-    held = "" if row.pace is None else f", {row.pace.num_sms}:{row.pace.duty:g}"
-    return f"{row.rate:g} req/s{held}"
+    return f"{row.rate:g} req/s" if row.pace is None else f"{row.rate:g} req/s, {row.pace}"
 
 
 def _show(rows: Sequence[CoserveRow], console: Console) -> None:

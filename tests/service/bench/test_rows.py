@@ -59,6 +59,7 @@ def test_metrics_of_training_are_read_by_name_and_label() -> None:
 def test_a_pace_is_sms_and_duty() -> None:
     """`64:0.8` is 64 multiprocessors for 80 % of the time."""
     assert PaceOrder.parse("64:0.8") == PaceOrder(num_sms=64, duty=0.8)
+    assert str(PaceOrder.parse("64:0.8")) == "64:0.8"
     with pytest.raises(ValueError):
         PaceOrder.parse("64")
 
