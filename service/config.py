@@ -31,6 +31,10 @@ class EngineConfig(Section):
     """Memory of the KV cache, in GiB; unset takes 0.5 on a CPU and what the memory plan leaves on a GPU."""
     enforce_eager: bool = False
     """Skip CUDA graphs and torch.compile: starts faster, serves slower. Always so on a CPU."""
+    cuda_graphs: Literal["full", "piecewise"] = "piecewise"
+    """What is captured of a step with prompts in it: all of it, or what lies between its attention layers."""
+    torch_compile: bool = True
+    """Have torch.compile make the kernels between two layers."""
     num_threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads of the engine process; unset takes all cores. Ignored on a GPU."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 600.0

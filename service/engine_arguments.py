@@ -45,6 +45,7 @@ def engine_arguments(
         kv_cache_memory_bytes=kv_cache_bytes or int((config.kv_cache_gib or CPU_KV_CACHE_GIB) * 2**30),
         gpu_memory_utilization=_FREE_AT_START,
         enforce_eager=True if on_cpu else config.enforce_eager,
+        **({} if on_cpu or config.enforce_eager else {"compilation_config": _compilation(config)}),
         distributed_executor_backend=_IN_PROCESS_EXECUTOR if on_cpu else "uni",
         worker_cls=worker,
         use_tqdm_on_load=False,
@@ -65,6 +66,14 @@ def _adapter_arguments(num_adapters: int, adapter_rank: int, target_modules: Seq
         "max_cpu_loras": num_adapters,
         "max_lora_rank": adapter_rank,
         "lora_target_modules": list(target_modules) or None,
+    }
+
+
+def _compilation(config: EngineConfig) -> dict[str, Any]:
+    """Steps of decoding alone are captured whole in either mode."""
+    return {
+        "mode": 3 if config.torch_compile else 0,
+        "cudagraph_mode": "FULL" if config.cuda_graphs == "full" else "FULL_AND_PIECEWISE",
     }
 
 
