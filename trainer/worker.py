@@ -238,7 +238,9 @@ class ColoqWorker(Worker):
     def _served_scorer(self, encoder: RewardEncoder) -> Classifier:
         """In the learner's thread."""
         config = self.vllm_config.model_config.hf_text_config
-        return served_scorer(config, dict(self.get_model().named_parameters()), encoder.tokenizer)
+        classifier = served_scorer(config, dict(self.get_model().named_parameters()), encoder.tokenizer)
+        fuse_kernels(classifier.model.base_model)
+        return classifier
 
     def _place_adapter(self, tensors: Mapping[str, Tensor]) -> None:
         """In the learner's thread: what installing would otherwise look up between two engine steps."""
