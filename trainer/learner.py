@@ -10,7 +10,7 @@ Knows nothing of engines, processes or rewards: it is given a Hugging Face model
 
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,6 +200,11 @@ class Learner:
             "bias": "none",
             "inference_mode": True,
         }
+
+    def on_stream(self) -> AbstractContextManager[Any]:
+        """Make the stream current that ``synchronize`` waits for and micro-batches come after: whatever else the thread
+        that drives the learner puts on the device belongs there."""
+        return self._lanes.whole.active()
 
     def synchronize(self) -> None:
         """Return when everything that the learner has started is done."""
