@@ -20,7 +20,7 @@ from trainer.views import build_training_model
 def served_scorer(
     config: PretrainedConfig, engine_parameters: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerBase
 ) -> Classifier:
-    """A sequence-classification model with one output on the engine's tensors; its fp32 head is zero until an adapter's.
+    """A sequence-classification model on the engine's tensors; its head of one output is zero until an adapter's.
 
     Args:
         config: the served model's text configuration; left as it is.
