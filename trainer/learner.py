@@ -94,6 +94,7 @@ class Learner:
         if self._model.device.type == "cuda":
             shapes = graph_shapes(max_length, reply_tokens, tokens=_microbatch_tokens(settings, self._model))
             blanks = [_with_room(blank_microbatch(shape, self._model.device), settings) for shape in shapes]
+            self.synchronize()  # lanes do not wait for one another, and no token may be read before it is zero
             failure = programs.capture(blanks, self._lanes)
             if failure is not None:
                 self._release()
