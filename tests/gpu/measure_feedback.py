@@ -66,7 +66,7 @@ repair = "off"
 ratio = $slo_ratio
 
 [rewards]
-weights = {{ fidelity = 0.5, repetition = 0.25, taste = 1.0 }}
+weights = {{ fidelity = 1.0, length = 0.5, repetition = 0.5, substance = 0.5, taste = 1.0 }}
 models = {{ taste = {{ max_tokens = 512, ranking_timeout_s = 30.0 }} }}
 
 [rewards.training]
@@ -95,11 +95,12 @@ margin = 0.1
 id = "acme"
 key_hashes = ["{key_hash}"]
 """
-"""Of live requests only the replies are wanted, as the policy wrote them: nothing is repaired."""
+"""Replies are wanted as the policy wrote them: nothing is repaired. The product's own parts of the reward stand beside
+the taste: by taste alone a policy learnt to say hardly anything, since what is not written disturbs nobody."""
 
 NUM_FRESH = 3
 """Fresh replies to each held-out brief, of either policy."""
-LOGGED = ("engine_started", "reward_backbone_opened", "memory_measured", "ranked_without_reward_model")
+LOGGED = ("Memory plan", "engine_started", "reward_backbone_opened", "memory_measured", "ranked_without_reward_model")
 _COLOURS = re.compile(r"\x1b\[[\d;]*m")
 _PLAIN = frozenset(" .,;!?'’-–")
 """What running text has beside letters."""
@@ -142,15 +143,15 @@ class Measured:
 
 
 def briefs_in(language: str, num_briefs: int, max_tokens: int) -> list[Brief]:
-    """Different briefs, as bodies of requests."""
+    """Different briefs that say how long a text should be, as bodies of requests."""
     briefs = writing_briefs(language, range(NUM_TOPICS), random.Random(f"briefs {language}"))
+    briefs = [brief for brief in briefs if brief.min_words is not None]
     if num_briefs > len(briefs):
         raise SystemExit(f"--briefs must be at most {len(briefs)}, got {num_briefs}")
     bodies: list[Brief] = []
     for brief in briefs[:num_briefs]:
-        lengths = {"min_words": brief.min_words, "max_words": brief.max_words}
-        body = {"kind": "create", "language": language, "instructions": brief.instructions, "tone": brief.tone}
-        bodies.append(body | {"max_tokens": max_tokens} | {key: value for key, value in lengths.items() if value})
+        asked = {name: getattr(brief, name) for name in ("instructions", "tone", "min_words", "max_words")}
+        bodies.append({"kind": "create", "language": language, "max_tokens": max_tokens} | asked)
     return bodies
 
 
@@ -170,12 +171,14 @@ async def measure(node: NodeProcess, options: argparse.Namespace, measured: Meas
             held_out += held_out_of(pairs, [reply for reply in replies if reply.language == code])
             in_training = sum(not pair["held_out"] for pair in pairs)
             measured.languages[code] = {"pairs": in_training, "pairs_held_out": len(pairs) - in_training}
-        for code in languages:
+        for code, noted in measured.languages.items():
+            if noted["pairs"] < options.min_pairs or noted["pairs_held_out"] < options.min_held_out:
+                continue  # edits of replies in another language make no pairs, and a small model writes many of those
             with stage(f"reward model {code}", taken):
                 training = await trained_model(http, node, code)
             models = (await http.get(f"/admin/rewards/{code}", headers=node.admin_headers)).json()
             found = {"state": training["state"], "reason": training["reason"], "steps": training["num_steps"]}
-            measured.languages[code]["reward_model"] = found | {"accuracy": models["accuracy"]}
+            noted["reward_model"] = found | {"accuracy": models["accuracy"]}
         fresh = [reply.brief for reply in held_out] * NUM_FRESH
         with stage("held-out replies before", taken):
             note_replies(measured, "before", await answers(http, node, fresh), held_out)
@@ -222,9 +225,9 @@ def of_traffic(traffic: Traffic) -> dict[str, Any]:
 
 
 def logged(node: NodeProcess) -> dict[str, list[str]]:
-    """The log's lines of some events, without colours."""
+    """What the log says at some events, without times and colours."""
     lines = [_COLOURS.sub("", line) for line in node.log().splitlines()]
-    return {event: [line for line in lines if event in line] for event in LOGGED}
+    return {event: [line.rpartition("] ")[2] for line in lines if event in line] for event in LOGGED}
 
 
 def rows_of(measured: Measured) -> list[tuple[str, object]]:
@@ -296,11 +299,11 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--temperature", type=float, default=0.9, help="of replies and of rollouts")
     add("--steps", type=int, default=10)
     add("--prompts-per-step", type=int, default=8)
-    add("--learning-rate", type=float, default=1e-3)
+    add("--learning-rate", type=float, default=5e-4)
     add("--gate-replies", type=int, default=48)
     add("--epochs", type=int, default=2, help="of a reward model's training")
-    add("--min-pairs", type=int, default=30)
-    add("--min-held-out", type=int, default=12)
+    add("--min-pairs", type=int, default=24)
+    add("--min-held-out", type=int, default=8)
     add("--threads", type=int, default=None, help="of a reward model's training; unset: 12, on a CPU node 2")
     add("--pause-s", type=float, default=0.1, help="between a live client's requests")
     add("--out", type=Path, default=None, help="folder for feedback.json and the node's log")
