@@ -1,22 +1,26 @@
 """Memory of reward models, predicted from their configurations. Nothing is loaded.
 
 weights      of every backbone that does not share the served model's, on its device
-adapters     as large as the files of the languages' active versions, for these and for those before them
-activations  of the largest batch: backbones score one after another, layer by layer, and keep nothing
+adapters     of the languages' active versions, in their backbone's precision, for these and for those before them
+activations  of the largest batch: backbones score one after another, layer by layer, and keep nothing. A GPU holds them
+             once for each lane, since torch never gives a block of one stream to another
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError, safe_open
+
 from agent.errors import InvalidConfig, ModelError
 from rewards.config import RewardModelConfig
-from rewards.models.manifest import WEIGHTS, active_version, languages, version_folder
+from rewards.models.manifest import WEIGHTS, active_version, languages, read_manifest, version_folder
 from service.config import NodeConfig
 from service.engine_footprint import HIDDEN_TENSORS, INNER_TENSORS
 from service.named_shapes import NAMED_SHAPES
-from trainer.footprint import MemoryLine
+from trainer.footprint import FP32_BYTES, NUM_PARTITIONS, MemoryLine
 from trainer.ports import CPU_MICROBATCH_TOKENS, GPU_MICROBATCH_TOKENS
 
 if TYPE_CHECKING:
@@ -45,8 +49,8 @@ class RewardFootprint:
 
     shapes: Mapping[str, ScorerShape] = field(default_factory=dict)
     """By the model's name as configured."""
-    adapter_bytes: int = 0
-    """Of the files of all active versions."""
+    adapter_weights: Mapping[str, int] = field(default_factory=dict)
+    """Of all active versions together, by the name of their backbone."""
 
     def lines(self, config: NodeConfig, *, served_item_bytes: int, on_gpu: bool) -> Iterator[MemoryLine]:
         """First the weights beside the engine, which may be none; then activations, and what is in main memory.
@@ -55,30 +59,34 @@ class RewardFootprint:
             served_item_bytes: of the served model's weights in the engine.
         """
         beside, on_host = _copies(config)
-        yield self._weights("reward_models", beside, self.adapter_bytes)
+        yield self._weights("reward_models", beside, served_item_bytes)
         if config.rewards.models:
-            yield self._activations(
-                config, served_item_bytes, GPU_MICROBATCH_TOKENS if on_gpu else CPU_MICROBATCH_TOKENS
-            )
+            yield self._activations(config, served_item_bytes, on_gpu=on_gpu)
         if on_host:
-            yield self._weights("reward_models_in_main_memory", on_host, 0, on_host=True)
+            yield self._weights("reward_models_in_main_memory", on_host, served_item_bytes, on_host=True)
 
-    def _weights(self, name: str, models: Mapping[str, bool], adapters: int, *, on_host: bool = False) -> MemoryLine:
+    def _weights(
+        self, name: str, models: Mapping[str, bool], served_item_bytes: int, *, on_host: bool = False
+    ) -> MemoryLine:
         """``models`` says of each whether it is a copy of its own."""
+        adapters = sum(
+            self.adapter_weights.get(model, 0) * (self.shapes[model].item_bytes if is_copy else served_item_bytes)
+            for model, is_copy in models.items()
+        )
         held = VERSIONS_HELD * adapters
-        size = held + sum(self._bytes_of(model) for model, is_copy in models.items() if is_copy)
+        size = held + sum(self._bytes_of(model, is_copy) for model, is_copy in models.items())
         parts = [
             f"{model}: {self.shapes[model].num_parameters:,} parameters × {self.shapes[model].item_bytes} B"
             if is_copy
-            else f"{model}: the served weights, shared"
+            else f"{model}: the served weights, shared; a head of {self.shapes[model].hidden_size:,} × {FP32_BYTES} B"
             for model, is_copy in models.items()
         ]
         if held:
             parts.append(f"adapters: {VERSIONS_HELD} × {adapters:,} B")
         return MemoryLine(name, size, "; ".join(parts) or "none", on_host=on_host, part="judges")
 
-    def _activations(self, config: NodeConfig, served_item_bytes: int, batch_tokens: int) -> MemoryLine:
-        """``batch_tokens`` are those of parts that set none."""
+    def _activations(self, config: NodeConfig, served_item_bytes: int, *, on_gpu: bool) -> MemoryLine:
+        batch_tokens, num_lanes = (GPU_MICROBATCH_TOKENS, NUM_PARTITIONS + 1) if on_gpu else (CPU_MICROBATCH_TOKENS, 1)
         sizes = [
             self._activation_bytes(
                 model,
@@ -91,7 +99,8 @@ class RewardFootprint:
             if settings.device == "engine"
         ]
         positions, each, size = max(sizes, key=lambda row: row[-1], default=(0, 0, 0))
-        return MemoryLine("reward_activations", size, f"{positions:,} positions × {each:,} B", part="judges")
+        basis = f"{num_lanes} lanes × {positions:,} positions × {each:,} B"
+        return MemoryLine("reward_activations", num_lanes * size, basis, part="judges")
 
     def _activation_bytes(
         self, model: str, settings: RewardModelConfig, served_item_bytes: int | None, *, positions: int
@@ -103,9 +112,9 @@ class RewardFootprint:
         each = (hidden + inner) * item + settings.max_tokens * (MASK_BYTES + item)
         return positions, each, positions * each
 
-    def _bytes_of(self, model: str) -> int:
+    def _bytes_of(self, model: str, is_copy: bool) -> int:
         shape = self.shapes[model]
-        return shape.num_parameters * shape.item_bytes
+        return shape.num_parameters * shape.item_bytes if is_copy else shape.hidden_size * FP32_BYTES
 
 
 NO_JUDGES = RewardFootprint()
@@ -126,7 +135,7 @@ def reward_footprint(config: NodeConfig, *, find: Callable[[str], str] = str) ->
     if not names:
         return NO_JUDGES
     shapes = {model: _scorer_shape(part, find(model)) for model, part in names.items()}
-    return RewardFootprint(shapes, _adapter_bytes(config))
+    return RewardFootprint(shapes, _adapter_weights(config))
 
 
 def shares_weights(config: NodeConfig, part: str, model: str) -> bool:
@@ -148,17 +157,26 @@ def _copies(config: NodeConfig) -> tuple[dict[str, bool], dict[str, bool]]:
     return beside, on_host
 
 
-def _adapter_bytes(config: NodeConfig) -> int:
+def _adapter_weights(config: NodeConfig) -> dict[str, int]:
+    """Weights and heads of active versions, by their backbone."""
     root = config.data_dir / "rewards"
-    total = 0
+    counts: dict[str, int] = {}
     for language in languages(root):
         try:
             version = active_version(root, language)
             if version is not None:
-                total += (version_folder(root, language, version) / WEIGHTS).stat().st_size
-        except (OSError, ModelError):  # the node says so when it loads them; here nothing is known of its size
+                folder = version_folder(root, language, version)
+                backbone = read_manifest(folder).backbone
+                counts[backbone] = counts.get(backbone, 0) + _num_weights(folder / WEIGHTS)
+        except (OSError, SafetensorError, ModelError):  # the node says so when it loads them
             continue
-    return total
+    return counts
+
+
+def _num_weights(path: Path) -> int:
+    """Of a safetensors file, by its header. Raises OSError, SafetensorError."""
+    with safe_open(path, framework="numpy") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - no mapping
 
 
 def _scorer_shape(part: str, model: str) -> ScorerShape:

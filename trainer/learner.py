@@ -10,7 +10,7 @@ Knows nothing of engines, processes or rewards: it is given a Hugging Face model
 
 import time
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,7 @@ class Learner:
         if self._model.device.type == "cuda":
             shapes = graph_shapes(max_length, reply_tokens, tokens=_microbatch_tokens(settings, self._model))
             blanks = [_with_room(blank_microbatch(shape, self._model.device), settings) for shape in shapes]
+            self.synchronize()  # lanes do not wait for one another, and no token may be read before it is zero
             failure = programs.capture(blanks, self._lanes)
             if failure is not None:
                 self._release()
@@ -200,6 +201,11 @@ class Learner:
             "bias": "none",
             "inference_mode": True,
         }
+
+    def on_stream(self) -> AbstractContextManager[Any]:
+        """Make the stream current that ``synchronize`` waits for and micro-batches come after: whatever else the thread
+        that drives the learner puts on the device belongs there."""
+        return self._lanes.whole.active()
 
     def synchronize(self) -> None:
         """Return when everything that the learner has started is done."""

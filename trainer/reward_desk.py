@@ -74,6 +74,9 @@ class RewardDesk:
         self._live: deque[_Job] = deque()
         self._others: deque[_Job] = deque()
         self._num_answered = 0
+        self.size_bytes = 0
+        """Memory of the engine's device that the reward models hold, without what they share with the engine. Any
+        thread may ask: their tensors themselves are the learner's thread's."""
 
     def open(self, command: messages.OpenBackbone) -> messages.BackboneFacts:
         """Load a backbone, in place of one of the same name.
@@ -94,6 +97,7 @@ class RewardDesk:
             classifier = load_classifier(command.source, encoder.tokenizer, device=device)
         shelved = _Shelved(Backbone(classifier), borrowed)
         self._shelf[command.backbone] = shelved
+        self._measure()
         return messages.BackboneFacts(
             has_head=classifier.has_head,
             max_positions=getattr(classifier.model.config.get_text_config(), "max_position_embeddings", None),
@@ -103,16 +107,16 @@ class RewardDesk:
     def load(self, command: messages.LoadReward) -> None:
         """Load a language's version. Raises ModelError."""
         self._backbone(command.backbone).load_adapter(command.adapter, Path(command.folder))
+        self._measure()
 
     def drop(self, command: messages.DropReward) -> None:
         """Forget a language's version. Jobs that still want it fail."""
         self._backbone(command.backbone).drop_adapter(command.adapter)
+        self._measure()
 
-    @property
-    def size_bytes(self) -> int:
-        """Memory of the engine's device that the reward models hold, without what they share with the engine."""
-        tensors = [tensor for shelved in list(self._shelf.values()) for tensor in shelved.own_tensors]
-        return sum(tensor.nbytes for tensor in tensors if tensor.device.type == self._device.type)
+    def _measure(self) -> None:
+        tensors = [tensor for shelved in self._shelf.values() for tensor in shelved.own_tensors]
+        self.size_bytes = sum(tensor.nbytes for tensor in tensors if tensor.device.type == self._device.type)
 
     def put(self, command: messages.ScoreReplies, answer: OnAnswer) -> None:
         """Take a job; ``answer`` is called in the learner's thread."""

@@ -20,7 +20,7 @@ from trainer.views import build_training_model
 def served_scorer(
     config: PretrainedConfig, engine_parameters: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerBase
 ) -> Classifier:
-    """A sequence-classification model with one output on the engine's tensors; its head is zero until an adapter's.
+    """A sequence-classification model on the engine's tensors; its head of one output is zero until an adapter's.
 
     Args:
         config: the served model's text configuration; left as it is.
@@ -35,10 +35,19 @@ def served_scorer(
     model = _blank_scorer(config, weight.dtype)
     setattr(model, model.base_model_prefix, decoder)
     hidden_size = config.get_text_config().hidden_size
-    model.score = nn.Linear(hidden_size, 1, bias=False, device=weight.device, dtype=weight.dtype)
+    model.score = _Head(hidden_size, 1, bias=False, device=weight.device, dtype=torch.float32)
     nn.init.zeros_(model.score.weight)
     name_padding(model, tokenizer)
     return Classifier(model.eval().requires_grad_(False), has_head=False)
+
+
+class _Head(nn.Linear):
+    """Computes in fp32 behind layers of any precision: in bf16 a score of 2 would have no neighbour before 2.0156, and
+    replies of a group are told apart by less."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[..., hidden] to [..., 1] in fp32."""
+        return super().forward(hidden.float())
 
 
 def _blank_scorer(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:

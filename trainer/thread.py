@@ -108,13 +108,14 @@ class LearnerThread:
         return [tensor for kept in list(self.kept.values()) for tensor in kept.values() if tensor.device == device]
 
     def _run(self) -> None:
-        while True:
-            order = self._commands.get()
-            if order is None:
-                self._require_desk().finish_one()
-            else:
-                ticket, command = order
-                self._answers[ticket] = self._carry_out(command)
+        with self._learner.on_stream():
+            while True:
+                order = self._commands.get()
+                if order is None:
+                    self._require_desk().finish_one()
+                else:
+                    ticket, command = order
+                    self._answers[ticket] = self._carry_out(command)
 
     def _carry_out(self, command: messages.Command) -> messages.Answer:
         try:

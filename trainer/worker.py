@@ -26,6 +26,7 @@ import msgspec
 import torch
 from msgspec import Struct
 from torch import Tensor
+from transformers import PreTrainedModel
 from vllm.platforms import current_platform
 from vllm.v1.outputs import AsyncModelRunnerOutput
 
@@ -238,7 +239,11 @@ class ColoqWorker(Worker):
     def _served_scorer(self, encoder: RewardEncoder) -> Classifier:
         """In the learner's thread."""
         config = self.vllm_config.model_config.hf_text_config
-        return served_scorer(config, dict(self.get_model().named_parameters()), encoder.tokenizer)
+        classifier = served_scorer(config, dict(self.get_model().named_parameters()), encoder.tokenizer)
+        decoder = classifier.model.base_model
+        assert isinstance(decoder, PreTrainedModel)
+        fuse_kernels(decoder)
+        return classifier
 
     def _place_adapter(self, tensors: Mapping[str, Tensor]) -> None:
         """In the learner's thread: what installing would otherwise look up between two engine steps."""

@@ -7,21 +7,25 @@ pieces rich in vowels in the place of others. Whether replies got better is told
 only through the edits, on briefs that neither the reward model nor the policy was trained on.
 """
 
-import asyncio
-import json
 import random
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from service.secrets import new_key
+from tests.integration.editors import (
+    Answer,
+    answers,
+    exported_pairs,
+    held_out_of,
+    post_edits,
+    preference_rate,
+    stage,
+    trained_model,
+)
 from tests.integration.judges import vowel_share
 from tests.integration.node_process import NodeProcess
 from tests.integration.test_node import client, ended_run, greedy, start_run
@@ -29,7 +33,7 @@ from tests.tiny_model import save_tiny_llama
 
 pytestmark = pytest.mark.engine
 
-NUM_BRIEFS, NUM_EDITORS = 120, 10
+NUM_BRIEFS = 120
 EDITED_SHARE = 0.35
 """Of the word pieces that an editor could replace."""
 LIKED = 0.5
@@ -109,25 +113,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     process.kill()
 
 
-@contextmanager
-def stage(name: str) -> Iterator[None]:
-    """Print what a stage took."""
-    began = time.perf_counter()
-    yield
-    print(f"{name}: {time.perf_counter() - began:.1f} s")  # noqa: T201 - where the test's time goes
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A brief's instructions, and one reply."""
-
-    instructions: str
-    request_id: str
-    text: str
-    policy_version: int
-
-
-class Editor:
+class VowelEditor:
     """Rewrites replies by the planted taste; the same seed rewrites alike."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
@@ -147,42 +133,13 @@ class Editor:
         return self._chance.choice(self._liked)
 
 
-async def answers(http: httpx.AsyncClient, node: NodeProcess, briefs: Sequence[str]) -> list[Answer]:
-    """One fresh reply to each brief."""
-
-    async def answer(instructions: str) -> Answer:
-        body = {"kind": "create", "language": "en", "instructions": instructions, "max_tokens": 12}
-        response = await http.post("/v1/content", json=body, headers=node.tenant_headers)
-        assert response.status_code == 200, response.text
-        reply = response.json()
-        return Answer(instructions, reply["request_id"], reply["text"], reply["policy_version"])
-
-    return list(await asyncio.gather(*map(answer, briefs)))
-
-
-async def post_edits(http: httpx.AsyncClient, node: NodeProcess, replies: Sequence[Answer], editor: Editor) -> None:
-    for number, reply in enumerate(replies):
-        edit = {"text": editor.edit(reply.text), "published": True}
-        said = {"request_id": reply.request_id, "edit": edit, "end_user": f"editor-{number % NUM_EDITORS}"}
-        response = await http.post("/v1/feedback", json=said, headers=node.tenant_headers)
-        assert response.status_code == 200, response.text
-
-
-async def exported_pairs(http: httpx.AsyncClient, node: NodeProcess) -> list[dict[str, Any]]:
-    response = await http.get("/admin/rewards/en/pairs", headers=node.admin_headers)
-    return [json.loads(line) for line in response.text.splitlines()]
-
-
-async def trained_model(http: httpx.AsyncClient, node: NodeProcess) -> dict[str, Any]:
-    """Train a reward model; its training once it has ended."""
-    response = await http.post("/admin/rewards/en/train", json={"seed": 0}, headers=node.admin_headers)
-    assert response.status_code in (201, 202), response.text
-    training: dict[str, Any] = response.json()
-    while training["state"] == "running":
-        await asyncio.sleep(0.2)
-        found = await http.get(f"/admin/rewards/trainings/{training['id']}", headers=node.admin_headers)
-        training = found.json()
-    return training
+def brief(number: int) -> dict[str, object]:
+    return {
+        "kind": "create",
+        "language": "en",
+        "instructions": f"Write about lamp number {number}.",
+        "max_tokens": 12,
+    }
 
 
 async def taste_of(http: httpx.AsyncClient, node: NodeProcess, reply: Answer) -> float | None:
@@ -194,38 +151,29 @@ async def taste_of(http: httpx.AsyncClient, node: NodeProcess, reply: Answer) ->
     return value
 
 
-def preference_rate(fresh: Sequence[Answer], served: Sequence[Answer]) -> float:
-    """Share of fresh replies, of all briefs in turn, that the editors like better than the one first served to the same
-    brief; a tie is half a win."""
-    served = list(served) * NUM_FRESH
-    pairs = [(vowel_share(new.text), vowel_share(old.text)) for new, old in zip(fresh, served, strict=True)]
-    return sum((new > old) + 0.5 * (new == old) for new, old in pairs) / len(pairs)
-
-
 async def test_edits_raise_the_held_out_preference_rate(node: NodeProcess) -> None:
     """From edits alone the node learns what editors like: replies to held-out briefs are preferred to those that were
     served first about half of the time by the untuned policy, and far more often by the published one."""
-    editor = Editor(AutoTokenizer.from_pretrained(node.folder / "model"), seed=0)
+    editor = VowelEditor(AutoTokenizer.from_pretrained(node.folder / "model"), seed=0)
     async with client(node) as http:
         with stage("briefs and edits"):
-            replies = await answers(http, node, [f"Write about lamp number {number}." for number in range(NUM_BRIEFS)])
+            replies = await answers(http, node, [brief(number) for number in range(NUM_BRIEFS)])
             await post_edits(http, node, replies, editor)
-            pairs = await exported_pairs(http, node)
-        held_out = {pair["rejected"][0]["content"] for pair in pairs if pair["held_out"]}
-        served = [reply for reply in replies if reply.text in held_out]
+            pairs = await exported_pairs(http, node, "en")
+        served = held_out_of(pairs, replies)
         # A reply may come out of its edit as it was, and one or the other gibberish may look like a question.
         assert len(pairs) >= 0.9 * NUM_BRIEFS
         assert {pair["source"] for pair in pairs} == {"edit"}
         assert await taste_of(http, node, served[0]) is None
         before = await greedy(http, node)
         with stage("reward model"):
-            training = await trained_model(http, node)
+            training = await trained_model(http, node, "en")
         assert training["state"] == "accepted", training["reason"]
         taste = await taste_of(http, node, served[0])
         assert taste is not None
         assert -1.0 < taste < 1.0
         assert await greedy(http, node) == before  # the reward model stands on the served weights, and changes none
-        fresh = [reply.instructions for reply in served] * NUM_FRESH
+        fresh = [reply.brief for reply in served] * NUM_FRESH
         with stage("held-out replies before"):
             untuned = await answers(http, node, fresh)
         with stage("tuning, gate, publication"):
@@ -237,7 +185,7 @@ async def test_edits_raise_the_held_out_preference_rate(node: NodeProcess) -> No
     assert [{reply.policy_version for reply in tuned}] == [set(run["published"])]
     report = run["evaluation"]["report"]
     assert report["improvement"]["shown"]
-    rates = preference_rate(untuned, served), preference_rate(tuned, served)
+    rates = [preference_rate(fresh, served, vowel_share) for fresh in (untuned, tuned)]
     print(f"reward model: {training['reason']}; gate: {report['verdict']}")  # noqa: T201
     print(f"preferred on {len(served)} held-out briefs: {rates[0]:.2f} before, {rates[1]:.2f} after")  # noqa: T201
     assert rates[1] >= LEAST_RATE

@@ -8,7 +8,7 @@ import itertools
 import json
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -79,10 +79,19 @@ async def active_version(http: httpx.AsyncClient) -> int:
 
 
 class Traffic:
-    """Clients that request without pause until told to stop."""
+    """Clients that request until told to stop: without pause, or ``pause_s`` after each reply."""
 
-    def __init__(self, http: httpx.AsyncClient, node: NodeProcess, num_clients: int) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        node: NodeProcess,
+        num_clients: int,
+        *,
+        languages: Sequence[str] = LANGUAGES,
+        pause_s: float = 0.0,
+    ) -> None:
         self._http, self._node, self._num_clients = http, node, num_clients
+        self._languages, self._pause_s = languages, pause_s
         self._stop = asyncio.Event()
         self.statuses: list[int] = []
         self.versions: list[int] = []
@@ -100,13 +109,14 @@ class Traffic:
         for turn in itertools.count():
             if self._stop.is_set():
                 return
-            language = LANGUAGES[(number + turn) % len(LANGUAGES)]
+            language = self._languages[(number + turn) % len(self._languages)]
             started = time.perf_counter()
             response = await ask(self._http, self._node, language=language, instructions=TASKS[turn % len(TASKS)])
             self.durations_s.append(time.perf_counter() - started)
             self.statuses.append(response.status_code)
             if response.status_code == 200:
                 self.versions.append(response.json()["policy_version"])
+            await asyncio.sleep(self._pause_s)
 
 
 async def test_served_replies_are_journalled_with_what_tuning_needs(node: NodeProcess) -> None:

@@ -71,6 +71,16 @@ def test_its_layers_are_the_engines_and_score_as_a_copy_would(
     assert len(own) == 2 + 2 * 2 * 2  # two heads; A and B of q_proj and v_proj in two layers
 
 
+def test_scores_are_told_apart_by_less_than_16_bits_can(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """On an engine of bf16 the head computes in fp32: of 30 scores hardly one is a number that bf16 has (1 in 65,536
+    of fp32's)."""
+    decoder = tiny_decoder("LlamaForCausalLM").bfloat16()
+    backbone = Backbone(served_scorer(decoder.config, _fused(dict(decoder.named_parameters())), tokenizer))
+    backbone.load_adapter("de_v1", _reference("LlamaForCausalLM", tmp_path)[1])
+    scores = backbone.scores([[1, 5, token] for token in range(10, 40)], "de_v1")
+    assert sum(score == torch.tensor(score).bfloat16().item() for score in scores) <= 1
+
+
 def _reference(architecture: str, root: Path) -> tuple[torch.nn.Module, Path]:
     """A copy of the model with an adapter, and the adapter's folder."""
     decoder = tiny_decoder(architecture)

@@ -1,6 +1,8 @@
 """The learner's thread: commands in, answers out, in order, whatever they raise."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -8,12 +10,14 @@ import pytest
 import torch
 
 from agent.errors import TrainerFailed
+from rewards.models.backbone import Classifier
+from rewards.models.encoding import RewardEncoder
 from tests.tiny_reward import save_tiny_scorer
 from tests.trainer.samples import SETTINGS, completion, tiny_llama
 from trainer import messages
 from trainer.batch import build_batch
 from trainer.group import TrainingSequence
-from trainer.lanes import open_lanes
+from trainer.lanes import Lane, Lanes, open_lanes
 from trainer.learner import Learner
 from trainer.pacer import Pacer
 from trainer.policy_folder import policy_folder
@@ -158,3 +162,33 @@ def test_a_thread_without_reward_models_says_so(thread: LearnerThread) -> None:
         thread.submit(messages.ScoreReplies("base", None, [[1, 5]], 64, None))
     missing = _ask(thread, messages.LoadReward("base", "de_v1", "nowhere"))
     assert missing == messages.Failed("TrainerFailed: this process holds no reward models")
+
+
+class _WatchedLane(Lane):
+    """A lane that knows whether its stream is current."""
+
+    is_current = False
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        before, _WatchedLane.is_current = _WatchedLane.is_current, True
+        yield
+        _WatchedLane.is_current = before
+
+
+def test_whatever_a_command_puts_on_the_device_is_on_the_stream_that_is_waited_for(tmp_path: Path) -> None:
+    """Opening a reward model copies weights and fills its head, as no micro-batch does: on the whole device's lane, or
+    it might be scored by before it is there."""
+    seen: list[bool] = []
+
+    def served(encoder: RewardEncoder) -> Classifier:
+        seen.append(_WatchedLane.is_current)
+        raise TrainerFailed("enough was seen")
+
+    lanes = Lanes((_WatchedLane(0, None),), "not a CUDA device")
+    desk = RewardDesk(lanes, Pacer((), "a CPU"), torch.device("cpu"), served=served)
+    thread = LearnerThread(Learner(tiny_llama(), base_model="tiny", lanes=lanes), desk=desk)
+    source = save_tiny_scorer(tmp_path / "scorer")
+    opened = _ask(thread, messages.OpenBackbone("base", str(source), shares=True, device="engine"))
+    assert isinstance(opened, messages.Failed)
+    assert seen == [True]

@@ -22,7 +22,7 @@ from service.bench.node import TENANT
 
 LANGUAGES = ("en", "de", "fr", "es", "it", "pt", "nl", "sv", "pl", "cs", "tr", "ru", "uk", "ar", "ja", "zh")
 """Latin, Cyrillic, Arabic and East Asian scripts. `ru` borrows English templates (agent.prompt)."""
-_NUM_ARTICLES, _NUM_TOPICS = 30, 12
+_NUM_ARTICLES, NUM_TOPICS = 30, 12
 _HELD_OUT_ARTICLES, _HELD_OUT_TOPICS = 9, 4
 _TEXT_BYTES, _BEGINNING_BYTES = 240, 120
 """Of UTF-8. A tokenizer that falls back to bytes makes no more tokens than these, whatever the script."""
@@ -64,7 +64,7 @@ def make_prompts(languages: Sequence[str], num_train: int, num_held_out: int, *,
     unknown = [language for language in languages if language not in articles]
     if unknown or not languages:
         raise InvalidInput("--languages", f"must be of {', '.join(LANGUAGES)}, got {', '.join(unknown) or 'none'}")
-    article_numbers, topic_numbers = _shuffled(_NUM_ARTICLES, seed), _shuffled(_NUM_TOPICS, seed)
+    article_numbers, topic_numbers = _shuffled(_NUM_ARTICLES, seed), _shuffled(NUM_TOPICS, seed)
     held_out = _Material(article_numbers[:_HELD_OUT_ARTICLES], topic_numbers[:_HELD_OUT_TOPICS])
     train = _Material(article_numbers[_HELD_OUT_ARTICLES:], topic_numbers[_HELD_OUT_TOPICS:])
 
@@ -76,6 +76,17 @@ def make_prompts(languages: Sequence[str], num_train: int, num_held_out: int, *,
         return drawn
 
     return PromptSet(draw(train, num_train, "--train-prompts"), draw(held_out, num_held_out, "--held-out-prompts"))
+
+
+def writing_briefs(language: str, topics: Sequence[int], chance: random.Random) -> list[Brief]:
+    """Each form of text about each topic, in each tone and length, shuffled."""
+    wording = read_wordings()[language]
+    briefs = [
+        _writing(language, wording, topic, form, tone, length)
+        for topic, form, tone, length in product(topics, wording.forms, wording.tones, _LENGTHS)
+    ]
+    chance.shuffle(briefs)
+    return briefs
 
 
 def read_articles() -> Mapping[str, Sequence[str]]:
@@ -141,11 +152,7 @@ def _briefs(
         lambda text: _summary(language, wording, text),
         lambda text: _continuation(language, wording, text),
     )
-    written = [
-        _writing(language, wording, topic, form, tone, length)
-        for topic, form, tone, length in product(material.topics, wording.forms, wording.tones, _LENGTHS)
-    ]
-    chance.shuffle(written)
+    written = writing_briefs(language, material.topics, chance)
     streams = [[make(text) for text in chance.sample(texts, len(texts))] for make in sorts]
     return chain.from_iterable(zip(*streams, written[: len(texts)], strict=True))
 

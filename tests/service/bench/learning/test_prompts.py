@@ -10,11 +10,13 @@ from agent.brief import Brief, Kind
 from agent.errors import InvalidInput
 from service.bench.learning.prompts import (
     LANGUAGES,
+    NUM_TOPICS,
     excerpt,
     make_prompts,
     read_articles,
     read_wordings,
     with_mistakes,
+    writing_briefs,
 )
 
 
@@ -116,3 +118,13 @@ def test_every_language_has_wordings_of_one_size() -> None:
     """Numbers of topics, forms and tones agree, since topics are held out by number."""
     sizes = {(len(row.topics), len(row.forms), len(row.tones)) for row in read_wordings().values()}
     assert sizes == {(12, 3, 3)}
+
+
+def test_briefs_that_ask_for_a_text_are_every_form_topic_tone_and_length_once() -> None:
+    """3 forms x 12 topics x 3 tones x 3 lengths are 324 different briefs; the chance that is given orders them."""
+    briefs = writing_briefs("pl", range(NUM_TOPICS), random.Random(1))
+    assert len(set(briefs)) == 324
+    assert {(brief.kind, brief.language, brief.text) for brief in briefs} == {(Kind.CREATE, "pl", "")}
+    again = writing_briefs("pl", range(NUM_TOPICS), random.Random(2))
+    assert again != briefs
+    assert set(again) == set(briefs)
