@@ -66,7 +66,7 @@ repair = "off"
 ratio = $slo_ratio
 
 [rewards]
-weights = {{ fidelity = 1.0, length = 0.5, repetition = 0.5, substance = 0.5, taste = 1.0 }}
+weights = {{ fidelity = 0.5, length = 1.0, repetition = 0.25, substance = 0.25, taste = $taste_weight }}
 models = {{ taste = {{ max_tokens = 512, ranking_timeout_s = 30.0 }} }}
 
 [rewards.training]
@@ -95,8 +95,8 @@ margin = 0.1
 id = "acme"
 key_hashes = ["{key_hash}"]
 """
-"""Replies are wanted as the policy wrote them: nothing is repaired. The product's own parts of the reward stand beside
-the taste: by taste alone a policy learnt to say hardly anything, since what is not written disturbs nobody."""
+"""Replies are wanted as the policy wrote them: nothing is repaired. Length counts much beside the taste: without it a
+policy learnt to say hardly anything, since what is not written disturbs nobody."""
 
 NUM_FRESH = 3
 """Fresh replies to each held-out brief, of either policy."""
@@ -300,6 +300,7 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--steps", type=int, default=10)
     add("--prompts-per-step", type=int, default=8)
     add("--learning-rate", type=float, default=5e-4)
+    add("--taste-weight", type=float, default=1.5, help="beside 2.0 of the product's own parts")
     add("--gate-replies", type=int, default=48)
     add("--epochs", type=int, default=2, help="of a reward model's training")
     add("--min-pairs", type=int, default=24)
