@@ -306,12 +306,14 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--min-pairs", type=int, default=24)
     add("--min-held-out", type=int, default=8)
     add("--threads", type=int, default=None, help="of a reward model's training; unset: 12, on a CPU node 2")
+    add("--slo-ratio", type=float, default=None, help="slo.ratio; unset: 1.05, on a CPU 50")
     add("--pause-s", type=float, default=0.1, help="between a live client's requests")
     add("--out", type=Path, default=None, help="folder for feedback.json and the node's log")
     options = parser.parse_args(arguments)
-    on_gpu = {"dtype": "bfloat16", "max_model_len": 1024, "max_num_seqs": 128, "kv_cache_gib": 8.0, "slo_ratio": 1.05}
-    on_cpu = {"dtype": "float32", "max_model_len": 512, "max_num_seqs": 32, "kv_cache_gib": 0.5, "slo_ratio": 50.0}
+    on_gpu = {"dtype": "bfloat16", "max_model_len": 1024, "max_num_seqs": 128, "kv_cache_gib": 8.0}
+    on_cpu = {"dtype": "float32", "max_model_len": 512, "max_num_seqs": 32, "kv_cache_gib": 0.5}
     vars(options).update(on_cpu if options.cpu else on_gpu)
+    options.slo_ratio = options.slo_ratio or (50.0 if options.cpu else 1.05)
     options.threads = options.threads or (2 if options.cpu else 12)
     return options
 
