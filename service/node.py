@@ -216,10 +216,14 @@ async def _background(node: Node, metrics: Metrics, announcements: Announcements
 
 
 async def _ready_for_traffic(node: Node, room: EngineRoom, plan: MemoryPlan) -> None:
-    """What a fresh engine needs before the first request: room and graphs for training, reward models, the active
-    policy.
+    """What a fresh engine needs before the first request: room and graphs for training, a check of what it computes,
+    reward models, the active policy.
 
-    A model that cannot be trained is served all the same. The plan is logged beside what the device holds then.
+    A model that cannot be trained is served all the same, unchecked. The plan is logged beside what the device holds
+    then.
+
+    Raises:
+        ModelError: the engine does not compute its model.
     """
     run = RunPlan.of(RunRequest(), node.config.tuning, ())
     try:
@@ -233,6 +237,9 @@ async def _ready_for_traffic(node: Node, room: EngineRoom, plan: MemoryPlan) -> 
         raise
     except TrainerFailed as error:
         log.error("training_not_prepared", reason=str(error))
+    else:
+        parity = await node.policies.probe.check_base()
+        log.info("engine_checked", parity_mean=round(parity.mean, 5), parity_max=round(parity.max, 5))
     await room.rewards.prepare()
     await node.policies.restore()
     await node.canaries.open()

@@ -1,14 +1,14 @@
 """The parity probe: do engine and trainer agree about a candidate?
 
 Fixed multilingual prompts are continued by the engine; the trainer scores the same tokens. A wrong adapter slot, a
-scale applied twice or a stale weight shows as a large difference, while rounding shows as a small one.
+scale applied twice or a stale weight shows as a large difference, while rounding shows as a small one. The same shows
+whether a fresh engine computes its model at all.
 """
 
 import asyncio
-import math
 
-from agent.completion import Completion, Sampling
-from agent.errors import ParityFailed
+from agent.completion import BASE_VERSION, Completion, Sampling
+from agent.errors import ModelError, ParityFailed
 from agent.ports import Engine, GenerateRequest, Priority, PromptEncoder
 from trainer.ports import TrainerPort
 from trainer.records import ParityReport
@@ -22,6 +22,8 @@ PROBE_TEXTS = (
     "يولد جميع الناس أحرارا متساوين.",
 )
 _PROBE_TOKENS = 12
+WRONG_MEAN = 0.5
+"""Nats. Rounding in 16 bits stays below 0.1; an engine whose attention was wrong was off by 7."""
 
 
 class ParityProbe:
@@ -38,6 +40,32 @@ class ParityProbe:
         Raises:
             ParityFailed: the mean difference exceeds the bound, or a logprob is not finite.
         """
+        report = await self.measure(version)
+        if not report.within(self._max_mean):
+            raise ParityFailed(
+                f"mean |engine logprob - trainer logprob| must be at most {self._max_mean}, got {report.mean:.4g} "
+                f"over {report.num_tokens} tokens of version {version}"
+            )
+        return report
+
+    async def check_base(self) -> ParityReport:
+        """Probe the base model in a fresh engine: are its kernels and graphs right on this machine?
+
+        Raises:
+            ModelError: they are not; what it would answer has little to do with the model.
+        """
+        report = await self.measure(BASE_VERSION)
+        if not report.within(WRONG_MEAN):
+            raise ModelError(
+                f"the engine computes another model than its weights are: the log-probabilities of {report.num_tokens} "
+                f"tokens differ from the learner's by {report.mean:.3g} nats in the mean, of which rounding makes "
+                f"{WRONG_MEAN} at most. "
+                'Set engine.cuda_graphs = "piecewise", or engine.enforce_eager = true'
+            )
+        return report
+
+    async def measure(self, version: int) -> ParityReport:
+        """Engine against trainer, whatever comes of it; not finite where a logprob is not."""
         completions = await asyncio.gather(
             *(self._continue(prompt, version, seed) for seed, prompt in enumerate(self._prompts))
         )
@@ -49,13 +77,7 @@ class ParityProbe:
             for completion, row in zip(completions, trainer, strict=True)
             for ours, theirs in zip(row, completion.logprobs, strict=True)
         ]
-        report = ParityReport(num_tokens=len(gaps), mean=sum(gaps) / len(gaps), max=max(gaps))
-        if not math.isfinite(report.mean) or report.mean > self._max_mean:
-            raise ParityFailed(
-                f"mean |engine logprob - trainer logprob| must be at most {self._max_mean}, got {report.mean:.4g} "
-                f"over {report.num_tokens} tokens of version {version}"
-            )
-        return report
+        return ParityReport(num_tokens=len(gaps), mean=sum(gaps) / len(gaps), max=max(gaps))
 
     async def _continue(self, prompt: tuple[int, ...], version: int, seed: int) -> Completion:
         request = GenerateRequest(

@@ -122,6 +122,10 @@ class ParityReport:
     mean: float
     max: float
 
+    def within(self, bound: float) -> bool:
+        """Whether the mean is at most ``bound``. NaN is not."""
+        return self.mean <= bound
+
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:

@@ -2,12 +2,14 @@
 
     CPU   weights stay plain               GPU   graphs are captured at the engine's stream priority
           LoRA is applied per adapter            LoRA's layout is made on the host
+                                                 mixed steps' graphs get the query length of their capture
 
 Each replaces one function of vLLM's, and must be made before the model is loaded.
 """
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -85,6 +87,28 @@ def capture_at_engine_priority() -> None:
 
     cudagraph_utils.graph_capture = at_engine_priority
     gpu_model_runner.graph_capture = at_engine_priority
+
+
+def keep_captured_query_length() -> None:
+    """Make vLLM replay a whole graph of a mixed step with the longest query that it was captured for.
+
+    FlashAttention 3 chooses its tiles by the longest query, once when a graph is captured and once for the metadata of
+    each replay. vLLM captures for a query as long as the step and tells a replay of the longest one that is there;
+    where the choices differ, what comes out is noise (NaN log-probabilities, pytorch/torchtitan issue 3668). Graphs of
+    decoding steps are captured and replayed for queries of one token, and stay as they are.
+    """
+    from vllm.config.compilation import CUDAGraphMode
+    from vllm.v1.worker.gpu.model_states.default import DefaultModelState
+
+    original = DefaultModelState.prepare_attn
+
+    def as_captured(state: Any, input_batch: Any, cudagraph_mode: CUDAGraphMode, *args: Any, **kwargs: Any) -> Any:
+        all_whole = state.vllm_config.compilation_config.cudagraph_mode == CUDAGraphMode.FULL
+        if all_whole and cudagraph_mode == CUDAGraphMode.FULL and input_batch.max_query_len is None:
+            input_batch = replace(input_batch, max_query_len=input_batch.num_tokens_after_padding)
+        return original(state, input_batch, cudagraph_mode, *args, **kwargs)
+
+    DefaultModelState.prepare_attn = as_captured
 
 
 def lay_lora_out_on_the_host() -> None:

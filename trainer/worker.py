@@ -96,6 +96,7 @@ class ColoqWorker(Worker):
         else:
             vllm_changes.capture_at_engine_priority()
             vllm_changes.lay_lora_out_on_the_host()
+            vllm_changes.keep_captured_query_length()
         super().init_device()
         if self.device.type == "cuda":
             torch.cuda.set_stream(torch.cuda.Stream(self.device, priority=vllm_changes.ENGINE_PRIORITY))

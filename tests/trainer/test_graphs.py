@@ -226,7 +226,11 @@ def _on_gpu() -> list[Microbatch]:
 @BOTH
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_graphs_compute_what_the_kernels_do(lanes: Lanes, method: Method, dtype: torch.dtype) -> None:
-    """On every lane, replayed graphs leave the gradients and tallies of the eager program; capturing left none."""
+    """On every lane, replayed graphs leave the gradients and tallies of the eager program; capturing left none.
+
+    In bfloat16 the embedding's gradient is summed by atomics, in any order: it differs by a unit in its last place.
+    """
+    rtol, atol = (1e-5, 1e-6) if dtype is torch.float32 else (1.6e-2, 1e-3)
     learner = _learner(method, lanes, dtype)
     learner.weights.optimizer.discard()
     learner._tally.clear()
@@ -237,7 +241,7 @@ def test_graphs_compute_what_the_kernels_do(lanes: Lanes, method: Method, dtype:
     for lane in lanes.lanes:
         expected = _sums(learner, eager, lane, _on_gpu())
         for _ in range(2):
-            torch.testing.assert_close(_sums(learner, graphed, lane, _on_gpu()), expected, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(_sums(learner, graphed, lane, _on_gpu()), expected, rtol=rtol, atol=atol)
 
 
 @on_cuda

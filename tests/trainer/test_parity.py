@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from agent.errors import ParityFailed
+from agent.errors import ModelError, ParityFailed
 from agent.fakes import CharEncoder, FakeEngine
 from agent.ports import Priority
 from trainer.fakes import FakeTrainer
@@ -40,3 +40,19 @@ async def test_a_difference_that_is_no_number_fails() -> None:
     probe, _ = _probe(-0.5, math.nan)
     with pytest.raises(ParityFailed, match="got nan"):
         await probe.check(7)
+
+
+async def test_a_fresh_engine_that_computes_its_model_passes() -> None:
+    """Rounding alone, up to half a nat; what the policy's own bound is does not matter."""
+    probe, engine = _probe(-0.5, -0.9)
+    report = await probe.check_base()
+    assert report.mean == pytest.approx(0.4)
+    assert {request.policy_version for request in engine.requests} == {0}
+
+
+@pytest.mark.parametrize("trainer_logprob", [-7.8, math.nan])
+async def test_a_fresh_engine_that_computes_something_else_is_refused(trainer_logprob: float) -> None:
+    """The message says by how much, and which settings to try."""
+    probe, _ = _probe(-0.5, trainer_logprob)
+    with pytest.raises(ModelError, match=r"24 tokens differ .* engine\.cuda_graphs = \"piecewise\""):
+        await probe.check_base()
