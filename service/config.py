@@ -35,8 +35,8 @@ class EngineConfig(Section):
     """What is captured of a step with prompts in it: all of it, or what lies between its attention layers. `full` needs
     FlashAttention 3, is far quicker for short prompts, and is new: each start checks what it computes."""
     torch_compile: bool = True
-    """Let torch.compile make the kernels between attention layers. Without it starts are shorter, and `piecewise` captures
-    steps of decoding alone."""
+    """Let torch.compile make the kernels between attention layers. Without it starts are shorter, and `piecewise`
+    captures steps of decoding alone."""
     num_threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads of the engine process; unset takes all cores. Ignored on a GPU."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 600.0
