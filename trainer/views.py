@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from agent.errors import TrainerFailed
+from trainer import attention
 from trainer.architectures import Home, architecture_of
 
 _NAMED_MISFITS = 5
@@ -92,9 +93,10 @@ def _blank_model(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedMode
     The configuration is copied, since the engine's is the same object and building a model writes to it. ``dtype`` is
     the engine's, which need not be the checkpoint's: Gemma 3 rounds the scale of its embeddings to it.
     """
+    attention.register()
     with init_empty_weights():
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
-            copy.deepcopy(config), attn_implementation="sdpa", dtype=dtype
+            copy.deepcopy(config), attn_implementation=attention.CAUSAL, dtype=dtype
         )
     model.tie_weights()
     return model

@@ -171,8 +171,11 @@ def load_model(folder: str, device: "torch.device") -> "PreTrainedModel":
     """A model as the learner gets it: frozen, in evaluation mode, in its own type."""
     from transformers import AutoModelForCausalLM, PreTrainedModel
 
+    from trainer import attention
+
+    attention.register()
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", attn_implementation="sdpa", low_cpu_mem_usage=True
+        folder, dtype="auto", attn_implementation=attention.CAUSAL, low_cpu_mem_usage=True
     )
     return model.to(device).requires_grad_(False).eval()  # type: ignore[no-any-return, arg-type, unused-ignore]
 
