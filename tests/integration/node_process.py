@@ -90,9 +90,9 @@ key_hashes = ["{key_hash}"]
 """
 )
 """The loose SLO leaves the trainer its turns: with the default one it waits, rightly, for the tests' own requests. A
-random model's language is never right: each reply would be repaired, and what was sampled for it be a group to train on
-whose staleness a resumed run counts by its own versions. Half of the prompts are held out: with four replies in a
-language no exact test can tell that a candidate is worse."""
+random model's language is never right: each reply would be repaired, and what was sampled for it be a group to train
+on. Half of the prompts are held out: with four replies in a language no exact test can tell that a candidate is
+worse."""
 
 
 class NodeProcess:
