@@ -97,6 +97,8 @@ class RewardTrainingConfig(Section):
     """Pairs with a reply that is longer than this, prompt included, are left out."""
     num_threads: Annotated[int, Field(ge=1)] = 2
     """CPU threads of a training, which runs at the lowest priority."""
+    max_duration_s: Annotated[float, Field(gt=0)] = 21_600.0
+    """A training that takes longer fails: on a busy node it might never end, and no other one starts beside it."""
     significance: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Greatest p-value at which a new reward model counts as better than the active one."""
 
