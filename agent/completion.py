@@ -88,14 +88,6 @@ class VersionSpan:
     first: int
     last: int
 
-    def staleness(self, version: int) -> int | None:
-        """Versions between the oldest token and ``version``; None when ``version`` is older than the newest token:
-        such a completion is of a policy that was rolled back, and no ancestor of ``version``.
-
-        A distance in numbers: versions that were never published count too.
-        """
-        return version - self.first if self.last <= version else None
-
 
 @dataclass(frozen=True, slots=True)
 class GenerationTiming:

@@ -68,7 +68,7 @@ class LanguageSettings(Section):
     prompts: PromptOverrides = PRODUCT_PROMPTS
     """Templates of the tenant's own, by kind."""
     reward_weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
-    """Overrides of `rewards.weights` for this tenant and language."""
+    """Overrides of `rewards.weights` for this tenant and language; parts that are not named keep theirs."""
     policy: Annotated[int, Field(ge=0)] | None = None
     """Published version that always answers in this language (0 is the untuned model), before the tenant's `policy`."""
 

@@ -17,8 +17,9 @@ FAULT_WEIGHTS = {
     "leakage": 0.5,
     "prose": 0.5,
 }
-"""What a whole fault costs by default. A table of weights replaces the default one whole: who writes one takes these
-up, or no fault is judged."""
+"""What a whole fault costs by default."""
+DEFAULT_WEIGHTS = _PARTS | FAULT_WEIGHTS
+"""What `rewards.weights` amends."""
 
 
 class FeedbackConfig(Section):
@@ -96,6 +97,8 @@ class RewardTrainingConfig(Section):
     """Pairs with a reply that is longer than this, prompt included, are left out."""
     num_threads: Annotated[int, Field(ge=1)] = 2
     """CPU threads of a training, which runs at the lowest priority."""
+    max_duration_s: Annotated[float, Field(gt=0)] = 21_600.0
+    """A training that takes longer fails: on a busy node it might never end, and no other one starts beside it."""
     significance: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """Greatest p-value at which a new reward model counts as better than the active one."""
 
@@ -103,9 +106,10 @@ class RewardTrainingConfig(Section):
 class RewardsConfig(Section):
     """Section `[rewards]`."""
 
-    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: {**_PARTS, **FAULT_WEIGHTS})
-    """Weight of each reward part; a part that is absent weighs nothing. The weight of a fault (format, brand, banned,
-    register, numerals, leakage, prose) is what a reply loses by it. Tenants override per language."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=DEFAULT_WEIGHTS.copy)
+    """Weight of each reward part. Parts that a table does not name keep the default; 0 leaves one out. The weight of a
+    fault (format, brand, banned, register, numerals, leakage, prose) is what a reply loses by it. Tenants override per
+    language."""
     extra: dict[str, str] = Field(default_factory=dict)
     """Reward models of your own: name to `package.module:factory`; the factory takes no argument.
     Each one needs a weight, here or in a tenant's `reward_weights`."""
@@ -113,3 +117,8 @@ class RewardsConfig(Section):
     """Reward models by the name of their part. Each one needs a weight, here or in a tenant's `reward_weights`."""
     feedback: FeedbackConfig = FeedbackConfig()
     training: RewardTrainingConfig = RewardTrainingConfig()
+
+    @field_validator("weights")
+    @classmethod
+    def _amend_the_defaults(cls, weights: dict[str, float]) -> dict[str, float]:
+        return {**DEFAULT_WEIGHTS, **weights}

@@ -17,8 +17,8 @@ neither: a reply whose language cannot be told and that has a fault (all of it i
 between all letters) scores 0 less its faults, or breaking the text on purpose would be a way out of them. A part that
 does not apply (no length was asked for) is absent and weighs nothing.
 
-Weights come from `rewards.weights`, overridden per tenant and language by `reward_weights`. A judge that neither names
-weighs nothing and is not asked.
+Weights come from `rewards.weights`, overridden per tenant and language by `reward_weights`; either names what changes
+and leaves the rest. A judge that weighs nothing is not asked.
 
 A live request's replies are ranked by the same judges (``live``): a shared reward model is then asked within the time
 that the request can wait, and is absent when it could not answer.

@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 
 from agent.config import TenantSettings
 from agent.errors import InvalidConfig
-from rewards.config import RewardsConfig
+from rewards.config import DEFAULT_WEIGHTS
 from service.config import NodeConfig
 from service.config_tree import keys, section_at
 from service.language_rules import fallback_rules, language_rules
@@ -98,7 +98,7 @@ def broken_rules(config: NodeConfig) -> Iterator[str]:
 
 def _built_in_parts() -> frozenset[str]:
     """Parts that the built-in rules score: by default each has a weight."""
-    return frozenset(RewardsConfig().weights)
+    return frozenset(DEFAULT_WEIGHTS)
 
 
 def reward_parts(config: NodeConfig) -> frozenset[str]:

@@ -21,7 +21,7 @@ class TuningMetrics:
         self._dropped = counter("tuning_dropped", "Replies or groups not trained on.", "reason")
         self._passed_over = counter("tuning_passed_over", "Logged prompts that were not claimed.", "reason")
         self._groups = counter("tuning_groups", "Groups scored, logged ones and those sampled.", "source")
-        self._staleness = gauge("tuning_staleness", "Versions since the last step's tokens.", "statistic")
+        self._staleness = gauge("tuning_staleness", "Steps since the last step's tokens were sampled.", "statistic")
         self._reward = gauge("tuning_reward_mean", "Mean reward of the last step.")
         self._language_reward = gauge("tuning_language_reward_mean", "Mean reward of the last step.", "language")
         self._loss = gauge("tuning_loss", "Loss of the last step.")

@@ -159,7 +159,7 @@ class TuningConfig(Section):
     mask_truncated: bool = False
     """Replies that ended at their token limit add nothing to the loss; they still count in means over replies."""
     max_staleness: Annotated[int, Field(ge=0)] = 4
-    """Replies sampled more than this many versions ago are dropped and counted."""
+    """Replies sampled more than this many optimizer steps ago are dropped and counted."""
     microbatch_tokens: Annotated[int, Field(ge=32)] | None = None
     """Most positions of a forward pass, padding included; gradients accumulate over a step. Unset takes 1,024 on a CPU
     and 4,096 on a GPU. A sequence is never split."""

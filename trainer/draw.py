@@ -22,6 +22,7 @@ from agent.selection import Selection, share_of
 from rewards.panel import Panel
 from rewards.score import Sample
 from trainer.group import Fitness, Group, TrainingSequence, teaching, training_sequences, untruncated
+from trainer.lineage import Lineage
 from trainer.plan import RunPlan
 from trainer.ports import Admission
 from trainer.rollout import RolloutSampler
@@ -31,8 +32,8 @@ from trainer.rollout import RolloutSampler
 class Drawn:
     """What one step has drawn."""
 
-    version: int
-    """The policy that the step begins with, which siblings are sampled from."""
+    lineage: Lineage
+    """Up to the policy that the step begins with, which siblings are sampled from."""
     claims: Sequence[Claim]
     """All that were claimed; to be settled with the step."""
     groups: Sequence[Group]
@@ -51,7 +52,7 @@ class Drawn:
 
     @property
     def staleness_mean(self) -> float:
-        """Versions between a token's policy and the step's, averaged over the trained tokens."""
+        """Optimizer steps between a token's policy and the step's, averaged over the trained tokens."""
         num_tokens = sum(len(sequence.completion.token_ids) for sequence in self.sequences)
         weighted = [self._staleness(item) * len(item.completion.token_ids) for item in self.sequences]
         return sum(weighted) / num_tokens
@@ -62,7 +63,9 @@ class Drawn:
         return max(map(self._staleness, self.sequences))
 
     def _staleness(self, sequence: TrainingSequence) -> int:
-        return self.version - sequence.completion.versions.first
+        staleness = self.lineage.staleness(sequence.completion.versions)
+        assert staleness is not None  # or it would not be trained on
+        return staleness
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +79,27 @@ class GroupSource:
     tally: Counter[str] = field(default_factory=Counter)
     """How often the run has claimed each prompt, by its digest."""
 
-    async def draw(self, step: int, version: int, plan: RunPlan) -> Drawn:
+    async def draw(self, step: int, lineage: Lineage, plan: RunPlan) -> Drawn:
         """The groups of a step: ``prompts_per_step`` of them, or as many as the budget and the journal have.
 
         The same journal, tally, plan and step draw the same prompts with the same seeds.
 
         Args:
-            version: the policy that the step begins with.
+            lineage: the run's, up to the policy that the step begins with.
 
         Raises:
             TuningError: there is no prompt, or no group that teaches anything.
             EngineError: the first that a rollout raised.
         """
-        return await _Drawing(self, step, version, plan).run()
+        return await _Drawing(self, step, lineage, plan).run()
 
 
 class _Drawing:
     """One step's draw, in rounds."""
 
-    def __init__(self, source: GroupSource, step: int, version: int, plan: RunPlan) -> None:
-        self._source, self._step, self._version, self._plan = source, step, version, plan
-        self._fitness = Fitness(version, plan.config.max_staleness, plan.config.temperature)
+    def __init__(self, source: GroupSource, step: int, lineage: Lineage, plan: RunPlan) -> None:
+        self._source, self._step, self._lineage, self._plan = source, step, lineage, plan
+        self._fitness = Fitness(lineage, plan.config.max_staleness, plan.config.temperature)
         self._selection = Selection(
             per_tenant=share_of(plan.prompts_per_step, 1.0 if plan.tenant else plan.config.max_share_per_tenant),
             per_end_user=share_of(plan.prompts_per_step, plan.config.max_share_per_end_user),
@@ -122,7 +125,7 @@ class _Drawing:
         kept = untruncated(sequences) if self._plan.config.mask_truncated else sequences
         self._dropped["truncated"] += len(sequences) - len(kept)
         return Drawn(
-            version=self._version,
+            lineage=self._lineage,
             claims=self._claims,
             groups=self._groups,
             sequences=kept,
@@ -154,10 +157,10 @@ class _Drawing:
         started = time.perf_counter()
         logged = [self._logged(claim) for claim in claims]
         unanswered = [claim.episode for claim, siblings in zip(claims, logged, strict=True) if not siblings]
-        label = f"rollout-{self._step}-{self._num_rounds}-v{self._version}"
+        label = f"rollout-{self._step}-{self._num_rounds}-v{self._lineage.version}"
         sampled = await self._source.sampler.siblings(
             unanswered,
-            version=self._version,
+            version=self._lineage.version,
             group_size=self._plan.group_size,
             sampling=sampling,
             label=label,

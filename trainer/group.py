@@ -8,6 +8,7 @@ from agent.brief import Brief
 from agent.completion import Completion, FinishReason
 from rewards.score import Score, Ungradable
 from trainer.advantage import advantages, has_spread
+from trainer.lineage import Lineage
 from trainer.objective_settings import AdvantageScale
 
 
@@ -42,8 +43,8 @@ class TrainingSequence:
 class Fitness:
     """What a completion must be to be trained on in one step."""
 
-    version: int
-    """The policy that the step begins with."""
+    lineage: Lineage
+    """Up to the policy that the step begins with."""
     max_staleness: int
     temperature: float
     """A batch has one; the trainer divides its logits by it, which is exact (see Completion.logprobs)."""
@@ -54,7 +55,7 @@ class Fitness:
         Reasons: ``unknown_version`` (newer than the step's policy), ``stale``, ``other_temperature``, ``empty``, and
         each ``Bias`` of its log-probabilities.
         """
-        staleness = completion.versions.staleness(self.version)
+        staleness = self.lineage.staleness(completion.versions)
         if staleness is None:
             return "unknown_version"
         if staleness > self.max_staleness:

@@ -88,7 +88,7 @@ class TuningLoop:
         self, step: int, source: GroupSource, promotion: Promotion, plan: RunPlan, hooks: RunHooks
     ) -> StepReport:
         """One optimizer step: the candidate becomes a new version."""
-        drawn = await source.draw(step, promotion.version, plan)
+        drawn = await source.draw(step, promotion.lineage, plan)
         batch = build_batch(drawn.sequences, num_masked=drawn.num_masked)
         version = await self.ledger.next_version()
         promotion.expect(version)

@@ -20,6 +20,7 @@ from trainer.adapters import AdapterSlots
 from trainer.evaluation import Evaluator
 from trainer.examination import Examination, ExamStanding
 from trainer.graded import Judged
+from trainer.lineage import Lineage
 from trainer.live import LiveWeights
 from trainer.plan import RunPlan
 from trainer.policy_folder import policy_folder
@@ -42,6 +43,13 @@ class Standing:
     """Method ``full``: the grades of the policy that the run began with."""
     exam: ExamStanding | None = None
     """The run's held-out prompts, where it has a gate."""
+    lineage: Lineage | None = None
+    """Up to ``version``; None in a checkpoint of an older release."""
+
+    @property
+    def known_lineage(self) -> Lineage:
+        """The lineage, which begins with ``version`` where nothing older is known."""
+        return self.lineage or Lineage(self.version)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,11 @@ class Promotion(Protocol):
     @property
     def version(self) -> int:
         """The newest version that can be sampled from."""
+        ...
+
+    @property
+    def lineage(self) -> Lineage:
+        """The run's policies up to ``version``."""
         ...
 
     @property
@@ -140,9 +153,14 @@ class AdapterPromotion:
         if plan.tenant is not None:
             evaluator = replace(evaluator, journal=TenantJournal(evaluator.journal, plan.tenant))
         self._examination = Examination(evaluator, publisher.trainer, plan)
-        self.version = self._parent = publisher.version_of(plan.tenant)
+        self.lineage = Lineage(publisher.version_of(plan.tenant))
+        self._parent = self.version
         self._successor: int | None = None
         """The version of a step in progress; the learner may keep it and the engine hold it already."""
+
+    @property
+    def version(self) -> int:
+        return self.lineage.version
 
     @property
     def published(self) -> bool:
@@ -168,12 +186,12 @@ class AdapterPromotion:
             await self._slots.ensure(version)
         else:
             await self._slots.install(version)
-        self.version, self._parent, self._successor = version, parent, None
+        self.lineage, self._parent, self._successor = resumption.standing.known_lineage, parent, None
 
     @property
     def standing(self) -> Standing:
         """See Promotion.standing."""
-        return Standing(self.version, self._parent, exam=self._examination.standing)
+        return Standing(self.version, self._parent, exam=self._examination.standing, lineage=self.lineage)
 
     def expect(self, version: int) -> None:
         """See Promotion.expect."""
@@ -184,7 +202,7 @@ class AdapterPromotion:
         await self._slots.install(version)
         if not self.published:
             await self._slots.discard(self.version)
-        self.version, self._successor = version, None
+        self.lineage, self._successor = self.lineage.with_step(version), None
 
     async def evaluate(self) -> Evaluation:
         """See Promotion.evaluate. The baseline is what serves now."""
@@ -233,8 +251,13 @@ class LivePromotion:
         self._live, self._publisher = live, publisher
         self._run_id, self._plan = run_id, plan
         self._examination = Examination(evaluator, publisher.trainer, plan)
-        self.version = self._parent = publisher.active_version
+        self.lineage = Lineage(publisher.active_version)
+        self._parent = self.version
         self._baseline: Judged | None = None
+
+    @property
+    def version(self) -> int:
+        return self.lineage.version
 
     @property
     def published(self) -> bool:
@@ -242,7 +265,8 @@ class LivePromotion:
 
     async def begin(self) -> None:
         """See Promotion.begin. With the gate on, the baseline is judged first."""
-        self.version = self._parent = await self._live.begin(self._run_id)
+        self.lineage = Lineage(await self._live.begin(self._run_id))
+        self._parent = self.version
         if self._plan.gate:
             await self._examination.set()
             self._baseline = await self._examination.judge(self.version)
@@ -253,7 +277,8 @@ class LivePromotion:
     async def resume(self, resumption: Resumption) -> None:
         """See Promotion.resume. The baseline is judged again where an older release has kept too little of it."""
         version, parent = await _continued(self._publisher, resumption)
-        self.version = self._parent = await self._live.begin(self._run_id)
+        self.lineage = Lineage(await self._live.begin(self._run_id))
+        self._parent = self.version
         if self._plan.gate:
             await self._examination.set(resumption.standing.exam)
             kept = resumption.standing.baseline
@@ -261,12 +286,12 @@ class LivePromotion:
         await self._publisher.trainer.resume(self._plan.learner, resumption.state, version)
         if self.version != version:
             await self._live.publish(self._run_id, version)
-        self.version, self._parent = version, parent
+        self.lineage, self._parent = resumption.standing.known_lineage, parent
 
     @property
     def standing(self) -> Standing:
         """See Promotion.standing."""
-        return Standing(self.version, self._parent, self._baseline, self._examination.standing)
+        return Standing(self.version, self._parent, self._baseline, self._examination.standing, self.lineage)
 
     def expect(self, version: int) -> None:
         """See Promotion.expect. The step's result is the learner's own, and nothing is to be freed."""
@@ -280,7 +305,7 @@ class LivePromotion:
         if self._plan.gate:
             await self._examination.check(version)
         await self._live.publish(self._run_id, version)
-        self.version = version
+        self.lineage = self.lineage.with_step(version)
 
     async def evaluate(self) -> Evaluation:
         """See Promotion.evaluate. The baseline is what the run began with."""

@@ -81,8 +81,8 @@ class StepReport:
     num_sampled_groups: int = 0
     """Groups that were sampled for the step and scored."""
     staleness_mean: float = 0.0
-    """Versions between the policy that a token was sampled by and the one that the step began with, averaged over the
-    trained tokens. A completion that spans versions counts by its first."""
+    """Optimizer steps between the policy that a token was sampled by and the one that the step began with, averaged
+    over the trained tokens. A completion that spans versions counts by its first."""
     staleness_max: int = 0
     mismatch_max: float | None = None
     """The largest |engine logprob - trainer logprob| of a token."""

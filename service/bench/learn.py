@@ -98,7 +98,7 @@ class LearnBench:
         async with LearnControl(node.control_url or "", node.admin_key) as control:
             with self._phase("prompts into the journal"):
                 seeded = await control.seed(SeedOrder(briefs=list(prompts.train)))
-            self.report.add("seeded", seeded.model_dump())
+            self.report.add("seeded", seeded)
             with AdminClient(node.url, node.admin_key) as admin:
                 runs = NodeRuns(node, control, admin, self.options.runs, prompts.held_out, self.budget)
                 for variant in self.options.variants:

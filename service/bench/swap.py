@@ -93,15 +93,13 @@ class SwapBench:
                 await self._publish_all(node)
             finally:
                 stop_file.touch()
+                self.report.add("publications", *self.publications)
+                self.report.add("memory", *self.memory)
                 result = await load
         return self._row(result)
 
     def present(self, row: SwapRow, console: Console) -> None:
-        """Keep, show and chart what was measured."""
-        for publication in self.publications:
-            self.report.add("publications", publication.model_dump())
-        for sample in self.memory:
-            self.report.add("memory", sample)
+        """Keep the series; show and chart what was measured."""
         self.report.add("series", row)
         _show(row, console)
         self.report.chart("gaps", _chart(self.publications))
@@ -112,12 +110,12 @@ class SwapBench:
             await control.publish(self.order)
             while True:
                 view = await control.publications()
+                self.publications = view.publications
                 memory = await asyncio.to_thread(memory_of, pids)
                 self.memory.append(MemorySample(len(view.publications), memory))
                 if not view.running:
                     break
                 await asyncio.sleep(_POLL_S)
-        self.publications = view.publications
         self.report.say(f"{len(view.publications)} publications")
         if view.failure is not None:
             raise BenchFailed(f"every publication must succeed, but after {len(view.publications)}: {view.failure}")

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from rewards.config import FAULT_WEIGHTS
-
 MODEL = "smollm2-135m-instruct"
 REPLY_TOKENS = 32
 """Longest reply of the demo."""
@@ -28,13 +26,10 @@ held_out_share = 0.55
 temperature = 0.5
 max_tokens = {reply_tokens}
 
-# Short copy was asked for: length counts most. What faults cost is the default.
+# Short copy was asked for: length counts most. The other parts weigh their defaults.
 [rewards.weights]
-fidelity = 1.0
 length = 2.0
-repetition = 0.5
-substance = 0.5
-{faults}
+
 # Few cores both serve and train here: held to the default of 1.05, tuning would wait for the demo's own clients.
 [slo]
 ratio = 10.0
@@ -67,7 +62,6 @@ def configuration(key_hash: str, languages: Sequence[str]) -> str:
     return _TEMPLATE.format(
         model=MODEL,
         reply_tokens=REPLY_TOKENS,
-        faults="".join(f"{name} = {weight}\n" for name, weight in FAULT_WEIGHTS.items()),
         gate_prompts=GATE_PROMPTS,
         key_hash=key_hash,
         languages="".join(f"\n[tenants.languages.{language}]\n" for language in languages),

@@ -89,7 +89,9 @@ class StepView(_View):
     passed_over: dict[str, int] = Field(description="Logged prompts that were not claimed, by reason.")
     num_logged_groups: int = Field(description="Groups that requests with `n` or `best_of` had logged.")
     num_sampled_groups: int = Field(description="Groups that were sampled for the step.")
-    staleness_mean: Measured = Field(description="Versions since the trained tokens were sampled, mean over tokens.")
+    staleness_mean: Measured = Field(
+        description="Optimizer steps since the trained tokens were sampled, mean over tokens."
+    )
     staleness_max: int
     parts_by_language: dict[str, dict[str, Measured]] = Field(
         default={}, description="Mean of each part of the reward, by part and language."

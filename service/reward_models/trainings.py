@@ -181,7 +181,7 @@ class RewardTrainings:
         try:
             work = self._shelf.work_folder(running.status.language, running.id)
             await asyncio.to_thread(self._write_work, work, running.status, backbone, pairs)
-            await running.run(self._process, work, self._config.num_threads)
+            await running.run(self._process, work, self._config)
             state, reason = await self._keep(running.status, work / VERSION_NAME)
         except _Stopped as stopped:
             state, reason = stopped.state, stopped.reason
@@ -260,16 +260,28 @@ class _Running:
         if self._process is not None:
             self._process.cancel()
 
-    async def run(self, process: TrainingProcess, work: Path, num_threads: int) -> None:
-        """Carry out the work folder's order. Raises _Stopped, and what TrainingProcess.run raises."""
+    async def run(self, process: TrainingProcess, work: Path, config: RewardTrainingConfig) -> None:
+        """Carry out the work folder's order. Raises _Stopped, also when it takes too long, and what TrainingProcess.run
+        raises."""
         if self._stopped is not None:
             raise self._stopped
-        running = process.run(work, num_threads=num_threads, on_progress=self._progressed)
+        running = process.run(work, num_threads=config.num_threads, on_progress=self._progressed)
         self._process = asyncio.create_task(running, name=f"{self.id} process")
-        await asyncio.wait({self._process})
+        await asyncio.wait({self._process}, timeout=config.max_duration_s)
+        if not self._process.done():
+            self.stop(TrainingState.FAILED, self._too_long(config.max_duration_s))
+            await asyncio.wait({self._process})
         if self._process.cancelled():
             raise self._why
         self._process.result()
+
+    def _too_long(self, max_duration_s: float) -> str:
+        assert self.status is not None
+        all_steps = "" if self.status.num_steps is None else f" of {self.status.num_steps}"
+        return (
+            f"a training must end within rewards.training.max_duration_s ({max_duration_s:g} s), got to step "
+            f"{self.status.step}{all_steps}: raise it or rewards.training.num_threads, or train fewer epochs"
+        )
 
     @property
     def _why(self) -> _Stopped:

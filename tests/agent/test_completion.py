@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.completion import Bias, Sampling, VersionSpan
+from agent.completion import Bias, Sampling
 
 PLAIN = Sampling(max_tokens=8, temperature=0.7, seed=3, stop=("x",))
 
@@ -32,16 +32,3 @@ def test_temperature_seed_and_stop_strings_bias_nothing() -> None:
 def test_what_changes_the_distribution_is_named(change: dict[str, float], bias: Bias) -> None:
     """vLLM samples temperatures below 0.01 at 0.01 and keeps saying what was asked for, so they count as greedy."""
     assert replace(PLAIN, **change).bias is bias  # type: ignore[arg-type]  # fields of three types
-
-
-def test_staleness_counts_from_the_first_version() -> None:
-    """Sampled by versions 3 to 5: to a step that begins with 6 its oldest token is 3 versions old."""
-    assert VersionSpan(3, 5).staleness(6) == 3
-    assert VersionSpan(3, 5).staleness(5) == 2
-    assert VersionSpan(4, 4).staleness(4) == 0
-
-
-def test_a_version_that_is_newer_than_the_policy_is_no_ancestor_of_it() -> None:
-    """After a rollback from 5 to 4, what 5 sampled has no staleness: not -1, which would pass any bound."""
-    assert VersionSpan(5, 5).staleness(4) is None
-    assert VersionSpan(3, 5).staleness(4) is None

@@ -39,8 +39,10 @@ from tests.integration.editors import (
 )
 from tests.integration.node_process import NodeProcess
 from tests.integration.test_node import Traffic, ended_run, start_run
+from tests.only_parts import only_in_toml
 
-CONFIG = """
+CONFIG = (
+    """
 [server]
 port = 0
 
@@ -65,8 +67,12 @@ repair = "off"
 [slo]
 ratio = $slo_ratio
 
+[rewards.weights]
+taste = $taste_weight
+"""
+    + only_in_toml(fidelity=0.5, length=1.0, repetition=0.25, substance=0.25)
+    + """
 [rewards]
-weights = {{ fidelity = 0.5, length = 1.0, repetition = 0.25, substance = 0.25, taste = $taste_weight }}
 models = {{ taste = {{ max_tokens = 512, ranking_timeout_s = 30.0 }} }}
 
 [rewards.training]
@@ -95,6 +101,7 @@ margin = 0.1
 id = "acme"
 key_hashes = ["{key_hash}"]
 """
+)
 """Replies are wanted as the policy wrote them: nothing is repaired. Length counts much beside the taste: without it a
 policy learnt to say hardly anything, since what is not written disturbs nobody."""
 

@@ -18,13 +18,15 @@ from service.config import StoreConfig
 from service.journal import RedisJournal
 from service.secrets import NewKey
 from service.store import open_store
+from tests.only_parts import only_in_toml
 
 _ROOT = Path(__file__).resolve().parents[2]
 _READY = re.compile(r"^Ready: (http\S+)$", re.MULTILINE)
 _ADMIN_KEY = re.compile(r"clq_admin_[\w-]+")
 START_TIMEOUT_S = 400.0
 
-CONFIG = """
+CONFIG = (
+    """
 [server]
 port = 0
 
@@ -47,9 +49,12 @@ repair = "off"
 held_out_share = 0.5
 
 [rewards]
-weights = {{ vowels = 1.0 }}
 extra = {{ vowels = "tests.integration.judges:VowelShare" }}
 
+[rewards.weights]
+"""
+    + only_in_toml(vowels=1.0)
+    + """
 [slo]
 ratio = 50.0
 
@@ -83,10 +88,11 @@ key_hashes = ["{key_hash}"]
 [tenants.languages.fr]
 [tenants.languages.pl]
 """
+)
 """The loose SLO leaves the trainer its turns: with the default one it waits, rightly, for the tests' own requests. A
-random model's language is never right: each reply would be repaired, and what was sampled for it be a group to train on
-whose staleness a resumed run counts by its own versions. Half of the prompts are held out: with four replies in a
-language no exact test can tell that a candidate is worse."""
+random model's language is never right: each reply would be repaired, and what was sampled for it be a group to train
+on. Half of the prompts are held out: with four replies in a language no exact test can tell that a candidate is
+worse."""
 
 
 class NodeProcess:

@@ -29,6 +29,7 @@ from tests.integration.editors import (
 from tests.integration.judges import vowel_share
 from tests.integration.node_process import NodeProcess
 from tests.integration.test_node import client, ended_run, greedy, start_run
+from tests.only_parts import only_in_toml
 from tests.tiny_model import save_tiny_llama
 
 pytestmark = pytest.mark.engine
@@ -43,7 +44,8 @@ NUM_FRESH = 3
 LEAST_RATE, LEAST_RISE = 0.8, 0.2
 """Of the held-out preference rate: what it has to reach, and by how much it has to rise."""
 
-CONFIG = """
+CONFIG = (
+    """
 [server]
 port = 0
 
@@ -62,8 +64,11 @@ max_tokens = 16
 temperature = 1.0
 hold_s = 120.0
 
+[rewards.weights]
+"""
+    + only_in_toml(repetition=0.25, taste=1.0)
+    + """
 [rewards]
-weights = {{ repetition = 0.25, taste = 1.0 }}
 models = {{ taste = {{ max_tokens = 256, batch_tokens = 1024, ranking_timeout_s = 30.0 }} }}
 
 [rewards.training]
@@ -101,6 +106,7 @@ key_hashes = ["{key_hash}"]
 [tenants.languages.en]
 foreign_share = 1.0
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,15 +12,20 @@ from rewards.models.manifest import set_active_version
 from service.secrets import new_key
 from tests.integration.node_process import CONFIG, NodeProcess
 from tests.integration.test_node import TASKS, ask, client, ended_run, start_run
+from tests.only_parts import only_in_toml
 from tests.tiny_model import save_tiny_llama
 from tests.tiny_reward import save_tiny_adapter
 
 pytestmark = pytest.mark.engine
 
-REWARDS = """
-weights = {{ repetition = 0.5, taste = 1.0 }}
-models = {{ taste = {{ max_tokens = 512, batch_tokens = 1024, ranking_timeout_s = 30.0 }} }}
-"""
+REWARDS = f"""
+[rewards.models.taste]
+max_tokens = 512
+batch_tokens = 1024
+ranking_timeout_s = 30.0
+
+[rewards.weights]
+{only_in_toml(repetition=0.5, taste=1.0)}"""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     save_tiny_adapter(root, "de", model)
     set_active_version(root, "de", 1)
     before, _, rest = CONFIG.partition("[rewards]\n")
-    config = f"{before}[rewards]\n{REWARDS}\n[slo]{rest.partition('[slo]')[2]}"
+    config = f"{before}{REWARDS}\n[slo]{rest.partition('[slo]')[2]}"
     process = NodeProcess(folder, model, new_key("acme"), config=config)
     process.start()
     yield process

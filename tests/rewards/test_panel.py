@@ -19,6 +19,7 @@ from rewards.config import RewardModelConfig, RewardsConfig
 from rewards.fakes import FakeRewardModel
 from rewards.panel import Panel, build_panel, gate, work
 from rewards.score import RewardModel, Sample, Score, Ungradable
+from tests.only_parts import only
 
 _GERMAN = "Dieser Satz ist auf Deutsch."
 _ENGLISH = "This sentence is not German."
@@ -49,7 +50,7 @@ def _tenant(**reward_weights: float) -> TenantSettings:
 
 
 def _panel(weights: Mapping[str, float], *tenants: TenantSettings, extra: Mapping[str, str] | None = None) -> Panel:
-    return build_panel(RewardsConfig(weights=dict(weights), extra=dict(extra or {})), tenants, _CONTRACT)
+    return build_panel(RewardsConfig(weights=only(**weights), extra=dict(extra or {})), tenants, _CONTRACT)
 
 
 def _sample(text: str, *, tenant: str = "acme", language: str = "de", max_words: int | None = None) -> Sample:
@@ -328,7 +329,7 @@ def test_a_part_that_a_model_does_not_judge_is_absent(plug: Plug) -> None:
 
 def test_a_live_request_is_ranked_without_a_judge_that_is_late() -> None:
     """Tuning waits for it, ranking leaves the part out; both ask by the same weights."""
-    config = RewardsConfig(weights={"fidelity": 1, "taste": 1}, models={"taste": RewardModelConfig(model="org/m")})
+    config = RewardsConfig(weights=only(fidelity=1, taste=1), models={"taste": RewardModelConfig(model="org/m")})
     judge = FakeRewardModel()
     judge.late = True
     panel = build_panel(config, (), _CONTRACT, {"taste": judge})
@@ -347,7 +348,7 @@ def test_shared_models_are_asked_by_many_threads_at_a_time() -> None:
         meeting.wait()
         return 0.5
 
-    config = RewardsConfig(weights={"taste": 1}, models={"taste": RewardModelConfig()})
+    config = RewardsConfig(weights=only(taste=1), models={"taste": RewardModelConfig()})
     panel = build_panel(config, (), _CONTRACT, {"taste": FakeRewardModel(judge)})
     with ThreadPoolExecutor(2) as threads:
         answers = list(threads.map(panel.score, [[_sample("ab")]] * 2))

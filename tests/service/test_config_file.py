@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.contract import LanguageContract
 from agent.errors import InvalidConfig
+from agent.fakes import FixedDetector
+from rewards.config import DEFAULT_WEIGHTS
+from rewards.panel import build_panel
 from service.config import NodeConfig
 from service.config_file import check_languages, load, parse
 from service.config_text import effective, effective_toml
@@ -159,12 +163,21 @@ def test_rules_between_keys_are_checked(text: str, said: str) -> None:
 
 
 def test_extra_reward_may_be_weighted() -> None:
-    """A reward model named in `rewards.extra` may be given a weight, by everybody."""
+    """A reward model named in `rewards.extra` may be given a weight, by everybody; the other parts keep theirs."""
     config = parse(
         '[rewards]\nextra = {style = "mine:make"}\nweights = {style = 2}\n'
         + tenant("acme", HASH_A, rest="reward_weights = {style = 1}")
     )
-    assert config.rewards.weights == {"style": 2.0}
+    assert config.rewards.weights == DEFAULT_WEIGHTS | {"style": 2.0}
+
+
+def test_a_table_of_weights_changes_what_it_names() -> None:
+    """Length counts more and substance not at all; fidelity and what faults cost stay; the same holds for a tenant."""
+    weights = "[rewards.weights]\nlength = 2\nsubstance = 0\n"
+    config = parse(weights + tenant("acme", HASH_A, rest="reward_weights = {prose = 0.25}"))
+    assert config.rewards.weights == DEFAULT_WEIGHTS | {"length": 2.0, "substance": 0.0}
+    panel = build_panel(config.rewards, config.tenants, LanguageContract(FixedDetector({})))
+    assert panel.weights("acme", "pl") == DEFAULT_WEIGHTS | {"length": 2.0, "substance": 0.0, "prose": 0.25}
 
 
 @pytest.mark.parametrize("url", ["redis://:hunter2@cache:6379/0", "redis://cache?password=hunter2"])

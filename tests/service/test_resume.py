@@ -21,12 +21,13 @@ from structlog.testing import capture_logs
 from torch import Tensor
 
 from agent.completion import Completion, FinishReason, VersionSpan
+from agent.episode import Episode
 from agent.fakes import MemoryJournal
 from agent.ports import Claim, GenerateRequest
 from agent.selection import Selection
 from rewards.score import Sample, Ungradable
 from service.engine_trainer import EngineTrainer
-from tests.trainer.samples import episode, tiny_llama
+from tests.trainer.samples import completion, episode, tiny_llama
 from tests.trainer.tuning import CONTRACT, panel_of
 from trainer import messages
 from trainer.adapters import AdapterSlots
@@ -49,6 +50,9 @@ from trainer.runs import TuningRuns
 from trainer.thread import LearnerThread
 
 EPISODES = [episode(number, language) for language in ("de", "pl") for number in range(1, 9)]
+SIBLINGS = tuple(completion(ids, text=" ".join(map(str, ids))) for ids in ((1, 1, 1, 4), (9, 9, 9, 2)))
+LOGGED = [episode(number, language, siblings=SIBLINGS) for language in ("de", "pl") for number in range(1, 9)]
+"""Requests that asked for two texts of the untuned model: groups as they are, one of small ids and one of large."""
 CONFIG = TuningConfig(
     steps=4,
     prompts_per_step=2,
@@ -205,13 +209,17 @@ def small_ids(sample: Sample) -> float | Ungradable:
     return Ungradable("by chance", "fake@1") if total % 5 < 2 else 1 - total / (4 * 47)
 
 
+def _journal(episodes: Sequence[Episode]) -> Journal:
+    return Journal(list(episodes), held_out_share=0.3)
+
+
 @dataclass
 class Disk:
     """What outlives a process."""
 
     root: Path
     """A folder that is made."""
-    journal: Journal = field(default_factory=lambda: Journal(EPISODES, held_out_share=0.3))
+    journal: Journal
     ledger: Books = field(default_factory=Books)
 
     def __post_init__(self) -> None:
@@ -309,8 +317,10 @@ def _assert_same(ours: Outcome, theirs: Outcome) -> None:
     torch.testing.assert_close(ours.policies, theirs.policies, rtol=0, atol=0)
 
 
-async def _uninterrupted(root: Path, config: TuningConfig, passing: Passing = _go_on) -> Outcome:
-    node = Node(Disk(root), config, passing)
+async def _uninterrupted(
+    root: Path, config: TuningConfig, passing: Passing = _go_on, *, episodes: Sequence[Episode] = EPISODES
+) -> Outcome:
+    node = Node(Disk(root, _journal(episodes)), config, passing)
     await node.start()
     return _outcome(node, await node.ended((await node.runs.start(RunRequest(seed=3))).id))
 
@@ -320,11 +330,16 @@ async def _nothing(disk: Disk) -> None:
 
 
 async def _killed_and_resumed(
-    tmp_path: Path, config: TuningConfig, kill_at: int, *, meanwhile: Callable[[Disk], Awaitable[None]] = _nothing
+    tmp_path: Path,
+    config: TuningConfig,
+    kill_at: int,
+    *,
+    meanwhile: Callable[[Disk], Awaitable[None]] = _nothing,
+    episodes: Sequence[Episode] = EPISODES,
 ) -> Outcome:
     """What a run came to that was killed at a moment and resumed on a copy of what outlived it."""
     lives = Lives()
-    first = Node(Disk(tmp_path / "first"), config, lives)
+    first = Node(Disk(tmp_path / "first", _journal(episodes)), config, lives)
     await first.start()
     lives._kill_at = len(lives.moments) + kill_at
     running = asyncio.create_task(first.runs.start(RunRequest(seed=3)))
@@ -397,6 +412,23 @@ async def test_prompts_that_came_meanwhile_change_no_draw_that_was_made(
     assert outcome.status.resumed_after == (1,)
     assert outcome.steps[:2] == baseline["adapter"].steps[:2]
     assert outcome.steps[2] != baseline["adapter"].steps[2]
+
+
+@pytest.mark.parametrize("config", [CONFIG, FULL], ids=["adapter", "full"])
+async def test_a_step_that_was_begun_twice_makes_logged_replies_no_older(tmp_path: Path, config: TuningConfig) -> None:
+    """Killed in its second step, whose version number is used up: in the third the untuned model's replies are two
+    steps old, which is just young enough; in the fourth they are too old, as in a run that nobody killed."""
+    strict = config.model_copy(update={"max_staleness": 2})
+    lives = Lives()
+    undisturbed = await _uninterrupted(tmp_path / "baseline", strict, lives, episodes=LOGGED)
+    _, second, *_ = [number for number, moment in enumerate(lives.moments) if moment == "next_version"]
+    outcome = await _killed_and_resumed(tmp_path, strict, second, episodes=LOGGED)
+    assert outcome.status.resumed_after == (1,)
+    assert [step.version for step in outcome.status.steps] == [1, 3, 4, 5]
+    assert [step.staleness_max for step in outcome.steps] == [0, 1, 2, 0]
+    assert [step.num_logged_groups > 0 for step in outcome.steps] == [True, True, True, False]
+    assert [step.dropped.get("stale", 0) > 0 for step in outcome.steps] == [False, False, False, True]
+    _assert_same(outcome, undisturbed)
 
 
 async def test_moments_are_counted(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from trainer.config import TuningConfig
 from trainer.drift import Recital
 from trainer.examination import ExamStanding
 from trainer.graded import GradedReply, Judged
+from trainer.lineage import Lineage
 from trainer.plan import RunPlan
 from trainer.promotion import Standing
 from trainer.records import RunRequest, RunState, RunStatus, StepReport
@@ -36,7 +37,7 @@ def _position(step: int, version: int | None = None) -> Position:
     )
     return Position(
         run=replace(status, steps=tuple(map(_report, range(1, step + 1)))),
-        standing=Standing(version or step, 0, BASELINE, EXAM),
+        standing=Standing(version or step, 0, BASELINE, EXAM, Lineage(0, (*range(1, step), version or step))),
         num_draws=2 * step,
         base_model="tiny",
         settings=settings_of(PLAN),
@@ -73,7 +74,9 @@ async def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
 def test_a_standing_of_an_older_release_is_read() -> None:
     """Its baseline has means by language, which decide nothing any longer: the run judges the baseline again."""
     old = '{"version": 3, "parent": 0, "baseline": {"version": 0, "rewards": {"pl": [0.5]}, "fidelity": {"pl": [1.0]}}}'
-    assert TypeAdapter(Standing).validate_json(old) == Standing(3, 0, Judged(0))
+    standing = TypeAdapter(Standing).validate_json(old)
+    assert standing == Standing(3, 0, Judged(0))
+    assert standing.known_lineage == Lineage(3)
 
 
 async def test_the_last_two_are_kept(tmp_path: Path) -> None:

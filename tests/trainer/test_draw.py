@@ -18,6 +18,7 @@ from tests.trainer.tuning import CONFIG, Node, even_is_better
 from trainer.config import TuningConfig
 from trainer.draw import Drawn, GroupSource
 from trainer.group import TrainingSequence
+from trainer.lineage import Lineage
 from trainer.plan import RunPlan
 from trainer.records import RunRequest
 
@@ -46,7 +47,7 @@ def _texts(drawn: Drawn) -> list[str]:
 async def test_a_request_with_several_samples_is_a_group_without_sampling(tmp_path: Path) -> None:
     """Two logged groups of two fill a step of two prompts: the engine is asked for nothing."""
     node = Node(tmp_path, [_logged(1, versions=(3, 3)), _logged(2, versions=(2, 3), language="pl")])
-    drawn = await _source(node).draw(1, 3, _plan())
+    drawn = await _source(node).draw(1, Lineage(3), _plan())
     assert node.engine.requests == []
     assert (drawn.num_logged_groups, drawn.num_sampled_groups) == (2, 0)
     assert _texts(drawn) == ["a0", "a1", "a0", "a1"]
@@ -59,9 +60,9 @@ async def test_a_logged_group_is_used_once(tmp_path: Path) -> None:
     """Its prompt comes again, and then siblings are sampled."""
     node = Node(tmp_path, [_logged(1, versions=(3, 3))])
     source, plan = _source(node), _plan(prompts_per_step=1)
-    first = await source.draw(1, 3, plan)
+    first = await source.draw(1, Lineage(3), plan)
     await node.journal.settle(first.claims)
-    second = await source.draw(2, 3, plan)
+    second = await source.draw(2, Lineage(3), plan)
     assert (first.num_logged_groups, first.num_sampled_groups) == (1, 0)
     assert (second.num_logged_groups, second.num_sampled_groups) == (0, 1)
     assert len(node.engine.requests) == 2
@@ -71,7 +72,7 @@ async def test_samples_of_a_reply_with_sentences_put_in_are_not_trained_on(tmp_p
     """The prompt is drawn and sampled anew; both logged samples are counted."""
     repair = Repair((RepairAttempt(RepairMethod.SENTENCE, RepairOutcome.REPAIRED),), text="a0, mended")
     mended = replace(_logged(1, versions=(3, 3)), repair=repair)
-    drawn = await _source(Node(tmp_path, [mended])).draw(1, 3, _plan(prompts_per_step=1))
+    drawn = await _source(Node(tmp_path, [mended])).draw(1, Lineage(3), _plan(prompts_per_step=1))
     assert (drawn.num_logged_groups, drawn.num_sampled_groups) == (0, 1)
     assert drawn.dropped == {"repaired": 2}
 
@@ -90,7 +91,7 @@ async def test_logged_samples_that_are_unfit_are_counted_and_sampled_anew(
     tmp_path: Path, logged: Episode, dropped: dict[str, int]
 ) -> None:
     """The step begins with version 8 and takes at most four versions of staleness, temperature 1, the whole softmax."""
-    drawn = await _source(Node(tmp_path, [logged])).draw(1, 8, _plan(prompts_per_step=1))
+    drawn = await _source(Node(tmp_path, [logged])).draw(1, Lineage(8), _plan(prompts_per_step=1))
     assert (drawn.num_logged_groups, drawn.num_sampled_groups) == (0, 1)
     assert drawn.dropped == dropped
     assert len(drawn.sequences) == 2
@@ -99,13 +100,13 @@ async def test_logged_samples_that_are_unfit_are_counted_and_sampled_anew(
 async def test_unfit_siblings_of_a_logged_group_are_left_out(tmp_path: Path) -> None:
     """Of three samples the stale one is counted, and the other two are the group."""
     node = Node(tmp_path, [_logged(1, versions=(8, 8, 1))])
-    drawn = await _source(node).draw(1, 8, _plan(prompts_per_step=1))
+    drawn = await _source(node).draw(1, Lineage(8), _plan(prompts_per_step=1))
     assert (_texts(drawn), drawn.dropped) == (["a0", "a1"], {"stale": 1})
 
 
 async def test_a_request_with_one_sample_is_not_counted_as_dropped(tmp_path: Path) -> None:
     """However old its reply is, it was never a candidate: only its prompt is used."""
-    drawn = await _source(Node(tmp_path, [episode(1), episode(2)])).draw(1, 100, _plan())
+    drawn = await _source(Node(tmp_path, [episode(1), episode(2)])).draw(1, Lineage(100), _plan())
     assert (drawn.dropped, drawn.num_sampled_groups) == ({}, 2)
     assert (drawn.staleness_mean, drawn.staleness_max) == (0.0, 0)
 
@@ -123,7 +124,7 @@ async def test_groups_without_spread_are_refilled(tmp_path: Path) -> None:
     """Prompts 1 and 2 teach nothing: two more are claimed in their place, and their four replies are counted."""
     reply, judge = _alike_for(1, 2)
     node = Node(tmp_path, [episode(number) for number in range(1, 9)], reply=reply, judge=judge)
-    drawn = await _source(node).draw(1, 0, _plan())
+    drawn = await _source(node).draw(1, Lineage(0), _plan())
     assert [claim.episode.id for claim in drawn.claims] == ["de-1", "de-2", "de-3", "de-4"]
     assert {sequence.completion.prompt_token_ids for sequence in drawn.sequences} == {(3,), (4,)}
     assert (drawn.dropped, drawn.num_sampled_groups, len(drawn.groups)) == ({"no_spread": 4}, 4, 4)
@@ -139,9 +140,9 @@ async def test_refills_end_with_the_budget(tmp_path: Path, budget: float, num_cl
     source, plan = _source(node), _plan(refill_budget=budget)
     if num_kept == 0:
         with pytest.raises(TuningError, match=r"nothing to learn from in 2 prompts.*'no_spread': 4"):
-            await source.draw(1, 0, plan)
+            await source.draw(1, Lineage(0), plan)
         return
-    drawn = await source.draw(1, 0, plan)
+    drawn = await source.draw(1, Lineage(0), plan)
     assert (len(drawn.claims), len(drawn.sequences)) == (num_claimed, 2 * num_kept)
 
 
@@ -149,7 +150,7 @@ async def test_a_journal_that_runs_out_leaves_a_smaller_step(tmp_path: Path) -> 
     """One of two prompts teaches something and there is no third one: the step is taken with what there is."""
     reply, judge = _alike_for(1)
     node = Node(tmp_path, [episode(1), episode(2)], reply=reply, judge=judge)
-    drawn = await _source(node).draw(1, 0, _plan())
+    drawn = await _source(node).draw(1, Lineage(0), _plan())
     assert (len(drawn.claims), len(drawn.sequences), drawn.dropped) == (2, 2, {"no_spread": 2})
 
 
@@ -159,7 +160,7 @@ async def test_an_end_users_cap_holds_for_what_is_trained_on(tmp_path: Path) -> 
     mine = [_of(episode(number), "u1") for number in range(1, 7)]
     others = [_of(episode(number), None) for number in range(11, 13)]
     node = Node(tmp_path, [*mine, *others], reply=reply, judge=judge)
-    drawn = await _source(node).draw(1, 0, _plan(prompts_per_step=4))
+    drawn = await _source(node).draw(1, Lineage(0), _plan(prompts_per_step=4))
     # Prompts 1 and 2 fill the half; 3 to 6 are passed over for 11 and 12; 1 is dropped, which frees one place, and one
     # of those that were passed over comes again for it.
     claimed = [claim.episode.id for claim in drawn.claims]
@@ -182,7 +183,7 @@ async def test_a_prompt_is_claimed_once_in_a_run_until_all_others_have_been(tmp_
     source, plan = _source(node), _plan(prompts_per_step=1)
     drawn: list[Drawn] = []
     for step in range(1, 9):
-        drawn.append(await source.draw(step, 0, plan))
+        drawn.append(await source.draw(step, Lineage(0), plan))
         await node.journal.settle(drawn[-1].claims)
     prompts = [item.claims[0].episode.prompt_token_ids[0] for item in drawn]
     assert prompts[:4] == [1, 2, 3, 4]
@@ -198,7 +199,7 @@ async def test_the_same_run_draws_the_same(tmp_path: Path) -> None:
         source = _source(node)
         plan = RunPlan.of(RunRequest(seed=seed), CONFIG, ("de", "pl"))
         for step in range(1, 7):
-            await node.journal.settle((await source.draw(step, 0, plan)).claims)
+            await node.journal.settle((await source.draw(step, Lineage(0), plan)).claims)
         return [(request.prompt_token_ids, request.sampling.seed) for request in node.engine.requests]
 
     assert await run(1) == await run(1)
@@ -216,7 +217,7 @@ async def test_a_prompt_without_room_is_counted_and_refilled(tmp_path: Path) -> 
         return await generate(request)
 
     node.engine.generate = narrow  # type: ignore[method-assign]  # this one engine has a smaller window
-    drawn = await _source(node).draw(1, 0, _plan())
+    drawn = await _source(node).draw(1, Lineage(0), _plan())
     assert drawn.dropped == {"prompt_too_long": 1}
     assert [claim.episode.id for claim in drawn.claims] == ["de-1", "de-2", "de-3"]
 
@@ -227,5 +228,5 @@ def test_staleness_is_a_mean_over_tokens() -> None:
         TrainingSequence(completion((1, 2, 3), version=5), 1.0, "de"),
         TrainingSequence(completion((1,), version=7), -1.0, "de"),
     ]
-    drawn = Drawn(7, (), (), sequences, 0, {}, {}, 0, 1, 0.0, 0.0)
+    drawn = Drawn(Lineage(7), (), (), sequences, 0, {}, {}, 0, 1, 0.0, 0.0)
     assert (drawn.staleness_mean, drawn.staleness_max) == (1.5, 2)

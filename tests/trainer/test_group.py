@@ -9,6 +9,7 @@ from agent.completion import Completion, FinishReason, Sampling
 from rewards.score import Score, Ungradable
 from tests.trainer.samples import brief, completion
 from trainer.group import Fitness, Group, TrainingSequence, teaching, training_sequences, untruncated
+from trainer.lineage import Lineage
 
 BAD = Ungradable("a parse failure", "fake@1")
 
@@ -18,7 +19,7 @@ def _sequences(
 ) -> tuple[list[TrainingSequence], Counter[str]]:
     scores = tuple(Score(value, "fake@1") if isinstance(value, float) else value for _, value in pairs)
     group = Group(brief(), tuple(sampled for sampled, _ in pairs), scores)
-    taught, dropped = teaching(group, Fitness(version, max_staleness=2, temperature=1.0))
+    taught, dropped = teaching(group, Fitness(Lineage(version), max_staleness=2, temperature=1.0))
     return training_sequences([taught] if taught else [], "none"), dropped
 
 

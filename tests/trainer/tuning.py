@@ -15,6 +15,7 @@ from rewards.config import RewardsConfig
 from rewards.fakes import FakeRewardModel
 from rewards.panel import Panel, build_panel
 from rewards.score import Sample, Ungradable
+from tests.only_parts import only
 from trainer.adapters import AdapterSlots
 from trainer.checkpoint import Checkpoints
 from trainer.claim_log import ClaimLog
@@ -44,7 +45,7 @@ def panel_of(judge: Judge) -> Panel:
     module.make = lambda: FakeRewardModel(judge)  # type: ignore[attr-defined]  # modules have whatever is set
     sys.modules[module.__name__] = module
     try:
-        config = RewardsConfig(weights={"fake": 1.0}, extra={"fake": f"{module.__name__}:make"})
+        config = RewardsConfig(weights=only(fake=1.0), extra={"fake": f"{module.__name__}:make"})
         tenant = TenantSettings(id="acme", languages={"de": LanguageSettings()})
         return build_panel(config, [tenant], CONTRACT)
     finally:

@@ -10,7 +10,7 @@ from agent.brief import Brief
 from agent.completion import FinishReason
 from agent.contract import LanguageContract
 from agent.language import FastTextDetector
-from rewards.config import FAULT_WEIGHTS, RewardsConfig
+from rewards.config import RewardsConfig
 from rewards.panel import build_panel
 from rewards.score import RewardModel, Sample, Score
 from rewards.second_opinion import LangdetectDetector
@@ -39,7 +39,7 @@ class Graded:
 
 def reward_config(*, fluency: bool) -> RewardsConfig:
     """Language fidelity, repetition, length and, when wanted, fluency; less what faults cost."""
-    weights = {"fidelity": 1.0, "length": 0.5, "repetition": 0.5, **FAULT_WEIGHTS}
+    weights = {SUBSTANCE: 0.0}
     if not fluency:
         return RewardsConfig(weights=weights)
     return RewardsConfig(

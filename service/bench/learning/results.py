@@ -36,11 +36,10 @@ class LearnResults:
         return [change for row in self.own for change in _changes(row)]
 
     def add(self, row: RunRow) -> None:
-        """Keep a run, and write everything."""
+        """Keep a run, and write everything anew."""
         self.rows.append(row)
         self._report.add("runs", {**asdict(row), "held_out": _figures(row)})
         self._report.add("changes", [asdict(change) for change in _changes(row)])
-        self._report.write("not finished")
         self.present()
 
     def present(self) -> None:

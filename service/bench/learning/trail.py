@@ -1,15 +1,14 @@
 """Rollouts from a policy that is a given number of steps old, on purpose.
 
-    step n begins with version v(n-1) ─► siblings from v(n-1-lag) ─► labelled so that their age is lag ─► step ─► v(n)
+    step n begins with version v(n-1) ─► siblings from v(n-1-lag) ─► step ─► v(n)
 
 The versions that are still to be sampled from keep their adapter slots. In the run's first steps there is no version so
 old: they sample from the oldest one, which the run began with. Nothing of a node's own runs is changed.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from agent.completion import Completion, Sampling, VersionSpan
+from agent.completion import Completion, Sampling
 from agent.episode import Episode
 from agent.ports import Engine
 from trainer.adapters import AdapterSlots
@@ -60,14 +59,10 @@ class TrailingSampler(RolloutSampler):
     async def siblings(
         self, episodes: Sequence[Episode], *, version: int, group_size: int, sampling: Sampling, label: str
     ) -> list[tuple[Completion, ...]]:
-        """See RolloutSampler.siblings. Completions say that they are ``age`` versions older than ``version``: numbers
-        differ by more between what a run begins with and its first own version."""
-        groups = await super().siblings(
+        """See RolloutSampler.siblings."""
+        return await super().siblings(
             episodes, version=self._trail.source, group_size=group_size, sampling=sampling, label=label
         )
-        labelled = version - self._trail.age
-        span = VersionSpan(labelled, labelled)
-        return [tuple(replace(completion, versions=span) for completion in group) for group in groups]
 
 
 class TrailingPromotion(AdapterPromotion):
@@ -89,7 +84,7 @@ class TrailingPromotion(AdapterPromotion):
     async def ready(self, version: int) -> None:
         """See Promotion.ready. The version before stays while rollouts need it."""
         await self._slots.install(version)
-        self.version, self._successor = version, None
+        self.lineage, self._successor = self.lineage.with_step(version), None
         passed = self._trail.add(version)
         if passed is not None and passed != self._first:
             await self._slots.discard(passed)

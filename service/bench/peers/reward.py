@@ -12,16 +12,16 @@ from agent.brief import Brief, Kind
 from agent.completion import FinishReason
 from agent.contract import LanguageContract
 from agent.language import FastTextDetector
-from rewards.config import FAULT_WEIGHTS, RewardsConfig
+from rewards.config import RewardsConfig
 from rewards.panel import Panel, build_panel
 from rewards.score import Sample, Score, Ungradable
 
 SPREAD = "spread"
 REWARDS = RewardsConfig(
-    weights={SPREAD: 1.0, "length": 0.5, "repetition": 0.5, "substance": 0.5, **FAULT_WEIGHTS},
+    weights={SPREAD: 1.0, "fidelity": 0.0},
     extra={SPREAD: "service.bench.peers.reward:SpreadJudge"},
 )
-"""`[rewards]` of both sides of a comparison."""
+"""`[rewards]` of both sides of a comparison; the other parts weigh their defaults."""
 
 
 class SpreadJudge:

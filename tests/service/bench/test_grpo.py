@@ -74,7 +74,8 @@ def test_the_nodes_panel_is_the_peers(run: NodeRun) -> None:
     """The overrides name judges that exist, and no prompt is held out."""
     config = run.settings.config
     build_panel(config.rewards, config.tenants, LanguageContract(FastTextDetector()))
-    assert set(config.rewards.weights) == {"spread", "length", "repetition", "substance"} | FAULT_WEIGHTS.keys()
+    judged = {name for name, weight in config.rewards.weights.items() if weight}
+    assert judged == {"spread", "length", "repetition", "substance"} | FAULT_WEIGHTS.keys()
     assert config.store.held_out_share == 0.0
 
 

@@ -1,10 +1,12 @@
 """What measurements compute from what they saw: token rates, order of versions, metrics; prompts, configuration."""
 
 import json
+import shutil
 import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -106,6 +108,45 @@ def test_a_report_is_written_also_when_a_measurement_fails(tmp_path: Path) -> No
     assert content["machine"]["versions"]["torch"]
     assert datetime.fromisoformat(content["began_at"]).tzinfo == UTC
     assert (tmp_path / "out" / "serve-latency.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_was_measured_is_on_the_disk_before_the_end(tmp_path: Path) -> None:
+    """A process that is killed leaves every row so far; the failure says that there was more to come."""
+    report = Report("coserve", tmp_path / "out", Console(quiet=True), {})
+    for rate in (1, 2):
+        report.add("rates", {"rate": rate})
+        content = json.loads(report.path.read_text())
+        assert (content["rates"][-1], content["failure"]) == ({"rate": rate}, "not finished")
+    report.write()
+    assert json.loads(report.path.read_text())["failure"] is None
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["coserve.json"]
+
+
+def test_a_folder_that_was_removed_meanwhile_is_made_again(tmp_path: Path) -> None:
+    """Rows from before are kept: they are in memory."""
+    report = Report("coserve", tmp_path / "out", Console(quiet=True), {})
+    with written(report):
+        report.add("rates", {"rate": 1})
+        shutil.rmtree(tmp_path / "out")
+        report.chart("ratios", Figure())
+        shutil.rmtree(tmp_path / "out")
+    assert json.loads(report.path.read_text())["rates"] == [{"rate": 1}]
+
+
+def test_rows_are_of_whatever_a_measurement_has(tmp_path: Path) -> None:
+    """Pydantic models, numpy's numbers and paths, also inside of a row; what nothing is known of becomes text."""
+    report = Report("learn", tmp_path, Console(quiet=True), {"pace": PaceOrder(num_sms=64, duty=0.5)})
+    report.add("rates", PaceOrder(num_sms=64, duty=0.5))
+    report.add("rates", {"pace": PaceOrder(num_sms=8, duty=1.0), "p99": np.float32(0.5), "count": np.int64(3)})
+    report.add("rates", {"log": tmp_path, 7: Console})
+    report.write()
+    content = json.loads(report.path.read_text())
+    assert content["configuration"] == {"pace": {"num_sms": 64, "duty": 0.5}}
+    assert content["rates"] == [
+        {"num_sms": 64, "duty": 0.5},
+        {"pace": {"num_sms": 8, "duty": 1.0}, "p99": 0.5, "count": 3},
+        {"log": str(tmp_path), "7": str(Console)},
+    ]
 
 
 @pytest.mark.parametrize("command", ["serve", "coserve", "swap"])

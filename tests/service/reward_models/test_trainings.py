@@ -10,7 +10,7 @@ from service.reward_models.fakes import FakeTrainingProcess
 from service.reward_models.records import TrainingState
 from service.reward_models.trainings import TrainingRequest
 from tests.planted_pairs import planted_pairs
-from tests.service.reward_models.desks import Rig
+from tests.service.reward_models.desks import CONFIG, Rig
 
 
 def left_overs(root: Path) -> list[str]:
@@ -101,6 +101,24 @@ async def test_a_cancelled_training_leaves_no_version(tmp_path: Path) -> None:
     assert await rig.desk.cancel(started.id) == cancelled
     assert left_overs(tmp_path) == []
     assert (await rig.desk.of("de")).versions == ()
+
+
+async def test_a_training_that_takes_too_long_fails_and_lets_the_next_one_start(tmp_path: Path) -> None:
+    """Its process is ended, and the reason says how far it had come and what to change."""
+    process = FakeTrainingProcess(holds=asyncio.Event())
+    rig = Rig(tmp_path, process=process, config=CONFIG.model_copy(update={"max_duration_s": 0.2}))
+    status = await rig.train()
+    assert (status.state, status.reason) == (
+        TrainingState.FAILED,
+        (
+            "a training must end within rewards.training.max_duration_s (0.2 s), got to step 3 of 3: "
+            "raise it or rewards.training.num_threads, or train fewer epochs"
+        ),
+    )
+    assert status.ended_at is not None
+    assert left_overs(tmp_path) == []
+    process.holds = None
+    assert (await rig.train()).state is TrainingState.ACCEPTED
 
 
 async def test_the_end_of_the_node_interrupts(tmp_path: Path) -> None:

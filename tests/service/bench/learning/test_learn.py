@@ -144,6 +144,7 @@ def test_the_node_keeps_old_versions_and_trains_on_every_prompt() -> None:
         "fidelity": 1.0,
         "length": 0.5,
         "repetition": 0.5,
+        "substance": 0.0,
         "fluency": 0.5,
         **FAULT_WEIGHTS,
     }

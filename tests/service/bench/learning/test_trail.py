@@ -10,6 +10,7 @@ from tests.trainer.samples import episode
 from tests.trainer.tuning import CONFIG, CONTRACT, Node, by_seed
 from trainer.config import GateConfig
 from trainer.evaluation import Evaluator
+from trainer.lineage import Lineage
 from trainer.loop import RunHooks
 from trainer.plan import RunPlan
 from trainer.promotion import Promotion, Standing
@@ -89,4 +90,4 @@ async def test_a_run_that_begins_late_is_not_older_than_it_is(tmp_path: Path) ->
     groups = await TrailingSampler(FakeEngine(by_seed), trail).siblings(
         [episode(1)], version=11, group_size=2, sampling=RunPlan.of(RunRequest(), CONFIG, ()).sampling(1), label="x"
     )
-    assert [completion.versions.staleness(11) for completion in groups[0]] == [1, 1]
+    assert [Lineage(0, (11,)).staleness(completion.versions) for completion in groups[0]] == [1, 1]
