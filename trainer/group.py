@@ -1,5 +1,6 @@
 """A group: one prompt, its sibling completions, their scores; and which of them may be trained on."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,8 +53,9 @@ class Fitness:
     def flaw(self, completion: Completion) -> str | None:
         """Why a completion may not be trained on, or None.
 
-        Reasons: ``unknown_version`` (newer than the step's policy), ``stale``, ``other_temperature``, ``empty``, and
-        each ``Bias`` of its log-probabilities.
+        Reasons: ``unknown_version`` (newer than the step's policy), ``stale``, ``other_temperature``, ``empty``,
+        ``not_finite`` (a log-probability that is no number, from an engine gone wrong: it would end every run that
+        trains on it), and each ``Bias`` of its log-probabilities.
         """
         staleness = self.lineage.staleness(completion.versions)
         if staleness is None:
@@ -64,7 +66,9 @@ class Fitness:
             return completion.sampling.bias.value
         if completion.sampling.temperature != self.temperature:
             return "other_temperature"
-        return None if completion.token_ids else "empty"
+        if not completion.token_ids:
+            return "empty"
+        return None if all(map(math.isfinite, completion.logprobs)) else "not_finite"
 
 
 def teaching(group: Group, fitness: Fitness) -> tuple[Group | None, Counter[str]]:

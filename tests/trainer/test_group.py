@@ -1,5 +1,6 @@
 """Which completions are trained on, and what the others are counted as."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -44,6 +45,7 @@ def test_each_sibling_gets_its_advantage() -> None:
         (completion(version=5, sampling=Sampling(16, temperature=0.0)), 1.0, "greedy"),
         (completion(version=5, sampling=Sampling(16, temperature=0.7)), 1.0, "other_temperature"),
         (completion((), version=5), 1.0, "empty"),
+        (replace(completion((1, 2), version=5), logprobs=(-0.5, math.nan)), 1.0, "not_finite"),
     ],
 )
 def test_an_unfit_sibling_is_counted_and_left_out_of_the_mean(
