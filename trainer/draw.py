@@ -94,6 +94,33 @@ class GroupSource:
         return await _Drawing(self, step, lineage, plan).run()
 
 
+class Draws:
+    """A run's draws, one at a time. A step's may be begun before the step is, and then goes on by itself."""
+
+    def __init__(self, source: GroupSource, plan: RunPlan) -> None:
+        self._source, self._plan = source, plan
+        self._in_flight: asyncio.Task[Drawn] | None = None
+
+    def begin(self, step: int, lineage: Lineage) -> asyncio.Task[Drawn]:
+        """Begin a step's draw unless it has begun. It does nothing before the caller next waits for something."""
+        if self._in_flight is None:
+            draw = self._source.draw(step, lineage, self._plan)
+            self._in_flight = asyncio.create_task(draw, name=f"draw-{step}")
+        return self._in_flight
+
+    async def take(self, step: int, lineage: Lineage) -> Drawn:
+        """What a step has drawn; its draw is begun unless it has been. Raises as GroupSource.draw does."""
+        drawn = await self.begin(step, lineage)
+        self._in_flight = None
+        return drawn
+
+    async def cancel(self) -> None:
+        """End the draw in flight, if any. What it has claimed is not settled, as after a draw that failed."""
+        if self._in_flight is not None:
+            self._in_flight.cancel()
+            await asyncio.gather(self._in_flight, return_exceptions=True)
+
+
 class _Drawing:
     """One step's draw, in rounds."""
 

@@ -1,7 +1,15 @@
 """A tuning run, as the order of its steps:
 
     draw (claim prompts → sample siblings → score → advantages) → batch → one optimizer step → candidate ready → report
-    … and, when due: evaluate → gate → publish
+    … and, when due: checkpoint → evaluate → gate → publish
+
+Neither a checkpoint nor a publication changes what the next step samples from, so that step is drawn meanwhile:
+
+    report ─┬─► checkpoint ─┬─► next step          report ─► checkpoint ─► gate ─┬─► publish ─┬─► next step
+            └────► draw ────┘                                                    └──► draw ───┘
+
+A checkpoint is of the moment before that draw. Whatever ends the run cancels the draw in flight before the candidate is
+undone; its claims stay unsettled.
 
 Drawing is trainer.draw's; siblings are sampled from the newest candidate. What a candidate is, who sees it, and how it
 is published or undone is trainer.promotion's, by method.
@@ -11,6 +19,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from agent.errors import GateRejected, TuningError
@@ -18,7 +27,7 @@ from agent.ports import ClaimingJournal
 from rewards.panel import Panel
 from rewards.score import Score
 from trainer.batch import build_batch
-from trainer.draw import Drawn, GroupSource
+from trainer.draw import Drawn, Draws, GroupSource
 from trainer.health import unhealthy
 from trainer.plan import RunPlan
 from trainer.ports import Admission, PolicyLedger, StepResult, TrainerPort
@@ -36,7 +45,8 @@ class RunHooks:
     on_published: Callable[[int], Awaitable[None]]
     stop: asyncio.Event
     on_checkpoint: Callable[[Standing], Awaitable[None]] | None = None
-    """Keeps what a run needs to go on from here, where ``RunPlan.checkpoints_after`` says so."""
+    """Keeps what a run needs to go on from here, where ``RunPlan.checkpoints_after`` says so. The position is the run's
+    when it is called, whatever the run does while the result is awaited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +79,22 @@ class TuningLoop:
         if resumption is not None:
             source.tally.update(resumption.claimed)
             steps += resumption.steps
-        try:
-            num_done = await _begin(promotion, plan, hooks, resumption)
+        run = _Run(plan, hooks, promotion, Draws(source, plan))
+        async with AsyncExitStack() as at_the_end:
+            at_the_end.push_async_callback(promotion.abandon)
+            at_the_end.push_async_callback(run.draws.cancel)
+            num_done = await run.begin(resumption)
             for step in range(num_done + 1, plan.num_steps + 1):
                 if hooks.stop.is_set():
                     return False
-                steps.append(await self._advance(step, source, promotion, plan, hooks))
+                drawn = await run.draws.take(step, promotion.lineage)
+                steps.append(await self._advance(step, drawn, promotion, hooks))
                 _check_health(steps, plan)
-                if plan.checkpoints_after(step) and hooks.on_checkpoint is not None:
-                    await hooks.on_checkpoint(promotion.standing)
-                if plan.publishes_after(step) and not hooks.stop.is_set():
-                    await _promote(promotion, plan, hooks)
+                await run.conclude(step)
             return promotion.published
-        finally:
-            await promotion.abandon()
 
-    async def _advance(
-        self, step: int, source: GroupSource, promotion: Promotion, plan: RunPlan, hooks: RunHooks
-    ) -> StepReport:
+    async def _advance(self, step: int, drawn: Drawn, promotion: Promotion, hooks: RunHooks) -> StepReport:
         """One optimizer step: the candidate becomes a new version."""
-        drawn = await source.draw(step, promotion.lineage, plan)
         batch = build_batch(drawn.sequences, num_masked=drawn.num_masked)
         version = await self.ledger.next_version()
         promotion.expect(version)
@@ -102,31 +108,58 @@ class TuningLoop:
         return report
 
 
-async def _begin(promotion: Promotion, plan: RunPlan, hooks: RunHooks, resumption: Resumption | None) -> int:
-    """Get the learner ready; returns the number of steps that are done, publication included."""
-    if resumption is None:
-        await promotion.begin()
-        return 0
-    await promotion.resume(resumption)
-    if plan.publishes_after(resumption.step) and not promotion.published:
-        await _promote(promotion, plan, hooks)
-    return resumption.step
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run between its steps."""
 
+    plan: RunPlan
+    hooks: RunHooks
+    promotion: Promotion
+    draws: Draws
 
-async def _promote(promotion: Promotion, plan: RunPlan, hooks: RunHooks) -> None:
-    """Gate and publish the candidate.
+    async def begin(self, resumption: Resumption | None) -> int:
+        """Get the learner ready; returns the number of steps that are done, publication included."""
+        if resumption is None:
+            await self.promotion.begin()
+            return 0
+        await self.promotion.resume(resumption)
+        if self.plan.publishes_after(resumption.step) and not self.promotion.published:
+            await self._promote(resumption.step)
+        return resumption.step
 
-    Raises:
-        GateRejected: the candidate is worse in a language.
-    """
-    evaluation = None
-    if plan.gate:
-        evaluation = await promotion.evaluate()
-        await hooks.on_evaluation(evaluation)
-        if evaluation.rejected:
-            raise GateRejected("; ".join(f"{language}: {why}" for language, why in evaluation.rejected.items()))
-    await promotion.publish(evaluation)
-    await hooks.on_published(promotion.version)
+    async def conclude(self, step: int) -> None:
+        """Keep and publish what a step came to, where that is due; the next step is drawn meanwhile."""
+        publishes = self.plan.publishes_after(step)
+        checkpoint = None
+        if self.plan.checkpoints_after(step) and self.hooks.on_checkpoint is not None:
+            checkpoint = self.hooks.on_checkpoint(self.promotion.standing)
+        if not publishes:
+            self._draw_after(step)
+        if checkpoint is not None:
+            await checkpoint
+        if publishes and not self.hooks.stop.is_set():
+            await self._promote(step)
+
+    async def _promote(self, step: int) -> None:
+        """Gate and publish the candidate.
+
+        Raises:
+            GateRejected: the candidate is worse in a language.
+        """
+        evaluation = None
+        if self.plan.gate:
+            evaluation = await self.promotion.evaluate()
+            await self.hooks.on_evaluation(evaluation)
+            if evaluation.rejected:
+                raise GateRejected("; ".join(f"{language}: {why}" for language, why in evaluation.rejected.items()))
+        self._draw_after(step)
+        await self.promotion.publish(evaluation)
+        await self.hooks.on_published(self.promotion.version)
+
+    def _draw_after(self, step: int) -> None:
+        """Begin the draw of the next step, if there is to be one."""
+        if step < self.plan.num_steps and not self.hooks.stop.is_set():
+            self.draws.begin(step + 1, self.promotion.lineage)
 
 
 def _check_health(steps: Sequence[StepReport], plan: RunPlan) -> None:

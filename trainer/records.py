@@ -70,6 +70,7 @@ class StepReport:
     mismatch_mean: float
     """Mean |engine logprob - trainer logprob| over the trained tokens."""
     rollout_s: float
+    """This and ``score_s`` may have passed while the version before was published or a checkpoint written."""
     score_s: float
     train_s: float
     install_s: float

@@ -30,14 +30,16 @@ class RunRecords:
         """A new run begins. Raises StoreError."""
         await self._claims.begin(self._checkpoints.claims_path(run_id))
 
-    async def save(
+    def save(
         self,
         status: RunStatus,
         plan: RunPlan,
         standing: Standing,
         write_state: Callable[[Path], Awaitable[None]],
-    ) -> None:
-        """Write a checkpoint. One that fails is logged, and the run goes on: the one before is still there.
+    ) -> Awaitable[None]:
+        """Take the run's position now; awaiting the result writes a checkpoint of it, whatever has been drawn since.
+
+        A checkpoint that fails is logged, and the run goes on: the one before is still there.
 
         Raises:
             EngineDead: the engine process is gone.
@@ -50,12 +52,7 @@ class RunRecords:
             settings=settings_of(plan),
             languages=plan.languages,
         )
-        try:
-            await self._checkpoints.save(position, write_state)
-        except EngineDead:
-            raise
-        except TuningError as error:
-            log.error("checkpoint_failed", run=status.id, step=position.step, reason=str(error))
+        return self._write(position, write_state)
 
     async def resume(
         self, status: RunStatus, config: TuningConfig, languages: Sequence[str]
@@ -95,6 +92,14 @@ class RunRecords:
         """Delete what is left of a run that has ended, unless it can be resumed."""
         if status.state is not RunState.INTERRUPTED:
             await asyncio.to_thread(self._checkpoints.discard, status.id)
+
+    async def _write(self, position: Position, write_state: Callable[[Path], Awaitable[None]]) -> None:
+        try:
+            await self._checkpoints.save(position, write_state)
+        except EngineDead:
+            raise
+        except TuningError as error:
+            log.error("checkpoint_failed", run=position.run.id, step=position.step, reason=str(error))
 
 
 def _running(status: RunStatus, num_done: int) -> RunStatus:

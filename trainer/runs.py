@@ -6,7 +6,7 @@ end of the node, its engine or its store interrupts goes on from its last checkp
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -232,8 +232,8 @@ class TuningRuns:
     async def _carry_out(self, running: "_Running", plan: RunPlan, resumption: Resumption | None) -> None:
         """The boundary that outlives whatever a run raises."""
 
-        async def save(standing: Standing) -> None:
-            await self._records.save(running.status, plan, standing, self._loop.trainer.checkpoint)
+        def save(standing: Standing) -> Awaitable[None]:
+            return self._records.save(running.status, plan, standing, self._loop.trainer.checkpoint)
 
         hooks = RunHooks(
             on_step=lambda report: self._step_done(running, report),

@@ -2,9 +2,10 @@
 
     node ─► briefs (so many tokens each) ─► journal ─► tuning run ─► reports, one per step ─► node stopped
 
-A step begins when the one before it is reported and ends with its own report: publication of the version before it,
-rollouts, scores, optimizer step, installation. Both sides sample full-length replies from the whole distribution, score
-them with service.bench.peers.reward, and sample the next step's replies with the weights of this one.
+A step begins when the one before it is reported and ends with its own report: publication of the version before it and,
+meanwhile, rollouts and scores; optimizer step, installation. Both sides sample full-length replies from the whole
+distribution, score them with service.bench.peers.reward, and sample the next step's replies with the weights of this
+one.
 """
 
 import asyncio
@@ -49,7 +50,7 @@ class GrpoStep(Struct, frozen=True):
     install_s: float
     """Filling the engine's adapter slot (or its weights), so that it samples with the new version."""
     other_s: float
-    """Publication of the version before, journal, ledger, and the way between the processes."""
+    """Publication of the version before where it outlasts the draw, journal, ledger, the way between the processes."""
     num_sequences: int
     num_tokens: int
     """Sampled tokens that were trained on."""

@@ -77,7 +77,8 @@ async def _go_on(moment: str) -> None:
 
 
 class Lives:
-    """Counts the moments of a run, and stops it for ever at the chosen one."""
+    """Counts the moments of a run, and stops it for ever at the chosen one: whatever of it comes to a moment later,
+    such as a draw that goes on beside a publication, stops there."""
 
     def __init__(self, kill_at: int | None = None) -> None:
         self.moments: list[str] = []
@@ -86,7 +87,7 @@ class Lives:
 
     async def __call__(self, moment: str) -> None:
         self.moments.append(moment)
-        if len(self.moments) - 1 == self._kill_at:
+        if self._kill_at is not None and len(self.moments) > self._kill_at:
             self.killed.set()
             await asyncio.Event().wait()
 
@@ -227,11 +228,22 @@ class Disk:
 
     def copied(self, root: Path) -> "Disk":
         """As a power cut at this moment leaves it."""
-        shutil.copytree(self.root, root)
+        _copy(self.root, root)
         self.journal.passing = self.ledger.passing = _go_on  # of the life that ended
         disk = Disk(root, copy.deepcopy(self.journal), copy.deepcopy(self.ledger))
         disk.journal.restart()
         return disk
+
+
+def _copy(folder: Path, copy: Path) -> None:
+    """Copy a folder in which threads of the life that ended may still be moving files; they come to an end."""
+    while True:
+        try:
+            shutil.copytree(folder, copy)
+        except (shutil.Error, FileNotFoundError):
+            shutil.rmtree(copy, ignore_errors=True)
+        else:
+            return
 
 
 class Node:
@@ -345,6 +357,7 @@ async def _killed_and_resumed(
     running = asyncio.create_task(first.runs.start(RunRequest(seed=3)))
     await asyncio.wait_for(lives.killed.wait(), 60)
     disk = first.disk.copied(tmp_path / "second")
+    lives._kill_at = None  # what is left of the first life comes to its end
     running.cancel()
     await first.runs.close()
     await meanwhile(disk)

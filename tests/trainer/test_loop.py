@@ -1,6 +1,7 @@
 """A tuning run over fakes: the order of its steps, and what it leaves behind however it ends."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,27 @@ from typing import Any
 import pytest
 
 from agent.completion import Completion, FinishReason
-from agent.errors import EngineDead, GateRejected, ParityFailed, PromptTooLong, TrainerFailed, TuningError
+from agent.errors import (
+    EngineDead,
+    EngineError,
+    GateRejected,
+    ParityFailed,
+    PromptTooLong,
+    PublicationFailed,
+    TrainerFailed,
+    TuningError,
+)
 from agent.fakes import FakeEngine
 from agent.ports import GenerateRequest
 from rewards.score import Ungradable
 from tests.trainer.samples import completion, episode
-from tests.trainer.tuning import CONFIG, Node, by_seed
+from tests.trainer.tuning import CONFIG, Node, UnendingRollouts, by_seed
 from trainer.batch import TrainingBatch
 from trainer.config import GateConfig, HealthConfig
 from trainer.fakes import FakeTrainer
 from trainer.loop import RunHooks
 from trainer.plan import RunPlan
-from trainer.ports import StepResult
+from trainer.ports import PolicyMetadata, StepResult
 from trainer.records import Evaluation, RunRequest, StepReport
 from trainer.rollout import RolloutSampler
 
@@ -291,12 +301,13 @@ async def test_a_failure_to_clean_up_does_not_hide_the_reason(tmp_path: Path) ->
 
 
 class _SlowTrainer(FakeTrainer):
-    """Never comes back from ``slow``, in which it has done its work."""
+    """Does not come back from ``slow``, in which it has done its work, before ``go`` is set."""
 
     def __init__(self, slow: str) -> None:
         super().__init__()
         self._slow = slow
         self.reached = asyncio.Event()
+        self.go = asyncio.Event()
 
     async def step(self, batch: TrainingBatch, version: int) -> StepResult:
         result = await super().step(batch, version)
@@ -307,10 +318,15 @@ class _SlowTrainer(FakeTrainer):
         await super().install(version)
         await self._pause("install", version)
 
+    async def save(self, folder: Path, metadata: PolicyMetadata) -> str:
+        digest = await super().save(folder, metadata)
+        await self._pause("save", metadata.version)
+        return digest
+
     async def _pause(self, method: str, version: int) -> None:
         if f"{method} {version}" == self._slow:
             self.reached.set()
-            await asyncio.Event().wait()
+            await self.go.wait()
 
 
 @pytest.mark.parametrize("slow", ["step 1", "install 1", "step 2", "install 2"])
@@ -441,3 +457,137 @@ async def test_a_prompt_without_room_for_a_reply_is_counted(tmp_path: Path) -> N
     await _run(node, hooks, RunRequest(steps=1))
     assert hooks.steps[0].dropped == {"prompt_too_long": 1}
     assert hooks.steps[0].num_sequences == 2
+
+
+def _without_clocks(reports: list[StepReport]) -> list[StepReport]:
+    return [replace(report, rollout_s=0.0, score_s=0.0, train_s=0.0, install_s=0.0) for report in reports]
+
+
+def _rollouts(node: Node) -> list[GenerateRequest]:
+    return [request for request in node.engine.requests if request.request_id.startswith("rollout")]
+
+
+async def _until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not reached():  # noqa: ASYNC110 - the fakes record, they do not call
+            await asyncio.sleep(0.001)
+
+
+async def test_the_next_step_is_drawn_while_a_policy_is_published(tmp_path: Path) -> None:
+    """Version 1 is being written: both prompts of step 2 have been answered by it, and nothing is trained on them
+    before it is published."""
+    trainer = _SlowTrainer("save 1")
+    node, hooks = Node(tmp_path, EPISODES, trainer=trainer), _Hooks()
+    running = asyncio.create_task(_run(node, hooks, RunRequest(publish_every=1)))
+    await trainer.reached.wait()
+    await _until(lambda: len(_rollouts(node)) == 8 and node.admission.num_asked == 4)
+    assert [request.policy_version for request in _rollouts(node)] == [0] * 4 + [1] * 4
+    assert (len(trainer.batches), hooks.published, node.sink.active_version) == (1, [], 0)
+    trainer.go.set()
+    assert await running
+    assert hooks.published == [1, 2, 3]
+
+
+async def test_how_long_a_publication_takes_changes_nothing(tmp_path: Path) -> None:
+    """The next step is drawn before it ends, or after: prompts, seeds, versions, claims and reports are the same."""
+    slow = _SlowTrainer("save 1")
+    nodes = [Node(tmp_path / "quick", EPISODES), Node(tmp_path / "slow", EPISODES, trainer=slow)]
+    hooks = [_Hooks(), _Hooks()]
+    assert await _run(nodes[0], hooks[0], RunRequest(publish_every=1))
+    running = asyncio.create_task(_run(nodes[1], hooks[1], RunRequest(publish_every=1)))
+    await slow.reached.wait()
+    await _until(lambda: nodes[1].admission.num_asked == 4)
+    slow.go.set()
+    assert await running
+    assert _without_clocks(hooks[0].steps) == _without_clocks(hooks[1].steps)
+    assert _rollouts(nodes[0]) == _rollouts(nodes[1])
+    assert nodes[0].journal.settled == nodes[1].journal.settled
+
+
+async def test_a_publication_that_fails_cancels_the_draw(tmp_path: Path) -> None:
+    """Its own error comes out. Nothing was trained on what was drawn, its two claims are not settled, and no rollout
+    runs any more when the candidate gives up its slot."""
+    trainer = _SlowTrainer("save 1")
+    node, hooks = Node(tmp_path, EPISODES, trainer=trainer), _Hooks()
+    rollouts = UnendingRollouts(1, node.events)
+    node.loop = replace(node.loop, sampler=RolloutSampler(rollouts))
+    trainer.failures["verify"] = PublicationFailed("disk full")
+    running = asyncio.create_task(_run(node, hooks, RunRequest(publish_every=1)))
+    await _until(lambda: rollouts.num_running == 4)
+    trainer.go.set()
+    with pytest.raises(PublicationFailed, match="disk full"):
+        await running
+    assert node.happened("step", "rollout", "verify", "cancelled", "remove") == [
+        *("step 1", *["rollout 1"] * 4, "verify v1"),
+        *(*["cancelled 1"] * 4, "remove 1"),
+    ]
+    assert (len(node.journal.settled), hooks.published, node.slots.installed) == (2, [], ())
+
+
+async def test_a_stop_after_a_publication_cancels_the_draw(tmp_path: Path) -> None:
+    """What was published stays; the step that was being drawn is not taken."""
+    node, hooks = Node(tmp_path, EPISODES), _Hooks()
+    rollouts = UnendingRollouts(1, node.events)
+    node.loop = replace(node.loop, sampler=RolloutSampler(rollouts))
+
+    async def stop(version: int) -> None:
+        await _until(lambda: rollouts.num_running == 4)
+        hooks.stop.set()
+
+    plan = RunPlan.of(RunRequest(publish_every=1), CONFIG, ("de", "pl"))
+    port = RunHooks(hooks.port.on_step, hooks.port.on_evaluation, stop, hooks.stop)
+    assert not await node.loop.run("run_a", plan, port)
+    assert (len(hooks.steps), node.sink.active_version, node.slots.installed) == (1, 1, (1,))
+    assert (rollouts.num_running, node.happened("cancelled")) == (0, ["cancelled 1"] * 4)
+    assert len(node.journal.settled) == 2
+
+
+async def test_a_run_that_is_cancelled_while_it_publishes_cancels_the_draw(tmp_path: Path) -> None:
+    """Before the candidate is freed, whose slot the rollouts run on."""
+    trainer = _SlowTrainer("save 1")
+    node = Node(tmp_path, EPISODES, trainer=trainer)
+    rollouts = UnendingRollouts(1, node.events)
+    node.loop = replace(node.loop, sampler=RolloutSampler(rollouts))
+    running = asyncio.create_task(_run(node, _Hooks(), RunRequest(publish_every=1)))
+    await _until(lambda: rollouts.num_running == 4)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert node.happened("cancelled", "remove") == [*["cancelled 1"] * 4, "remove 1"]
+    assert (node.slots.installed, trainer.kept) == ((), set())
+
+
+async def test_a_draw_that_fails_waits_for_the_publication(tmp_path: Path) -> None:
+    """The engine refuses the rollouts of step 2 while version 1 is being written: it is published, then the run ends
+    with the engine's reason."""
+
+    def reply(request: GenerateRequest) -> str:
+        if request.request_id.startswith("rollout") and request.policy_version == 1:
+            raise EngineError("refused")
+        return by_seed(request)
+
+    trainer = _SlowTrainer("save 1")
+    node, hooks = Node(tmp_path, EPISODES, trainer=trainer, reply=reply), _Hooks()
+    running = asyncio.create_task(_run(node, hooks, RunRequest(publish_every=1)))
+    await trainer.reached.wait()
+    await _until(lambda: len(_rollouts(node)) > 4)
+    trainer.go.set()
+    with pytest.raises(EngineError, match="refused"):
+        await running
+    assert (hooks.published, node.sink.active_version, len(trainer.batches)) == ([1], 1, 1)
+
+
+async def test_a_candidate_that_the_gate_rejects_has_drawn_nothing(tmp_path: Path) -> None:
+    """Step 2 of three would have been drawn from version 1."""
+    node = _gated(tmp_path, 0.25)
+    with pytest.raises(GateRejected):
+        await _run(node, _Hooks(), RunRequest(gate=True, publish_every=1))
+    assert [request.policy_version for request in _rollouts(node)] == [0] * 4
+
+
+async def test_after_the_last_step_nothing_is_drawn(tmp_path: Path) -> None:
+    """Two steps of two prompts, each of which is published: four are claimed and settled."""
+    node = Node(tmp_path, EPISODES)
+    await _run(node, _Hooks(), RunRequest(steps=2, publish_every=1))
+    assert len(_rollouts(node)) == 8
+    assert len(node.journal.settled) == 4

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,14 @@ from agent.errors import (
 )
 from agent.ports import GenerateRequest
 from tests.trainer.samples import episode
-from tests.trainer.tuning import CONFIG, Node
+from tests.trainer.tuning import CONFIG, Node, UnendingRollouts
 from trainer.config import GateConfig
 from trainer.fakes import FakeTrainer
 from trainer.loop import RunHooks
 from trainer.plan import RunPlan
+from trainer.ports import PolicyMetadata
 from trainer.records import Evaluation, RunRequest, StepReport
+from trainer.rollout import RolloutSampler
 
 FULL = CONFIG.model_copy(update={"method": "full"})
 EPISODES = [episode(number, language) for language in ("de", "pl") for number in range(1, 20)]
@@ -324,3 +327,26 @@ async def test_a_learner_that_cannot_score_is_noted(tmp_path: Path) -> None:
     assert evaluation.report.notes == (
         "no drift: the learner had not scored held-out replies before the run's first step",
     )
+
+
+async def test_no_rollout_sees_the_weights_go_back(tmp_path: Path) -> None:
+    """A publication changes no weight that step 2 is being drawn with. When it fails, the draw is cancelled first."""
+    node = _node(tmp_path)
+    rollouts = UnendingRollouts(1, node.events)
+    node.loop = replace(node.loop, sampler=RolloutSampler(rollouts))
+    run = _Run(node, RunRequest(gate=False, publish_every=1))
+    save = node.trainer.save
+
+    async def fail_once_drawn(folder: Path, metadata: PolicyMetadata) -> str:
+        await save(folder, metadata)
+        async with asyncio.timeout(5):
+            while rollouts.num_running < 4:  # noqa: ASYNC110 - the fake counts, it does not call
+                await asyncio.sleep(0.001)
+        raise PublicationFailed("disk full")
+
+    node.trainer.save = fail_once_drawn  # type: ignore[method-assign]  # this one disk is full
+    with pytest.raises(PublicationFailed, match="disk full"):
+        await run.carry_out()
+    since_live = node.events[node.events.index("activate 1") + 1 :]
+    assert sorted(since_live[:6]) == sorted([*["rollout 1"] * 4, "logprobs", "save 1"])
+    assert since_live[6:] == [*["cancelled 1"] * 4, "announce 0", "restore_live 0", "activate 0"]

@@ -364,6 +364,28 @@ async def test_a_checkpoint_that_fails_is_told_and_the_run_goes_on(node: Node) -
     assert [log["step"] for log in logs if log["event"] == "checkpoint_failed"] == [1, 2, 3]
 
 
+async def test_the_next_step_is_drawn_while_a_checkpoint_is_written(node: Node) -> None:
+    """The checkpoint of step 1, which step 2 finds, is of the moment before: it has one draw."""
+    checkpoint = node.trainer.checkpoint
+    positions: list[tuple[int, int] | None] = []
+
+    async def write_slowly(folder: Path) -> None:
+        async with asyncio.timeout(5):
+            while node.admission.num_asked < 4:  # noqa: ASYNC110 - the fake counts, it does not call
+                await asyncio.sleep(0.001)
+        await checkpoint(folder)
+
+    def note(report: StepReport) -> None:
+        found = node.checkpoints._newest(started.id)
+        positions.append(None if found is None else (found.position.step, found.position.num_draws))
+
+    node.trainer.checkpoint = write_slowly  # type: ignore[method-assign]  # this one disk is slow
+    _rebuild(node, on_step=note)
+    started = await node.runs.start(RunRequest(steps=2))
+    assert (await _ended(node, started.id)).state is RunState.SUCCEEDED
+    assert positions == [None, (1, 1)]
+
+
 async def test_languages_of_tenants_that_came_later_may_be_tuned(tmp_path: Path) -> None:
     """The languages are those of the tenants at the start of a run, not at the start of the node."""
     node = Node(tmp_path, EPISODES, languages=())

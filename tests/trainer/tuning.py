@@ -1,16 +1,18 @@
 """A whole tuning loop over fakes: journal, engine, judge, trainer, sink and ledger."""
 
+import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 
+from agent.completion import Completion
 from agent.config import LanguageSettings, TenantSettings
 from agent.contract import LanguageContract
 from agent.episode import Episode
 from agent.fakes import CharEncoder, FakeEngine, FixedDetector, MemoryJournal
-from agent.ports import GenerateRequest
+from agent.ports import GenerateRequest, Priority
 from rewards.config import RewardsConfig
 from rewards.fakes import FakeRewardModel
 from rewards.panel import Panel, build_panel
@@ -60,6 +62,28 @@ def by_seed(request: GenerateRequest) -> str:
 def even_is_better(sample: Sample) -> float:
     """1 for texts of even seeds, 0 for odd ones: one of each in a group of two."""
     return float(int(sample.text[1:]) % 2 == 0)
+
+
+class UnendingRollouts(FakeEngine):
+    """Rollouts of ``version`` go on until they are cancelled; they write into ``events`` when they begin and end."""
+
+    def __init__(self, version: int, events: list[str]) -> None:
+        super().__init__(by_seed)
+        self._unending, self._events = version, events
+        self.num_running = 0
+
+    async def generate(self, request: GenerateRequest) -> Completion:
+        """See Engine.generate."""
+        if request.priority is not Priority.ROLLOUT or request.policy_version != self._unending:
+            return await super().generate(request)
+        self._events.append(f"rollout {self._unending}")
+        self.num_running += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.num_running -= 1
+            self._events.append(f"cancelled {self._unending}")
+        raise AssertionError("nobody sets the event")
 
 
 class Node:
