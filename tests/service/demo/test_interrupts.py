@@ -1,10 +1,19 @@
 """Signals that this process sends to itself."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from service.demo.interrupts import interrupts_held, sigterm_as_ctrl_c
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard() -> Iterator[None]:
+    """Python ignores SIGINT where it was started so, as a shell's background jobs are."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupted(number: signal.Signals, carried_out: list[str]) -> None:
@@ -42,6 +51,17 @@ def test_sigterm_is_ctrl_c() -> None:
 
 def test_sigterm_waits_as_well() -> None:
     """Held inside, it ends what is outside as Ctrl-C does."""
+    carried_out: list[str] = []
+    with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
+        interrupted(signal.SIGTERM, carried_out)
+    assert carried_out == ["after the signal"]
+
+
+def test_sigterm_ends_what_ignores_ctrl_c() -> None:
+    """A script's background job has SIGINT ignored, and must be stopped all the same."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
+        signal.raise_signal(signal.SIGTERM)
     carried_out: list[str] = []
     with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
         interrupted(signal.SIGTERM, carried_out)
