@@ -32,8 +32,8 @@ class EngineConfig(Section):
     enforce_eager: bool = False
     """Skip CUDA graphs and torch.compile: starts faster, serves slower. Always so on a CPU."""
     cuda_graphs: Literal["full", "piecewise"] = "piecewise"
-    """What is captured of a step with prompts in it: all of it, or what lies between its attention layers. `full` needs
-    FlashAttention 3, is far quicker for short prompts, and is new: each start checks what it computes."""
+    """What is captured of a step with prompts in it: all of it, or what lies between its attention layers. `full` has
+    written noise (README, "The engine room, on one H100 80GB"); its correction has not run on a GPU yet."""
     torch_compile: bool = True
     """Let torch.compile make the kernels between attention layers. Without it starts are shorter, and `piecewise`
     captures steps of decoding alone."""

@@ -92,11 +92,11 @@ def capture_at_engine_priority() -> None:
 def keep_captured_query_length() -> None:
     """Make vLLM replay a whole graph of a mixed step with the longest query that it was captured for.
 
-    FlashAttention 3 chooses tiles and the layout of its metadata by the longest query, once when a graph is captured
-    and once for each replay. vLLM captures for a query as long as the step and tells a replay of the longest one that
-    is there, and the choices need not agree: with heads of 64 one token is not causal, more are. Such graphs were seen
-    to write noise with NaN log-probabilities (pytorch/torchtitan issue 3668). Graphs of decoding steps are captured and
-    replayed for queries of one token, and stay as they are.
+    FlashAttention 3 chooses its tiles by the longest query, once when a graph is captured and once for the metadata of
+    each replay. vLLM captures for a query as long as the step and tells a replay of the longest one that is there, so
+    that the choices need not agree. Graphs of mixed steps were seen to write noise with NaN log-probabilities
+    (pytorch/torchtitan issue 3668); that this is why is read from the code, not measured. Graphs of decoding steps are
+    captured and replayed for queries of one token, and stay as they are.
     """
     from vllm.config.compilation import CUDAGraphMode
     from vllm.v1.worker.gpu.model_states.default import DefaultModelState

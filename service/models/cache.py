@@ -10,7 +10,6 @@ of models: a builder fills the folder.
 """
 
 import fcntl
-import hashlib
 import os
 import shutil
 import tempfile
@@ -22,6 +21,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.errors import ModelError
+from agent.files import sha256_of, sync
 
 Progress = Callable[[str], None]
 """Called with a line for the user, from the calling thread."""
@@ -56,12 +56,6 @@ def default_folder() -> Path:
     """`coloq/models` in the user's cache (XDG_CACHE_HOME, else `~/.cache`)."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "coloq" / "models"
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ModelCache:
@@ -148,7 +142,7 @@ class ModelCache:
             if self.folder(name).exists():
                 self.folder(name).rename(Path(workplace) / "damaged")
             fresh.rename(self.folder(name))
-            _fsync(self._root)
+            sync(self._root)
 
 
 def _differing(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -168,13 +162,5 @@ def _seal(folder: Path, built_from: str) -> None:
     (folder / MANIFEST).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     for path in folder.iterdir():
         path.chmod(0o644)
-        _fsync(path)
-    _fsync(folder)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync(path)
+    sync(folder)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.errors import ModelError
+from agent.files import sha256_of
 from service.models import child, wheels
-from service.models.cache import Progress, sha256_of
+from service.models.cache import Progress
 from service.models.catalogue import EmbeddedModel
 
 RECIPE = 1

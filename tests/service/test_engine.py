@@ -55,6 +55,28 @@ def test_the_engine_serves_adapters_by_priority_with_processed_logprobs(tmp_path
     assert arguments.enforce_eager is current_platform.is_cpu()
 
 
+@pytest.mark.parametrize(
+    ("settings", "mode", "graphs"),
+    [
+        ({}, 3, "FULL_AND_PIECEWISE"),
+        ({"cuda_graphs": "full", "torch_compile": False}, 0, "FULL"),
+        ({"cuda_graphs": "full"}, 3, "FULL"),
+    ],
+)
+def test_a_gpu_is_told_what_to_capture_and_to_compile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], mode: int, graphs: str
+) -> None:
+    """The defaults are vLLM's own. An eager engine is told nothing of either, and neither is a CPU."""
+    monkeypatch.setattr("service.engine_arguments.current_platform", SimpleNamespace(is_cpu=lambda: False))
+    config = EngineConfig.model_validate({"kv_cache_gib": 1.0, **settings})
+    arguments = engine_arguments(str(tmp_path), config, num_adapters=0, adapter_rank=8, worker="w.W")
+    asked = arguments.compilation_config
+    assert (int(asked.mode), asked.cudagraph_mode.name) == (mode, graphs)
+    eager = config.model_copy(update={"enforce_eager": True})
+    untold = engine_arguments(str(tmp_path), eager, num_adapters=0, adapter_rank=8, worker="w.W").compilation_config
+    assert untold.cudagraph_mode is None
+
+
 def test_only_layers_that_adapters_may_change_get_slots(tmp_path: Path) -> None:
     """The configured modules are vLLM's; without slots, as with method full, its layers are plain ones."""
     config = EngineConfig()

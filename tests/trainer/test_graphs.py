@@ -228,7 +228,7 @@ def _on_gpu() -> list[Microbatch]:
 def test_graphs_compute_what_the_kernels_do(lanes: Lanes, method: Method, dtype: torch.dtype) -> None:
     """On every lane, replayed graphs leave the gradients and tallies of the eager program; capturing left none.
 
-    In bfloat16 the embedding's gradient is summed by atomics, in any order: it differs by a unit in its last place.
+    In bfloat16 sums may come in another order: 0.0005 was seen between gradients of method full on an H100.
     """
     rtol, atol = (1e-5, 1e-6) if dtype is torch.float32 else (1.6e-2, 1e-3)
     learner = _learner(method, lanes, dtype)
