@@ -165,6 +165,7 @@ def settings_of(plan: RunPlan) -> dict[str, Any]:
 _WITHOUT_EFFECT = (
     "microbatch_tokens",
     "logit_chunk_tokens",
+    "yield_to_engine",
     "keep_adapters",
     "checkpoint_every",
     "resume",

@@ -165,6 +165,8 @@ class TuningConfig(Section):
     and 4,096 on a GPU. A sequence is never split."""
     logit_chunk_tokens: Annotated[int, Field(ge=1)] = 256
     """Most tokens whose logits exist at one time."""
+    yield_to_engine: bool = False
+    """On a GPU, begin the trainer's large kernels between the engine's steps, not beside them."""
     publish_every: Annotated[int, Field(ge=1)] | None = None
     """Publish after every so many steps; unset publishes once, at the end of a run."""
     checkpoint_every: Annotated[int, Field(ge=0)] | None = None

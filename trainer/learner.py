@@ -35,6 +35,7 @@ from trainer.ports import CPU_MICROBATCH_TOKENS, GPU_MICROBATCH_TOKENS, LearnerS
 from trainer.programs import Programs, make_programs
 from trainer.tally import Tally, Update, step_result
 from trainer.weights import AdapterWeights, FullWeights, TrainedWeights, copy_into
+from trainer.yielding import Wait
 
 _PROBE_CHUNK_TOKENS = 1024
 
@@ -50,16 +51,19 @@ class Learner:
         lanes: Lanes | None = None,
         pacer: Pacer | None = None,
         interlude: Interlude | None = None,
+        wait: Wait | None = None,
     ) -> None:
         """Without ``lanes`` and ``pacer`` the model's device is taken as it is and every turn is granted.
 
-        ``interlude`` is given the time between two micro-batches.
+        ``interlude`` is given the time between two micro-batches. ``wait`` lets the engine's steps go first; None where
+        nothing else runs on the device.
         """
         self._model = model
         self._base_model = base_model
         self._lanes = lanes or open_lanes(model.device)
         self._pacer = pacer or Pacer(self._lanes.sizes, self._lanes.reason)
         self._interlude = interlude
+        self._wait = wait
         self._run: _Run | None = None
         self._weights: TrainedWeights | None = None
         self._programs: dict[Hashable, Programs] = {}
@@ -304,11 +308,12 @@ class Learner:
 
     def _programs_for(self, settings: LearnerSettings, temperature: float) -> Programs:
         """Those for each set of constants, which graphs hold."""
-        key = (settings.objective, settings.scores_proximal, settings.logit_chunk_tokens, temperature)
+        yields = settings.yield_to_engine
+        key = (settings.objective, settings.scores_proximal, settings.logit_chunk_tokens, temperature, yields)
         if key not in self._programs:
             scorer = Scorer(self._model, temperature, settings.logit_chunk_tokens)
             self._programs[key] = make_programs(
-                scorer, settings, self._tally, self._current_weights().as_base, self._arena
+                scorer, settings, self._tally, self._current_weights().as_base, self._arena, self._wait
             )
         return self._programs[key]
 

@@ -83,6 +83,11 @@ class Pacer:
         with self._lock:
             return self._pace.duty < 1 and not self._idle(self._clock())
 
+    def is_flying(self) -> bool:
+        """True while a micro-batch is on the device."""
+        with self._lock:
+            return self._num_running > 0
+
     def begins(self) -> None:
         """A micro-batch has been started."""
         with self._lock:

@@ -68,6 +68,7 @@ class RunPlan:
                 method=config.method,
                 optimizer=config.optimizer,
                 last_good=config.full.last_good,
+                yield_to_engine=config.yield_to_engine,
             ),
             gate_languages=tuple(sorted({*request.languages, *languages, *enabled})),
             tenant=request.tenant,

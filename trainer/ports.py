@@ -38,6 +38,7 @@ class LearnerSettings:
     method: Method = "adapter"
     optimizer: Literal["device", "cpu"] = "device"
     last_good: Literal["host", "gpu"] = "host"
+    yield_to_engine: bool = False
 
     @property
     def scores_proximal(self) -> bool:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from itertools import product
 
 from trainer.arena import Arena
-from trainer.graphs import Eager, Execution, Graphed
+from trainer.graphs import Eager, Execution, Graphed, Program
 from trainer.lanes import Lanes
 from trainer.microbatch import Microbatch
 from trainer.objective import Scorer, ScoringProgram, UpdateProgram
 from trainer.ports import LearnerSettings
 from trainer.tally import Tally
+from trainer.yielding import Wait, Yielding
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,19 @@ def make_programs(
     tally: Tally,
     as_base: Callable[[], AbstractContextManager[None]],
     arena: Arena | None,
+    wait: Wait | None,
 ) -> Programs:
-    """Those that a run of these settings needs: as graphs in the arena, where shapes are captured, or eager without."""
-    update = UpdateProgram(scorer, settings.objective, tally)
+    """Those that a run of these settings needs: as graphs in the arena, where shapes are captured, or eager without.
+
+    ``wait`` lets the engine's steps go first, where the settings say so.
+    """
+
+    def yielding(program: Program) -> Program:
+        return Yielding(program, wait) if wait is not None and settings.yield_to_engine else program
+
+    update = yielding(UpdateProgram(scorer, settings.objective, tally))
     needed = settings.scores_proximal or settings.scores_base
-    scoring = ScoringProgram(scorer, as_base) if needed else None
+    scoring = yielding(ScoringProgram(scorer, as_base)) if needed else None
     if arena is None:
         return Programs(Eager(update), None if scoring is None else Eager(scoring))
     graphed = Graphed(update, arena)

@@ -45,12 +45,14 @@ from trainer.sampled import SampledTokens
 from trainer.served_scorer import served_scorer
 from trainer.thread import LearnerThread
 from trainer.views import build_training_model, shared_with
+from trainer.yielding import StepSignal
 
 if TYPE_CHECKING or not current_platform.is_cpu():
     from vllm.v1.worker.gpu_worker import Worker
 else:
     from vllm.v1.worker.cpu_worker import CPUWorker as Worker
 
+_FAILED = object()
 _PARENT_POLL_S = 1.0
 _SWITCH_INTERVAL_S = 0.0005
 """How long the learner's thread may keep Python's lock from the engine's; CPython's default is ten times that."""
@@ -84,6 +86,8 @@ class ColoqWorker(Worker):
     keeps_logprobs = not current_platform.is_cpu()
     """Asking for them takes up to a step, which is long on a CPU; sending them with every token costs little there."""
     _slots: EngineSlots | None = None
+    _signal: StepSignal | None = None
+    """On a CUDA device."""
 
     def init_device(self) -> None:
         """Prepare the platform before any weight is loaded or graph captured."""
@@ -106,6 +110,8 @@ class ColoqWorker(Worker):
         super().load_model(*args, **kwargs)
         self._lanes = open_lanes(self.device)
         self._pacer = Pacer(self._lanes.sizes, self._lanes.reason)
+        if self.device.type == "cuda":
+            self._signal = StepSignal(self.device, self._pacer.is_flying)
         self._learner_thread: LearnerThread | None = None
         self._untrainable: str | None = None
         self._unfused: str | None = None
@@ -116,18 +122,28 @@ class ColoqWorker(Worker):
             self._untrainable = str(error)
 
     def execute_model(self, scheduler_output: Any) -> Any:
-        """One engine step; the pacer sees it begin and end."""
+        """One engine step; the pacer sees it begin and end, and on the device the trainer's kernels do."""
         if not scheduler_output.total_num_scheduled_tokens:
             return super().execute_model(scheduler_output)
         self._pacer.begin_step()
+        output: Any = _FAILED
         try:
-            return super().execute_model(scheduler_output)
+            if self._signal is not None:
+                self._signal.begin()
+            output = super().execute_model(scheduler_output)
         finally:
+            if self._signal is not None and output is not None:  # None: sample_tokens ends the step
+                self._signal.end()
             self._pacer.end_step()
+        return output
 
     def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
         """vLLM's own; what was sampled stays here with its log-probabilities, where ``keeps_logprobs`` says so."""
-        output = super().sample_tokens(*args, **kwargs)
+        try:
+            output = super().sample_tokens(*args, **kwargs)
+        finally:
+            if self._signal is not None:
+                self._signal.end()
         if not self.keeps_logprobs or output is None:
             return output
         if isinstance(output, AsyncModelRunnerOutput):
@@ -233,8 +249,9 @@ class ColoqWorker(Worker):
         self._shared = (len(named), shared_with(named.values(), engine_parameters.values()))
         self._unfused = fuse_kernels(model)
         name = self.vllm_config.model_config.model
-        desk = RewardDesk(self._lanes, self._pacer, self.device, served=self._served_scorer)
-        learner = Learner(model, base_model=name, lanes=self._lanes, pacer=self._pacer, interlude=desk)
+        wait = None if self._signal is None else self._signal.wait
+        desk = RewardDesk(self._lanes, self._pacer, self.device, served=self._served_scorer, wait=wait)
+        learner = Learner(model, base_model=name, lanes=self._lanes, pacer=self._pacer, interlude=desk, wait=wait)
         self._learner_thread = LearnerThread(learner, on_keep=self._place_adapter, desk=desk)
 
     def _served_scorer(self, encoder: RewardEncoder) -> Classifier:
