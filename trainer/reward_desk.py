@@ -26,7 +26,6 @@ from trainer import messages
 from trainer.lanes import Lanes
 from trainer.pacer import Pacer
 from trainer.ports import CPU_MICROBATCH_TOKENS, GPU_MICROBATCH_TOKENS
-from trainer.yielding import Wait, yielding
 
 OnAnswer = Callable[[messages.Answer], None]
 
@@ -64,13 +63,10 @@ class RewardDesk:
         device: torch.device,
         *,
         served: Callable[[RewardEncoder], Classifier] | None = None,
-        wait: Wait | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``served`` builds a scorer on the engine's own weights. ``wait`` lets the engine's steps go first where no
-        caller waits for the scores."""
+        """``served`` builds a scorer on the engine's own weights."""
         self._lanes, self._pacer, self._device = lanes, pacer, device
-        self._wait = wait
         self._served = served
         self._clock = clock
         self._shelf: dict[str, _Shelved] = {}
@@ -180,7 +176,7 @@ class RewardDesk:
         started = time.perf_counter()
         self._pacer.begins()
         try:
-            with self._lanes.of_size(num_sms).active(), yielding(None if live else self._wait):
+            with self._lanes.of_size(num_sms).active():
                 scores = backbone.scores([job.command.rows[index] for index in batch], job.command.adapter)
         finally:
             self._pacer.ran(time.perf_counter() - started, num_sms=num_sms, num_tokens=0)

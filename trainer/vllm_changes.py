@@ -7,7 +7,7 @@
 Each replaces one function of vLLM's, and must be made before the model is loaded.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -110,6 +110,23 @@ def keep_captured_query_length() -> None:
         return original(state, input_batch, cudagraph_mode, *args, **kwargs)
 
     DefaultModelState.prepare_attn = as_captured
+
+
+def announce_forwards(model: nn.Module, announce: Callable[[], None]) -> None:
+    """Call ``announce`` before each forward of the engine, whether it is computed or a whole graph is replayed.
+
+    Inputs have been prepared then: until it is launched a step has little for the device to do.
+    """
+    from vllm.v1.worker.gpu.cudagraph_utils import ModelCudaGraphManager
+
+    original = ModelCudaGraphManager.run_fullgraph
+
+    def announced(manager: Any, desc: Any) -> Any:
+        announce()
+        return original(manager, desc)
+
+    ModelCudaGraphManager.run_fullgraph = announced
+    model.register_forward_pre_hook(lambda *_: announce())
 
 
 def lay_lora_out_on_the_host() -> None:

@@ -43,6 +43,7 @@ from trainer.pacer import Pacer
 from trainer.reward_desk import RewardDesk
 from trainer.sampled import SampledTokens
 from trainer.served_scorer import served_scorer
+from trainer.stalls import StallWatch
 from trainer.thread import LearnerThread
 from trainer.views import build_training_model, shared_with
 from trainer.yielding import StepSignal
@@ -93,6 +94,7 @@ class ColoqWorker(Worker):
         """Prepare the platform before any weight is loaded or graph captured."""
         _live_as_child()
         self._sampled = SampledTokens()
+        self._stalls = StallWatch()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         if current_platform.is_cpu():
             vllm_changes.keep_plain_weights()
@@ -101,6 +103,7 @@ class ColoqWorker(Worker):
             vllm_changes.capture_at_engine_priority()
             vllm_changes.lay_lora_out_on_the_host()
             vllm_changes.keep_captured_query_length()
+            self._stalls.start()
         super().init_device()
         if self.device.type == "cuda":
             torch.cuda.set_stream(torch.cuda.Stream(self.device, priority=vllm_changes.ENGINE_PRIORITY))
@@ -112,6 +115,7 @@ class ColoqWorker(Worker):
         self._pacer = Pacer(self._lanes.sizes, self._lanes.reason)
         if self.device.type == "cuda":
             self._signal = StepSignal(self.device, self._pacer.is_flying)
+            vllm_changes.announce_forwards(self.get_model(), self._signal.begin)
         self._learner_thread: LearnerThread | None = None
         self._untrainable: str | None = None
         self._unfused: str | None = None
@@ -122,17 +126,16 @@ class ColoqWorker(Worker):
             self._untrainable = str(error)
 
     def execute_model(self, scheduler_output: Any) -> Any:
-        """One engine step; the pacer sees it begin and end, and on the device the trainer's kernels do."""
+        """One engine step; the pacer sees it begin and end, and the signal sees it end."""
         if not scheduler_output.total_num_scheduled_tokens:
             return super().execute_model(scheduler_output)
         self._pacer.begin_step()
         output: Any = _FAILED
         try:
-            if self._signal is not None:
-                self._signal.begin()
-            output = super().execute_model(scheduler_output)
+            with self._stalls.call("execute_model"):
+                output = super().execute_model(scheduler_output)
         finally:
-            if self._signal is not None and output is not None:  # None: sample_tokens ends the step
+            if self._signal is not None and output is not None:  # otherwise sample_tokens ends the step
                 self._signal.end()
             self._pacer.end_step()
         return output
@@ -140,14 +143,15 @@ class ColoqWorker(Worker):
     def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
         """vLLM's own; what was sampled stays here with its log-probabilities, where ``keeps_logprobs`` says so."""
         try:
-            output = super().sample_tokens(*args, **kwargs)
+            with self._stalls.call("sample_tokens"):
+                output = super().sample_tokens(*args, **kwargs)
         finally:
             if self._signal is not None:
                 self._signal.end()
         if not self.keeps_logprobs or output is None:
             return output
         if isinstance(output, AsyncModelRunnerOutput):
-            return _NotedOutput(output, self._sampled)
+            return _NotedOutput(output, self._sampled, self._stalls)
         self._sampled.note(output)
         return output
 
@@ -249,8 +253,8 @@ class ColoqWorker(Worker):
         self._shared = (len(named), shared_with(named.values(), engine_parameters.values()))
         self._unfused = fuse_kernels(model)
         name = self.vllm_config.model_config.model
+        desk = RewardDesk(self._lanes, self._pacer, self.device, served=self._served_scorer)
         wait = None if self._signal is None else self._signal.wait
-        desk = RewardDesk(self._lanes, self._pacer, self.device, served=self._served_scorer, wait=wait)
         learner = Learner(model, base_model=name, lanes=self._lanes, pacer=self._pacer, interlude=desk, wait=wait)
         self._learner_thread = LearnerThread(learner, on_keep=self._place_adapter, desk=desk)
 
@@ -291,12 +295,13 @@ class ColoqWorker(Worker):
 class _NotedOutput(AsyncModelRunnerOutput):
     """A step's output that is still on the device; its log-probabilities are noted when it is read."""
 
-    def __init__(self, output: AsyncModelRunnerOutput, sampled: SampledTokens) -> None:
-        self._output, self._sampled = output, sampled
+    def __init__(self, output: AsyncModelRunnerOutput, sampled: SampledTokens, stalls: StallWatch) -> None:
+        self._output, self._sampled, self._stalls = output, sampled, stalls
 
     def get_output(self) -> Any:
         """See AsyncModelRunnerOutput."""
-        output = self._output.get_output()
+        with self._stalls.call("get_output"):
+            output = self._output.get_output()
         self._sampled.note(output)
         return output
 

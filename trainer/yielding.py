@@ -3,10 +3,14 @@
     engine's stream     ▌step▐                 ▌step▐
     trainer's stream    product │ waits ……… product product │ waits …
 
-The engine's stream raises a signal on the device when a step begins there and lowers it when the step has ended. In
-front of each large matrix product and each attention the trainer's stream waits until it is lowered. A kernel that runs
-already is not interrupted, so that a step is held up by a part of one kernel at the most, once; beside a trainer that
-never waits each of a step's hundreds of kernels would find multiprocessors taken.
+The engine's stream puts a step's number into a signal on the device when the step's forward begins there, and zero
+when its tokens are sampled. In front of each large matrix product and each attention the trainer's stream waits for the
+zero. A kernel that runs already is not interrupted, so that a step is held up once, by a part of a kernel and what is
+small behind it; beside a trainer that never waits each of a step's hundreds of kernels would find processors taken.
+
+The signal may be up while the engine itself waits for the trainer: for memory, or for a kernel's first launch, the
+driver waits for everything on the device. So whoever waited for some milliseconds goes on, and nobody waits for that
+step again. Without this, requests were seen to stall for ten seconds and more (README, "The engine room").
 """
 
 from collections.abc import Callable
@@ -21,13 +25,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from trainer.graphs import Program
 from trainer.microbatch import Microbatch
 
-_NARROW = 128
-"""A product with a side narrower than this, such as an adapter's rank, takes microseconds: not worth waiting for."""
+_LARGE = 2**28
+"""Multiplications of a product that is worth waiting for. In a 1.5B model, at 4,096 tokens, it takes some twenty
+microseconds: less than what an adapter adds to a layer, more than what makes its low-rank rows."""
 _PRODUCTS = ("mm", "addmm", "addmm_", "bmm", "baddbmm")
 _ATTENTION = "_scaled_dot_product_"
 
+_NUMBERS = 2**30
+
 Wait = Callable[[], None]
-"""Makes the current stream wait until no engine step is on the device, or for some milliseconds; returns at once."""
+"""Makes the current stream wait while an engine step is on the device, some milliseconds at most; returns at once."""
 
 
 class StepSignal:
@@ -35,27 +42,36 @@ class StepSignal:
 
     def __init__(self, device: torch.device, concerns: Callable[[], bool]) -> None:
         """``concerns`` says whether anybody might wait; a step that begins while nobody does is not signalled."""
-        self.raised = torch.zeros(1, dtype=torch.int32, device=device)
+        self.words = torch.zeros(2, dtype=torch.int32, device=device)
+        """[2]: number of the step on the device or 0, and of the last one that somebody gave up."""
+        self._current = self.words[:1]
         self._concerns = concerns
         self._in_step = False
+        self._number = 0
+
+    @property
+    def step(self) -> int:
+        """Number of the step on the device, 0 for none; waits for the device."""
+        return int(self.words[0])
 
     def begin(self) -> None:
-        """What is put on the current stream from here on is part of a step."""
-        if self._concerns():
-            self.raised.fill_(1)
+        """What is put on the current stream from here on is part of a step. Within a step it changes nothing."""
+        if not self._in_step and self._concerns():
+            self._number = self._number % _NUMBERS + 1
+            self._current.fill_(self._number)
             self._in_step = True
 
     def end(self) -> None:
         """The step's last kernel is on the current stream."""
         if self._in_step:
-            self.raised.fill_(0)
+            self._current.fill_(0)
             self._in_step = False
 
     def wait(self) -> None:
         """See ``Wait``. On a CUDA device only."""
         from trainer.triton_wait import wait_until_lowered
 
-        wait_until_lowered(self.raised)
+        wait_until_lowered(self.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +113,4 @@ def _is_large(func: Any, args: tuple[Any, ...]) -> bool:
     if name not in _PRODUCTS:
         return False
     left, right = [value for value in args if isinstance(value, Tensor)][-2:]
-    return bool(min(*left.shape[-2:], right.shape[-1]) >= _NARROW)
+    return left.numel() * right.shape[-1] >= _LARGE

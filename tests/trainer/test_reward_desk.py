@@ -161,20 +161,6 @@ def test_other_jobs_wait_for_their_turn(desk: RewardDesk, pacer: Pacer, clock: C
     assert isinstance(answers["other"], messages.Done)
 
 
-def test_scores_that_nobody_waits_for_let_the_engine_go_first(source: Path, pacer: Pacer, clock: Clock) -> None:
-    """A live request's do not: its caller would wait for the engine's other callers."""
-    waits: list[None] = []
-    desk = RewardDesk(open_lanes(CPU), pacer, CPU, wait=lambda: waits.append(None), clock=clock)
-    desk.open(_opening(source))
-    answers: dict[str, messages.Answer] = {}
-    _ask(desk, answers, "live", within_s=5.0)
-    desk.finish_one()
-    assert not waits
-    _ask(desk, answers, "other")
-    desk.finish_one()
-    assert waits
-
-
 def test_an_answer_that_would_come_too_late_is_not_computed(desk: RewardDesk, clock: Clock) -> None:
     """Whoever asked has gone on; the job is answered all the same, so that nothing piles up."""
     answers: dict[str, messages.Answer] = {}
