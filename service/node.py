@@ -60,6 +60,9 @@ from trainer.runs import TuningRuns
 
 log = structlog.get_logger(__name__)
 
+_CHECKED_ON_GPU, _CHECKED_ON_CPU = 128, 6
+"""Prompts of a fresh engine's check."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -238,7 +241,11 @@ async def _ready_for_traffic(node: Node, room: EngineRoom, plan: MemoryPlan) -> 
     except TrainerFailed as error:
         log.error("training_not_prepared", reason=str(error))
     else:
-        parity = await node.policies.probe.check_base()
+        engine = node.config.engine
+        parity = await node.policies.probe.check_base(
+            min(_CHECKED_ON_GPU, engine.max_num_seqs) if plan.device_bytes is not None else _CHECKED_ON_CPU,
+            longest=engine.max_model_len // 2,
+        )
         log.info("engine_checked", parity_mean=round(parity.mean, 5), parity_max=round(parity.max, 5))
     await room.rewards.prepare()
     await node.policies.restore()

@@ -25,15 +25,15 @@ from trainer.arena import Arena
 from trainer.batch import TrainingBatch
 from trainer.flight import Interlude, fly
 from trainer.graphs import Execution, Shape
-from trainer.head import token_logprobs
 from trainer.lanes import Lanes, open_lanes
 from trainer.loss import token_shares
 from trainer.microbatch import Microbatch, blank_microbatch, cut, graph_shapes
-from trainer.objective import Scorer, last_hidden, output_head
+from trainer.objective import Scorer, output_head
 from trainer.pacer import Pacer
 from trainer.ports import CPU_MICROBATCH_TOKENS, GPU_MICROBATCH_TOKENS, LearnerSettings, StepResult
 from trainer.programs import Programs, make_programs
 from trainer.tally import Tally, Update, step_result
+from trainer.teacher_forced import reply_logprobs
 from trainer.weights import AdapterWeights, FullWeights, TrainedWeights, copy_into
 from trainer.yielding import Wait
 
@@ -133,21 +133,21 @@ class Learner:
 
     def logprobs(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probability of each reply token at temperature 1, as the newest step has it, live or not."""
-        chunk = self._run.settings.logit_chunk_tokens if self._run else _PROBE_CHUNK_TOKENS
+        settings = None if self._run is None else self._run.settings
         newest = nullcontext() if self._run is None else self._run.weights.newest()
-        values: list[list[float]] = []
         with torch.no_grad(), self._lanes.whole.active():
             head = output_head(self._model)
             if self._run is not None:
                 head = self._run.weights.newest_of(head)
             with newest:
-                for prompt, reply in zip(prompts, replies, strict=True):
-                    ids = torch.tensor([[*prompt, *reply]], device=self._model.device)
-                    hidden = last_hidden(self._model, ids)[0, len(prompt) - 1 : -1]
-                    targets = ids[0, len(prompt) :]
-                    row = token_logprobs(hidden, head, targets, temperature=1.0, chunk_tokens=chunk)
-                    values.append(row.tolist())
-        return values
+                return reply_logprobs(
+                    self._model,
+                    head,
+                    prompts,
+                    replies,
+                    chunk_tokens=settings.logit_chunk_tokens if settings else _PROBE_CHUNK_TOKENS,
+                    batch_tokens=_microbatch_tokens(settings, self._model),
+                )
 
     def snapshot(self) -> dict[str, Tensor]:
         """A copy of the trained weights, by their names on disk."""
@@ -339,8 +339,7 @@ def _with_room(microbatch: Microbatch, settings: LearnerSettings) -> Microbatch:
     return microbatch.with_room(proximal=settings.scores_proximal, reference=settings.scores_base)
 
 
-def _microbatch_tokens(settings: LearnerSettings, model: PreTrainedModel) -> int:
+def _microbatch_tokens(settings: LearnerSettings | None, model: PreTrainedModel) -> int:
     """Where the configuration leaves it open: what keeps a GPU busy, and what a CPU's memory bears."""
-    return settings.microbatch_tokens or (
-        GPU_MICROBATCH_TOKENS if model.device.type == "cuda" else CPU_MICROBATCH_TOKENS
-    )
+    suiting = GPU_MICROBATCH_TOKENS if model.device.type == "cuda" else CPU_MICROBATCH_TOKENS
+    return (settings.microbatch_tokens if settings else None) or suiting

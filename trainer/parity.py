@@ -6,6 +6,7 @@ whether a fresh engine computes its model at all.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 from agent.completion import BASE_VERSION, Completion, Sampling
 from agent.errors import ModelError, ParityFailed
@@ -22,6 +23,11 @@ PROBE_TEXTS = (
     "يولد جميع الناس أحرارا متساوين.",
 )
 _PROBE_TOKENS = 12
+_LONGEST_TEXTS = 5
+"""Probe texts in the longest prompt of a start check."""
+_PER_WAVE, _BETWEEN_WAVES_S = 16, 0.02
+"""Prompts of a start check come in while those before are answered: graphs have been seen to fail in steps of both
+kinds, and in large ones, alone."""
 WRONG_MEAN = 0.5
 """Nats. Rounding in 16 bits stays below 0.1; an engine whose attention was wrong was off by 7."""
 
@@ -48,13 +54,19 @@ class ParityProbe:
             )
         return report
 
-    async def check_base(self) -> ParityReport:
+    async def check_base(self, num_prompts: int, *, longest: int) -> ParityReport:
         """Probe the base model in a fresh engine: are its kernels and graphs right on this machine?
+
+        Args:
+            num_prompts: of different lengths, a few at a time.
+            longest: of a prompt, in tokens.
 
         Raises:
             ModelError: they are not; what it would answer has little to do with the model.
         """
-        report = await self.measure(BASE_VERSION)
+        prompts = [self._mixed_prompt(number)[:longest] for number in range(num_prompts)]
+        waves = [prompts[start : start + _PER_WAVE] for start in range(0, len(prompts), _PER_WAVE)]
+        report = await self._measure(waves, BASE_VERSION)
         if not report.within(WRONG_MEAN):
             raise ModelError(
                 f"the engine computes another model than its weights are: the log-probabilities of {report.num_tokens} "
@@ -66,9 +78,20 @@ class ParityProbe:
 
     async def measure(self, version: int) -> ParityReport:
         """Engine against trainer, whatever comes of it; not finite where a logprob is not."""
-        completions = await asyncio.gather(
-            *(self._continue(prompt, version, seed) for seed, prompt in enumerate(self._prompts))
-        )
+        return await self._measure([self._prompts], version)
+
+    def _mixed_prompt(self, number: int) -> tuple[int, ...]:
+        """Some of the texts one behind the other: another beginning and another length for each number."""
+        texts = [self._prompts[(number + i) % len(self._prompts)] for i in range(1 + number % _LONGEST_TEXTS)]
+        return tuple(token for text in texts for token in text)
+
+    async def _measure(self, waves: Sequence[Sequence[tuple[int, ...]]], version: int) -> ParityReport:
+        asked: list[asyncio.Task[Completion]] = []
+        for wave in waves:
+            asked += [asyncio.create_task(self._continue(row, version, len(asked) + i)) for i, row in enumerate(wave)]
+            if len(waves) > 1:
+                await asyncio.sleep(_BETWEEN_WAVES_S)
+        completions = await asyncio.gather(*asked)
         trainer = await self._trainer.logprobs(
             [c.prompt_token_ids for c in completions], [c.token_ids for c in completions]
         )

@@ -44,10 +44,16 @@ def _assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], atol: floa
     torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
 
 
+def _assert_scores(found: list[list[float]], expected: list[list[float]]) -> None:
+    """But for rounding: batches are cut by the run's settings."""
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
 def test_a_fresh_adapter_changes_nothing() -> None:
     """B is zero, so the first policy's log-probabilities are the base model's."""
     base = Learner(tiny_llama(), base_model="tiny").logprobs(PROMPTS, REPLIES)
-    assert _learner().logprobs(PROMPTS, REPLIES) == base
+    _assert_scores(_learner().logprobs(PROMPTS, REPLIES), base)
     fresh = _learner().snapshot()
     assert all(bool(value.any()) == (".lora_A." in name) for name, value in fresh.items())
 
@@ -336,7 +342,9 @@ def test_a_run_may_go_on_from_a_parent() -> None:
     learner.step(_batch(learner))
     parent, logprobs = learner.snapshot(), learner.logprobs(PROMPTS, REPLIES)
     learner.begin(SETTINGS, None)
-    assert learner.logprobs(PROMPTS, REPLIES) == Learner(tiny_llama(), base_model="tiny").logprobs(PROMPTS, REPLIES)
+    _assert_scores(
+        learner.logprobs(PROMPTS, REPLIES), Learner(tiny_llama(), base_model="tiny").logprobs(PROMPTS, REPLIES)
+    )
     learner.begin(SETTINGS, parent)
     _assert_close(learner.snapshot(), parent, atol=0)
     assert learner.logprobs(PROMPTS, REPLIES) == logprobs
@@ -359,7 +367,9 @@ def test_a_parent_of_another_rank_is_refused() -> None:
         learner.begin(SETTINGS, parent)
     with pytest.raises(TrainerFailed, match="must begin"):
         learner.snapshot()
-    assert learner.logprobs(PROMPTS, REPLIES) == Learner(tiny_llama(), base_model="tiny").logprobs(PROMPTS, REPLIES)
+    _assert_scores(
+        learner.logprobs(PROMPTS, REPLIES), Learner(tiny_llama(), base_model="tiny").logprobs(PROMPTS, REPLIES)
+    )
 
 
 def test_target_modules_must_exist() -> None:

@@ -45,7 +45,7 @@ async def test_a_difference_that_is_no_number_fails() -> None:
 async def test_a_fresh_engine_that_computes_its_model_passes() -> None:
     """Rounding alone, up to half a nat; what the policy's own bound is does not matter."""
     probe, engine = _probe(-0.5, -0.9)
-    report = await probe.check_base()
+    report = await probe.check_base(6, longest=100)
     assert report.mean == pytest.approx(0.4)
     assert {request.policy_version for request in engine.requests} == {0}
 
@@ -55,4 +55,16 @@ async def test_a_fresh_engine_that_computes_something_else_is_refused(trainer_lo
     """The message says by how much, and which settings to try."""
     probe, _ = _probe(-0.5, trainer_logprob)
     with pytest.raises(ModelError, match=r"24 tokens differ .* engine\.cuda_graphs = \"piecewise\""):
-        await probe.check_base()
+        await probe.check_base(6, longest=100)
+
+
+async def test_a_start_check_mixes_prompts_of_many_lengths() -> None:
+    """Forty prompts in three waves, none longer than allowed, hardly two alike, each asked once."""
+    probe, engine = _probe(-0.5, -0.5)
+    report = await probe.check_base(40, longest=160)
+    assert report.num_tokens == 40 * 4
+    prompts = [request.prompt_token_ids for request in engine.requests]
+    assert len(prompts) == len({request.request_id for request in engine.requests}) == 40
+    assert max(map(len, prompts)) == 160
+    assert len(set(map(len, prompts))) > 5
+    assert len(set(prompts)) > 20
