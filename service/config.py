@@ -31,12 +31,12 @@ class EngineConfig(Section):
     """Memory of the KV cache, in GiB; unset takes 0.5 on a CPU and what the memory plan leaves on a GPU."""
     enforce_eager: bool = False
     """Skip CUDA graphs and torch.compile: starts faster, serves slower. Always so on a CPU."""
-    cuda_graphs: Literal["full", "piecewise"] = "piecewise"
-    """What is captured of a step with prompts in it: all of it, or what lies between its attention layers. `full` has
-    written noise (README, "The engine room, on one H100 80GB"); its correction has not run on a GPU yet."""
-    torch_compile: bool = True
-    """Let torch.compile make the kernels between attention layers. Without it starts are shorter, and `piecewise`
-    captures steps of decoding alone."""
+    cuda_graphs: Literal["full", "piecewise"] = "full"
+    """What is captured of a step with prompts in it: all of it, or what lies between its attention layers, as vLLM does
+    by itself (with `torch_compile` only)."""
+    torch_compile: bool = False
+    """Let torch.compile make the kernels between attention layers. Starts take longer; without it `piecewise` captures
+    steps of decoding alone."""
     num_threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads of the engine process; unset takes all cores. Ignored on a GPU."""
     start_timeout_s: Annotated[float, Field(gt=0)] = 600.0

@@ -94,9 +94,10 @@ def keep_captured_query_length() -> None:
 
     FlashAttention 3 chooses its tiles by the longest query, once when a graph is captured and once for the metadata of
     each replay. vLLM captures for a query as long as the step and tells a replay of the longest one that is there, so
-    that the choices need not agree. Graphs of mixed steps were seen to write noise with NaN log-probabilities
-    (pytorch/torchtitan issue 3668); that this is why is read from the code, not measured. Graphs of decoding steps are
-    captured and replayed for queries of one token, and stay as they are.
+    that the choices need not agree. Without this, graphs of mixed steps were seen to write noise with NaN
+    log-probabilities (pytorch/torchtitan issue 3668); with it they compute the model: tests/integration/
+    test_cuda_graphs.py. Graphs of decoding steps are captured and replayed for queries of one token, and stay as they
+    are.
     """
     from vllm.config.compilation import CUDAGraphMode
     from vllm.v1.worker.gpu.model_states.default import DefaultModelState

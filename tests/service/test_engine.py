@@ -58,15 +58,15 @@ def test_the_engine_serves_adapters_by_priority_with_processed_logprobs(tmp_path
 @pytest.mark.parametrize(
     ("settings", "mode", "graphs"),
     [
-        ({}, 3, "FULL_AND_PIECEWISE"),
-        ({"cuda_graphs": "full", "torch_compile": False}, 0, "FULL"),
-        ({"cuda_graphs": "full"}, 3, "FULL"),
+        ({}, 0, "FULL"),
+        ({"cuda_graphs": "piecewise", "torch_compile": True}, 3, "FULL_AND_PIECEWISE"),
+        ({"torch_compile": True}, 3, "FULL"),
     ],
 )
 def test_a_gpu_is_told_what_to_capture_and_to_compile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], mode: int, graphs: str
 ) -> None:
-    """The defaults are vLLM's own. An eager engine is told nothing of either, and neither is a CPU."""
+    """vLLM's own defaults are the second row. An eager engine is told nothing of either, and neither is a CPU."""
     monkeypatch.setattr("service.engine_arguments.current_platform", SimpleNamespace(is_cpu=lambda: False))
     config = EngineConfig.model_validate({"kv_cache_gib": 1.0, **settings})
     arguments = engine_arguments(str(tmp_path), config, num_adapters=0, adapter_rank=8, worker="w.W")
