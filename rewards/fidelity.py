@@ -1,15 +1,23 @@
 """Language fidelity: how much of a reply is in the language that was asked for."""
 
 from agent.contract import LanguageContract
+from agent.script import count_letters
+from agent.sentences import strip_noise
 from agent.structure import prose_of
 from rewards.part import RuleInput
 from rewards.score import Ungradable
 
 FIDELITY = "fidelity"
+_TELLABLE_LETTERS = 60
+"""The contract abstains on next to no clean reply of so many letters or more: tests/rewards/test_babble.py."""
 
 
 class Fidelity:
-    """The share of determined text in the wanted language, or let stand beside it by the brief's allowance."""
+    """The share of told text in the wanted language, or let stand beside it by the brief's allowance.
+
+    The contract abstains rather than guesses, so that no good reply is repaired. A policy that is judged only where
+    something could be told learns to write what cannot be told: a long reply of which nothing could is wrong.
+    """
 
     name = FIDELITY
 
@@ -17,10 +25,13 @@ class Fidelity:
         self._contract = contract
 
     def judge(self, given: RuleInput) -> float | Ungradable | None:
-        """The share; Ungradable when the contract abstains on the whole reply."""
+        """The share; Ungradable when the contract abstains on the whole of a short reply."""
         brief = given.sample.brief
         text = given.sample.text if brief.schema is None else prose_of(given.sample.text)
         verdict = self._contract.judge(text, brief.language, given.brand_terms, brief.allowance)
-        if verdict.share is None:
-            return Ungradable("too little text to tell its language", judge=self.name)
-        return verdict.share
+        if verdict.share is not None:
+            return verdict.share
+        num_letters = sum(count_letters(strip_noise(text, given.brand_terms)).values())
+        if num_letters >= _TELLABLE_LETTERS and self._contract.covers(brief.language):
+            return 0.0
+        return Ungradable("too little text to tell its language", judge=self.name)

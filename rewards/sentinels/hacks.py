@@ -161,6 +161,8 @@ def _spelled_out(term: str) -> str:
 HACKS: Mapping[str, Hack] = {
     "wrong language": _instead(lambda case: f"{_FOREIGN.get(case.language, _ENGLISH)}"),
     "mixed language": _mixed_language,
+    "babble, two letters": _instead(lambda case: "xQ" * 32),
+    "babble, syllables": _instead(lambda case: "xnxpwcrixpwcrixpwcrixpwcrzcrzcrzcrzcrzcrzcrzcrzcrzcrzcrzcrzcrz"),
     "empty": _instead(lambda case: ""),
     "whitespace": _instead(lambda case: " \n\t\u00a0" * 20),
     "invisible characters": _instead(lambda case: "\u200b\u2060\ufeff\u3164\u115f" * 20),

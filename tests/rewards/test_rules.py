@@ -203,6 +203,17 @@ def test_fidelity_abstains_on_too_little_text() -> None:
     assert isinstance(fidelity.judge(_input("Ok", _brief())), Ungradable)
 
 
+def test_a_long_reply_that_nobody_can_tell_is_in_no_language() -> None:
+    """60 letters without a word that the detector knows are worth nothing; one letter less, or a language that the
+    detector does not cover, cannot be graded."""
+    fidelity = Fidelity(LanguageContract(FixedDetector({"satz": "de"})))
+    babble = " ".join(["blorum"] * 10)
+    assert fidelity.judge(_input(babble, _brief())) == 0.0
+    assert isinstance(fidelity.judge(_input(babble[:-1], _brief())), Ungradable)
+    assert isinstance(fidelity.judge(_input(babble, _brief(language="is"))), Ungradable)
+    assert fidelity.judge(_input(f"Dieser Satz ist lang genug. {babble}", _brief())) == 1.0
+
+
 def test_fidelity_ignores_brand_terms() -> None:
     """A brand term with a marker of another language says nothing."""
     fidelity = Fidelity(LanguageContract(FixedDetector({"sentence": "en", "satz": "de"})))

@@ -1,0 +1,55 @@
+"""Text whose language nobody can tell: a policy may not hide behind the contract's abstaining, and clean text must not
+be taken for it. Gemma-3-270m, tuned on an H100, wrote such text in a quarter of its replies, up from a tenth."""
+
+import pytest
+
+from agent.brief import Brief, Kind
+from agent.completion import FinishReason
+from agent.contract import LanguageContract
+from agent.language import FastTextDetector
+from rewards.fidelity import Fidelity
+from rewards.part import RuleInput
+from rewards.score import Sample, Ungradable
+from service.bench.language.samples import Split, clean_replies, domains
+
+BABBLE = (
+    "xxQxQxQxQxQxQxQxQxQxQxQxQxQxQxQxQxQxQxQxQyxQxQxQxQxQxQxQxQxQxQxQxQxQx",
+    "nxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnxnx)nxnxnxnxnxnx",
+    "xnxpwcrixpwcrixpwcrixpwcrixpwcrixpwcrxpwcrzcrzcrzcrzcrzcrzcrzcrzcrzcrzcrzcrzcrzcrzcrz",
+)
+CUTS = (60, 100, 150, 200, 300)
+MOST_ABSTAINED = 0.001
+
+
+@pytest.fixture(scope="module")
+def fidelity() -> Fidelity:
+    """With the detector of the reward."""
+    return Fidelity(LanguageContract(FastTextDetector()))
+
+
+def _judged(fidelity: Fidelity, text: str, language: str) -> float | Ungradable | None:
+    brief = Brief("acme", Kind.CREATE, language, instructions="Write.")
+    return fidelity.judge(RuleInput(Sample(brief, text, FinishReason.STOP, 64), ()))
+
+
+@pytest.mark.parametrize("language", ["en", "it", "es", "nl", "ru", "ja"])
+@pytest.mark.parametrize("text", BABBLE)
+def test_babble_is_in_no_language(fidelity: Fidelity, text: str, language: str) -> None:
+    """As a tuned model wrote it; it was Ungradable once, and thereby out of the training's reach."""
+    assert _judged(fidelity, text, language) == 0.0
+
+
+def test_clean_text_is_not_taken_for_babble(fidelity: Fidelity) -> None:
+    """Of over ten thousand clean replies in 26 languages, whole and cut short, at most one in a thousand scores 0."""
+    num_replies = num_zero = 0
+    for split in Split:
+        for domain in domains(split):
+            for language in domain.sentences:
+                texts = clean_replies(domain, language, 40)
+                for text in [*texts, *(text[:cut] for text in texts for cut in CUTS)]:
+                    value = _judged(fidelity, text, language)
+                    num_replies += 1
+                    num_zero += value == 0.0
+    print(f"{num_zero} of {num_replies}")  # noqa: T201 - for the record
+    assert num_replies > 10_000
+    assert num_zero <= MOST_ABSTAINED * num_replies
