@@ -35,6 +35,7 @@ class Graded:
     """Parts of the reward, ``gate_fidelity`` and ``substance``; those that could not be told are absent."""
     num_tokens: int = 0
     truncated: bool = False
+    text: str = ""
 
 
 def reward_config(*, fluency: bool) -> RewardsConfig:
@@ -84,6 +85,7 @@ class Examiner:
             parts=parts,
             num_tokens=sample.num_tokens,
             truncated=sample.finish_reason is FinishReason.LENGTH,
+            text=sample.text,
         )
 
 

@@ -88,17 +88,21 @@ def by_language(replies: Sequence[Graded]) -> dict[str, dict[str, float]]:
     }
 
 
-def changes(
-    seed: int, before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]
-) -> list[Change]:
-    """Every figure that both sides have."""
-    return [
-        Change(seed, language, metric, before[language][metric], after[language][metric])
-        for language in before
-        if language in after
-        for metric in METRICS
-        if metric in before[language] and metric in after[language]
-    ]
+def changes(seed: int, before: Sequence[Graded], after: Sequence[Graded]) -> list[Change]:
+    """Every metric of all replies together and of each language, over the prompts that have it on both sides.
+
+    Where replies stop being gradable, means over whatever is left on each side would say more of which those are than
+    of what changed.
+    """
+    found = []
+    for language in (ALL, *sorted({reply.language for reply in before} & {reply.language for reply in after})):
+        for metric in METRICS:
+            ours, theirs = (_by_prompt(_in_language(replies, language), metric) for replies in (before, after))
+            shared = sorted(ours.keys() & theirs.keys())
+            if shared:
+                means = [fmean(side[prompt] for prompt in shared) for side in (ours, theirs)]
+                found.append(Change(seed, language, metric, *means))
+    return found
 
 
 def paired_change(before: Sequence[Graded], after: Sequence[Graded], metric: str, *, seed: int = 0) -> Interval | None:
@@ -120,6 +124,10 @@ def paired_change(before: Sequence[Graded], after: Sequence[Graded], metric: str
 def smoothed(values: Sequence[float], window: int) -> list[float]:
     """Means over each value and the ones before it, ``window`` at most."""
     return [fmean(values[max(0, at - window + 1) : at + 1]) for at in range(len(values))]
+
+
+def _in_language(replies: Sequence[Graded], language: str) -> list[Graded]:
+    return [reply for reply in replies if language in (ALL, reply.language)]
 
 
 def _by_prompt(replies: Sequence[Graded], metric: str) -> dict[int, float]:

@@ -11,8 +11,8 @@ from service.bench.report import Report
 
 _HELD_OUT = ("reward", "fidelity", "gate_fidelity")
 _HOW_TO_READ = (
-    "Changes of the held-out reward are means over prompts with a 95 % bootstrap interval. Exams of the node sample "
-    "with the same seeds before and after a run; those of TRL do not."
+    "Changes are means over the prompts that have a metric before and after; that of the held-out reward has a 95 % "
+    "bootstrap interval. Exams of the node sample with the same seeds before and after a run; those of TRL do not."
 )
 _CHANGED = ("reward", *PARTS, "tokens")
 TRL = "trl"
@@ -125,7 +125,7 @@ def _interval(row: RunRow) -> Interval | None:
 
 
 def _changes(row: RunRow) -> list[Change]:
-    return changes(row.variant.seed, by_language(row.before), by_language(row.after)) if row.after else []
+    return changes(row.variant.seed, row.before, row.after) if row.after else []
 
 
 def _figures(row: RunRow) -> dict[str, dict[str, dict[str, float]]]:

@@ -30,10 +30,16 @@ def test_each_language_has_figures_of_its_own() -> None:
 
 
 def test_changes_are_of_what_both_sides_have() -> None:
-    """A language or metric that one side lacks has no change; the sign is after less before."""
-    before, after = {"de": {"reward": 0.5, "length": 1.0}, "pl": {"reward": 0.1}}, {"de": {"reward": 0.25}}
-    assert changes(7, before, after) == [Change(7, "de", "reward", 0.5, 0.25)]
-    assert changes(7, before, after)[0].delta == pytest.approx(-0.25)
+    """Prompt 1 stopped being gradable, and Polish is on one side only: the reward's change is that of prompt 0, the
+    mean of whose replies went from 0.3 to 0.5; the mean of all that is left would have fallen from 0.5."""
+    before = [graded(0, 0.2, length=1.0), graded(0, 0.4), graded(1, 0.9), graded(2, 0.1, "pl")]
+    after = [graded(0, 0.5), graded(1, None)]
+    found = {(change.language, change.metric): change for change in changes(7, before, after)}
+    assert (found[ALL, "reward"].before, found[ALL, "reward"].after) == (pytest.approx(0.3), 0.5)
+    assert found["de", "reward"].delta == pytest.approx(0.2)
+    assert found["de", "ungradable"] == Change(7, "de", "ungradable", 0.0, 0.5)
+    assert (ALL, "length") not in found
+    assert {language for language, _ in found} == {ALL, "de"}
 
 
 def test_a_change_is_paired_by_prompt() -> None:
