@@ -54,7 +54,8 @@ class StallWatch:
         finally:
             self._calls.pop(thread, None)
             if call.reported:
-                self._logger.warning("engine_call_ended call=%s duration_s=%.1f", name, self._clock() - call.since_s)
+                duration_s = self._clock() - call.since_s
+                self._logger.warning("%s call=%s duration_s=%.1f", "engine_call_ended", name, duration_s)
 
     def look(self) -> None:
         """Report each call that has become long, once, with its thread's innermost frames."""
@@ -65,9 +66,8 @@ class StallWatch:
             call.reported = True
             frame = sys._current_frames().get(thread)
             stack = "" if frame is None else "".join(traceback.format_stack(frame)[-_FRAMES:])
-            self._logger.warning(
-                "engine_call_long call=%s so_far_s=%.1f, in\n%s", call.name, now_s - call.since_s, stack
-            )
+            so_far_s = now_s - call.since_s
+            self._logger.warning("%s call=%s so_far_s=%.1f, in\n%s", "engine_call_long", call.name, so_far_s, stack)
 
     def _look_on(self) -> None:
         while True:
