@@ -25,6 +25,7 @@ from typing import Any
 import httpx
 
 from service.bench.learning.prompts import NUM_TOPICS, writing_briefs
+from service.demo.interrupts import sigterm_as_ctrl_c
 from service.secrets import new_key
 from tests.integration.editors import (
     Answer,
@@ -38,7 +39,7 @@ from tests.integration.editors import (
     trained_model,
 )
 from tests.integration.node_process import NodeProcess
-from tests.integration.test_node import Traffic, ended_run, start_run
+from tests.integration.test_node import Traffic, start_run
 from tests.only_parts import only_in_toml
 
 CONFIG = (
@@ -191,11 +192,19 @@ async def measure(node: NodeProcess, options: argparse.Namespace, measured: Meas
             note_replies(measured, "before", await answers(http, node, fresh), held_out)
         with stage("tuning, gate, publication", taken):
             async with Traffic(http, node, num_clients=2, languages=languages, pause_s=options.pause_s) as traffic:
-                measured.run = await ended_run(http, node, await start_run(http, node, seed=0))
+                await watch_run(http, node, await start_run(http, node, seed=0), measured)
                 await asyncio.sleep(1.0)
         measured.traffic = of_traffic(traffic)
         with stage("held-out replies after", taken):
             note_replies(measured, "after", await answers(http, node, fresh), held_out)
+
+
+async def watch_run(http: httpx.AsyncClient, node: NodeProcess, run_id: str, measured: Measured) -> None:
+    """Until it ends; its steps are kept as they come, for a measurement that is ended before."""
+    while measured.run.get("state", "running") in ("running", "stopping"):
+        await asyncio.sleep(0.5)
+        answer = await http.get(f"/admin/tuning/runs/{run_id}", headers=node.admin_headers)
+        measured.run = answer.json()
 
 
 def note_replies(measured: Measured, when: str, fresh: Sequence[Answer], held_out: Sequence[Answer]) -> None:
@@ -369,7 +378,7 @@ def main() -> None:
     options = options_of()
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with sigterm_as_ctrl_c(), tempfile.TemporaryDirectory() as folder:
         run(options, Path(folder))
 
 
