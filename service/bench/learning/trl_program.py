@@ -2,7 +2,7 @@
 
     order ─► model, datasets, reward ─► exam ─► train(), a point per step ─► exam ─► result
 
-Objective and options are those of service.bench.peers.trl_grpo; here replies may end by themselves. TRL shuffles the
+Objective and options are those of service.bench.peers.trl_setup; here replies may end by themselves. TRL shuffles the
 training prompts by its seed. A reply without a reward is left out of its group's mean by TRL as by the node; a group
 without a spread takes part with advantage zero, where the node draws another one.
 """
@@ -27,7 +27,7 @@ from service.bench.learning.figures import Point
 from service.bench.learning.fluency import MODEL_VARIABLE
 from service.bench.learning.trl import TrlLearned, TrlOrder
 from service.bench.peers.trl import TrlSettings
-from service.bench.peers.trl_grpo import (
+from service.bench.peers.trl_setup import (
     ENVIRONMENT,
     device_name,
     grpo_config,

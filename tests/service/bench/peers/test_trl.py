@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from service.bench.peers.failure import PeerFailed
+from service.bench.peers.recorder import Recorder
 from service.bench.peers.trl import TrlResult, TrlSettings, TrlStep, run_trl
-from service.bench.peers.trl_grpo import Recorder, completion_ids, parse_arguments
+from service.bench.peers.trl_grpo import completion_ids, parse_arguments
 from tests.tiny_model import save_tiny_llama
 
 SETTINGS = TrlSettings(
