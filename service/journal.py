@@ -7,12 +7,14 @@ A hash of the prompt chooses the split, so one prompt is always on one side. An 
 (a duplicate, a capped end user) counts as read: its prompt comes again once there is nothing unread.
 """
 
+import asyncio
 import hashlib
 import json
 import random
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import zip_longest
@@ -21,23 +23,22 @@ from typing import TypeVar, cast
 from agent.brief import Brief
 from agent.episode import Episode
 from agent.ports import Claim
-from agent.selection import PassedOver, Selection
+from agent.selection import Selection
+from service.claim_draw import MAX_PASSED_OVER, LanguageDraw, TenantDraw, shuffled, take_turns
 from service.config import StoreConfig
 from service.episode_index import EpisodeIndex, requests_key
-from service.episode_stream import Entry, EpisodeStream
+from service.episode_stream import EpisodeStream
 from service.store import Store, store_errors
 from service.stored_record import RecordCodec
 
 _REGISTRY = "node:journal:streams"
 """Set of `<tenant> <language>`: which streams exist."""
 _MAX_PENDING_READ = 1000
-_MAX_PASSED_OVER = 256
-"""Episodes of one tenant and language that one claim looks past; then it draws from the prompts, where each is once."""
-_FIRST_RANKS = 16
 _REPEATS_READ = 8
 """Held-out episodes read per one that is wanted: repetitions of a prompt are looked past."""
+_APPENDS_AT_ONCE = 32
+"""Half of the store's connections: while it syncs slowly, others must still reach it."""
 
-Source = TypeVar("Source")
 Item = TypeVar("Item")
 
 
@@ -70,9 +71,10 @@ def split_of(brief: Brief, held_out_share: float) -> Split:
 class RedisJournal:
     """``agent.ports.ClaimingJournal`` on Redis or Valkey.
 
-    A payload that cannot be read is reported to ``on_corrupt``, logged and skipped. A claim that nobody settles for
-    ``abandoned_after_s`` is handed out again; on an embedded store, which only this node uses, those of an earlier
-    process are handed out at once.
+    An episode that is being appended can be looked up already: who does waits for the append. A payload that cannot be
+    read is reported to ``on_corrupt``, logged and skipped. A claim that nobody settles for ``abandoned_after_s`` is
+    handed out again; on an embedded store, which only this node uses, those of an earlier process are handed out at
+    once.
     """
 
     def __init__(
@@ -92,6 +94,9 @@ class RedisJournal:
         self._consumer = secrets.token_hex(8)
         self._codec = RecordCodec(Episode)
         self._by_request = EpisodeIndex(store.redis, self._codec, on_corrupt)
+        self._turns = asyncio.Semaphore(_APPENDS_AT_ONCE)
+        self._appending: dict[str, asyncio.Future[None]] = {}
+        """By the episode's id; resolved at the append's end, however it ends."""
 
     async def append(self, episode: Episode) -> None:
         """Store one episode; an id that the journal already has changes nothing.
@@ -101,15 +106,16 @@ class RedisJournal:
         """
         shelf = Shelf(episode.brief.tenant, episode.brief.language)
         split = split_of(episode.brief, self._held_out_share)
-        with store_errors("take an episode"):
-            await self._stream(shelf, split).append(
-                episode,
-                retention=self._retention,
-                registry=_REGISTRY,
-                member=f"{shelf.tenant} {shelf.language}",
-                requests=requests_key(shelf.tenant),
-                place=f"{shelf.language} {split}",
-            )
+        with self._under_way(episode.id), store_errors("take an episode"):
+            async with self._turns:
+                await self._stream(shelf, split).append(
+                    episode,
+                    retention=self._retention,
+                    registry=_REGISTRY,
+                    member=f"{shelf.tenant} {shelf.language}",
+                    requests=requests_key(shelf.tenant),
+                    place=f"{shelf.language} {split}",
+                )
 
     async def get(self, tenant: str, request_id: str) -> Episode | None:
         """A tenant's episode by the request id that its caller saw; None when unknown or no longer kept.
@@ -125,6 +131,7 @@ class RedisJournal:
         Raises:
             StoreError: the store could not be reached.
         """
+        await self._appended(request_ids)
         with store_errors("look up an episode"):
             return await self._by_request.get_many(tenant, request_ids)
 
@@ -134,6 +141,7 @@ class RedisJournal:
         Raises:
             StoreError: the store could not be reached.
         """
+        await self._appended(request_ids)
         with store_errors("look up an episode"):
             return await self._by_request.known(tenant, request_ids)
 
@@ -143,6 +151,7 @@ class RedisJournal:
         Raises:
             StoreError: the store could not be reached.
         """
+        await self._appended([request_id])
         with store_errors("look up an episode"):
             tenants = sorted({shelf.tenant for shelf in await self._shelves()})
             owner = await self._by_request.owner(tenants, request_id)
@@ -163,12 +172,12 @@ class RedisJournal:
         rng = random.Random(seed)
         chosen = selection or Selection()
         with store_errors("hand out episodes"):
-            by_language: dict[str, list[_TenantDraw]] = {}
+            by_language: dict[str, list[TenantDraw]] = {}
             for shelf in filter(lambda shelf: chosen.admits(shelf.tenant), await self._shelves(languages)):
                 draw = await self._tenant_draw(shelf, num_prompts, rng, chosen)
                 by_language.setdefault(shelf.language, []).append(draw)
-            draws = [_LanguageDraw(_shuffled(tenants, rng)) for tenants in by_language.values()]
-            return await _take_turns(_shuffled(draws, rng), num_prompts)
+            draws = [LanguageDraw(shuffled(tenants, rng)) for tenants in by_language.values()]
+            return await take_turns(shuffled(draws, rng), num_prompts)
 
     async def reclaim(self, handles: Sequence[str]) -> list[Claim]:
         """See agent.ports.ClaimingJournal.reclaim: claims that another process of this node left are taken over.
@@ -228,6 +237,22 @@ class RedisJournal:
                 for split in Split
             }
 
+    @contextmanager
+    def _under_way(self, episode_id: str) -> Iterator[None]:
+        ended = self._appending[episode_id] = asyncio.get_running_loop().create_future()
+        try:
+            yield
+        finally:
+            ended.set_result(None)
+            if self._appending.get(episode_id) is ended:
+                del self._appending[episode_id]
+
+    async def _appended(self, episode_ids: Iterable[str]) -> None:
+        """Wait for the appends of these episodes that are under way."""
+        under_way = [self._appending[name] for name in episode_ids if name in self._appending]
+        if under_way:
+            await asyncio.wait(under_way)
+
     async def _shelves(self, languages: Sequence[str] = ()) -> list[Shelf]:
         members = cast("set[str]", await self._redis.smembers(_REGISTRY))
         shelves = [Shelf(*member.split(" ")) for member in sorted(members)]
@@ -241,7 +266,7 @@ class RedisJournal:
 
     async def _tenant_draw(
         self, shelf: Shelf, num_prompts: int, rng: random.Random, selection: Selection
-    ) -> "_TenantDraw":
+    ) -> TenantDraw:
         stream = self._stream(shelf, Split.TRAIN)
         await stream.open_group()
         abandoned = await stream.abandoned(
@@ -249,139 +274,9 @@ class RedisJournal:
         )
         count = await stream.num_prompts()
         # Among that many there are num_prompts that neither the run has taken nor this claim passes over.
-        ranks = rng.sample(range(count), min(count, selection.num_prompts + 2 * num_prompts + _MAX_PASSED_OVER))
+        ranks = rng.sample(range(count), min(count, selection.num_prompts + 2 * num_prompts + MAX_PASSED_OVER))
         idle_ms = 0 if self._sole_user else self._abandoned_after_ms
-        return _TenantDraw(shelf.tenant, stream, deque(abandoned), idle_ms, ranks, selection)
-
-
-class _TenantDraw:
-    """Draws from one tenant's stream for one call of ``claim``."""
-
-    def __init__(
-        self,
-        tenant: str,
-        stream: EpisodeStream,
-        abandoned: deque[str],
-        idle_ms: int,
-        ranks: list[int],
-        selection: Selection,
-    ) -> None:
-        self._tenant = tenant
-        self._stream = stream
-        self._abandoned = abandoned
-        self._idle_ms = idle_ms
-        self._ranks = ranks
-        self._digests: deque[str] = deque()
-        self._selection = selection
-        self._taken_before: list[str] = []
-        """Prompts that were come across and that the run had taken."""
-        self._fresh_left = self._repeated_left = _MAX_PASSED_OVER
-        """How many more may be looked past."""
-        self._capped = False
-
-    async def fresh(self) -> Claim | None:
-        """The next abandoned or unread episode that may be taken."""
-        while self._fresh_left and self._has_room() and (entry := await self._next_unclaimed()):
-            flaw = None if entry.episode is None else self._selection.flaw_of_fresh(entry.episode)
-            if entry.episode is not None and flaw is None:
-                return self._claim(entry, entry.episode, again=False)
-            await self._stream.settle(entry.id)
-            if flaw is not None:
-                self._fresh_left -= 1
-                self._selection.pass_over(flaw)
-        return None
-
-    async def new_to_run(self) -> Claim | None:
-        """A random prompt that the run has not taken."""
-        while self._repeated_left and self._has_room() and (digest := await self._next_digest()):
-            if self._selection.times_taken(digest) > 0:
-                self._taken_before.append(digest)
-            elif claim := await self._repeated(digest):
-                return claim
-        return None
-
-    async def again(self) -> Claim | None:
-        """The prompt that the run has taken least."""
-        while self._repeated_left and self._has_room() and self._taken_before:
-            digest = min(self._taken_before, key=self._selection.times_taken)
-            self._taken_before.remove(digest)
-            if claim := await self._repeated(digest):
-                return claim
-        return None
-
-    async def _next_unclaimed(self) -> Entry | None:
-        while self._abandoned:
-            if entry := await self._stream.take_over(self._abandoned.popleft(), idle_ms=self._idle_ms):
-                return entry
-        return await self._stream.read_new()
-
-    async def _next_digest(self) -> str | None:
-        """A few are enough unless the run has taken most prompts; then the rest is read."""
-        while self._ranks and not self._digests:
-            num_ranks = len(self._ranks) if self._taken_before else _FIRST_RANKS
-            self._digests.extend(await self._stream.prompts_at(self._ranks[:num_ranks]))
-            self._ranks = self._ranks[num_ranks:]
-        return self._digests.popleft() if self._digests else None
-
-    async def _repeated(self, digest: str) -> Claim | None:
-        if self._selection.holds(digest):
-            return None
-        entry = await self._stream.of_prompt(digest)
-        if entry is None or entry.episode is None:
-            return None
-        if self._selection.flaw_of_repeated(entry.episode) is None:
-            return self._claim(entry, entry.episode, again=True)
-        self._repeated_left -= 1
-        return None
-
-    def _has_room(self) -> bool:
-        room = self._selection.has_room(self._tenant)
-        if not room and not self._capped:
-            self._capped = True
-            self._selection.pass_over(PassedOver.TENANT_CAPPED)
-        return room
-
-    def _claim(self, entry: Entry, episode: Episode, *, again: bool) -> Claim:
-        self._selection.take(episode)
-        return Claim(episode, handle=f"{self._stream.key} {entry.id}", again=again)
-
-
-class _LanguageDraw:
-    """Draws from a language's tenants in turn: what is fresh anywhere, then what is new to the run, then the rest."""
-
-    def __init__(self, tenants: Sequence[_TenantDraw]) -> None:
-        self._rounds = [
-            (deque(tenants), draw) for draw in (_TenantDraw.fresh, _TenantDraw.new_to_run, _TenantDraw.again)
-        ]
-
-    async def next(self) -> Claim | None:
-        """The next claim; None when the language has no more."""
-        for tenants, draw in self._rounds:
-            if claim := await _next_in_turn(tenants, draw):
-                return claim
-        return None
-
-
-async def _take_turns(languages: Sequence[_LanguageDraw], num_prompts: int) -> list[Claim]:
-    turns = deque(languages)
-    claims: list[Claim] = []
-    while len(claims) < num_prompts and (claim := await _next_in_turn(turns, _LanguageDraw.next)):
-        claims.append(claim)
-    return claims
-
-
-async def _next_in_turn(turns: deque[Source], draw: Callable[[Source], Awaitable[Claim | None]]) -> Claim | None:
-    """A claim of the first source that has one; it goes to the end of the row, exhausted ones leave it."""
-    while turns:
-        source = turns.popleft()
-        if claim := await draw(source):
-            turns.append(source)
-            return claim
-    return None
-
-
-def _shuffled(items: Sequence[Item], rng: random.Random) -> list[Item]:
-    return rng.sample(items, len(items))
+        return TenantDraw(shelf.tenant, stream, deque(abandoned), idle_ms, ranks, selection)
 
 
 def _interleave(rows: Sequence[Sequence[Item]]) -> list[Item]:

@@ -11,6 +11,7 @@ from agent.commission import Commission
 from agent.completion import Sampling
 from agent.episode import Reply
 from agent.errors import StoreError
+from agent.keeper import EpisodeKeeper
 from agent.ports import Listener
 from agent.writer import ContentAgent
 from service.fair_queue import FairQueue
@@ -96,6 +97,7 @@ class NodeMetrics:
     metrics: Metrics
     engine: SupervisedEngine
     queue: FairQueue
+    keeper: EpisodeKeeper
 
     def observe_request(self, *, method: str, route: str, status: int, duration_s: float) -> None:
         """See RequestMetrics."""
@@ -106,6 +108,7 @@ class NodeMetrics:
         self.metrics.set_engine_ready(self.engine.state == "ready")
         self.metrics.set_active_policy(self.engine.active_version)
         self.metrics.set_queued_requests(self.queue.waiting())
+        self.metrics.set_journal_waiting(self.keeper.num_waiting)
         self.metrics.set_rollouts_in_flight(self.engine.slots.num_rollouts)
         self.metrics.set_rollouts_preempted(self.engine.slots.num_preemptions)
         return self.metrics.render()

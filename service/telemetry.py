@@ -123,6 +123,7 @@ class Metrics:
         self._journal_failures = self._counter("journal_failures", "Episodes that were not journalled.", "tenant")
         self._journal_corrupt = self._counter("journal_corrupt", "Journal entries that could not be read.")
         self._journal_episodes = self._gauge("journal_episodes", "Episodes kept.", "tenant", "language", "split")
+        self._journal_waiting = self._gauge("journal_waiting", "Episodes whose write is under way.")
         self._active_policy = self._gauge("policy_active_version", "Version that answers new requests.")
         self._publications = self._counter("publications", "Attempts to publish a policy.", "outcome")
         self._engine_ready = self._gauge("engine_ready", "1 when the engine answers.")
@@ -193,6 +194,10 @@ class Metrics:
         """Show how many episodes are kept, by (tenant, language, split)."""
         for labels, count in counts.items():
             self._journal_episodes.labels(*labels).set(count)
+
+    def set_journal_waiting(self, count: int) -> None:
+        """Show how many served episodes the store has not taken yet."""
+        self._journal_waiting.set(count)
 
     def set_active_policy(self, version: int) -> None:
         """Show which policy answers new requests."""

@@ -76,7 +76,7 @@ def open_serving(
         chat=MeteredChat(chat, metrics),
         jobs=_jobs(ground, content, tenancy, webhooks),
         pacing=_pacing(ground, room, tuning, queue),
-        metrics=NodeMetrics(metrics, room.engine, queue),
+        metrics=NodeMetrics(metrics, room.engine, queue, agent.keeper),
     )
 
 

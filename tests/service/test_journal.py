@@ -112,6 +112,43 @@ def test_journal_is_a_claiming_journal() -> None:
     assert check.__annotations__["return"] is ClaimingJournal
 
 
+async def test_who_looks_for_an_episode_waits_for_its_append(any_store: Store) -> None:
+    """By any way of looking one up, while the store takes no write for a while; another episode is not waited for."""
+    journal = RedisJournal(any_store, ALL_TRAIN)
+    await journal.append(episode("r-1"))
+    await any_store.redis.client_pause(400, all=False)
+    append = asyncio.create_task(journal.append(episode("r-2")))
+    await asyncio.sleep(0)
+    assert await journal.known("acme", ["r-1"]) == ["r-1"]
+    assert not append.done()
+    found = asyncio.gather(journal.get("acme", "r-2"), journal.find("r-2"))
+    assert await journal.known("acme", ["r-1", "r-2"]) == ["r-1", "r-2"]
+    assert list(await found) == [episode("r-2"), episode("r-2")]
+
+
+async def test_a_failed_append_holds_nobody_up(store: Store) -> None:
+    """The lookup ends with the append, and finds nothing."""
+    journal = RedisJournal(store, ALL_TRAIN)
+    await store.redis.set("t:acme:journal:pl:train", "of another type")
+    append = asyncio.create_task(journal.append(episode("r-1")))
+    await asyncio.sleep(0)
+    assert await journal.get("acme", "r-1") is None
+    with pytest.raises(StoreError, match="the store could not take an episode"):
+        await append
+
+
+async def test_a_slow_store_leaves_connections_to_others(store: Store) -> None:
+    """Appends take half of them at most, however many there are: a read is answered while all of them wait."""
+    journal = RedisJournal(store, ALL_TRAIN)
+    await store.redis.client_pause(600, all=False)
+    appends = [asyncio.create_task(journal.append(episode(f"e{number}"))) for number in range(100)]
+    await asyncio.sleep(0.1)
+    assert await asyncio.wait_for(store.redis.get("nothing"), timeout=0.3) is None
+    assert not any(append.done() for append in appends)
+    await asyncio.gather(*appends)
+    assert await journal.known("acme", ["e0", "e99"]) == ["e0", "e99"]
+
+
 async def test_episode_comes_back_as_it_was(any_store: Store) -> None:
     """Text, token ids, log-probabilities, sampling, versions and verdict survive the store without a change."""
     journal = RedisJournal(any_store, ALL_TRAIN)
