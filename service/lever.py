@@ -11,26 +11,28 @@ from itertools import pairwise
 from trainer.pace import Pace
 
 _DUTIES = (0.1, 0.25, 0.5, 0.75, 1.0)
-"""Duties of a device without partitions."""
-_SMALLEST_DUTIES = (0.25, 0.5)
-"""Duties of the smallest partition before it gets all of its time."""
 _CLEAR_TICKS = 10
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 4.0, 60.0
 _HELD_S = 60.0
 
 
 def pace_ladder(partition_sizes: Sequence[int]) -> tuple[Pace, ...]:
-    """Every pace that is used, from paused to the whole device. ``partition_sizes`` are ascending, the whole last."""
+    """Every pace that is used, from paused to the whole device. ``partition_sizes`` are ascending, the whole last.
+
+    Below the whole device stands the largest partition, by share of the time. A small one all of the time costs live
+    requests more and trains less: on half of an H100 (README, engine room) tokens came 1.43 times as far apart with
+    training at 0.50 of its rate, on 104 of 132 multiprocessors 1.13 times with training at 0.58.
+    """
     if not partition_sizes:
         return (Pace(0, 0.0), *(Pace(0, duty) for duty in _DUTIES))
     for smaller, larger in pairwise(partition_sizes):
         if smaller >= larger:
             raise ValueError(f"partition sizes must ascend, got {list(partition_sizes)}")
-    smallest = partition_sizes[0]
+    largest, *whole = partition_sizes[-2:]
     return (
-        Pace(smallest, 0.0),
-        *(Pace(smallest, duty) for duty in _SMALLEST_DUTIES),
-        *(Pace(size, 1.0) for size in partition_sizes),
+        Pace(largest, 0.0),
+        *(Pace(largest, duty) for duty in _DUTIES),
+        *(Pace(size, 1.0) for size in whole),
     )
 
 

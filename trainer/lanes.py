@@ -1,8 +1,7 @@
 """The trainer's lanes: a stream each, on a part of the GPU's multiprocessors (SMs).
 
-    lane 0   64 of 132 SMs   ┐ green contexts: kernels launched there never occupy more
-    lane 1  104              ┘
-    lane 2  132              the whole GPU, an ordinary stream
+    lane 0  104 of 132 SMs   a green context: kernels launched there never occupy more
+    lane 1  132              the whole GPU, an ordinary stream
 
 The engine's stream has a higher priority, so its kernels go first wherever both may run; a kernel of the trainer that
 runs already is not interrupted, which is why it must not be allowed to hold every SM while the engine works.
@@ -17,9 +16,9 @@ from typing import Any
 
 import torch
 
-PARTITION_SHARES = (0.5, 0.79)
-"""Of the GPU's SMs; on an H100: 64 and 104 of 132. Few, since every graph is captured once for each; between them the
-pace's duty decides."""
+PARTITION_SHARES = (0.79,)
+"""Of the GPU's SMs; on an H100: 104 of 132. Few, since every graph is captured once for each; below it the pace's duty
+decides (service.lever)."""
 _SM_GRANULE = 8
 """Compute capability 9.0 partitions in groups of eight SMs (CUDA driver API, green contexts)."""
 

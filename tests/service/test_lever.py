@@ -12,15 +12,15 @@ def climb(lever: Lever, now_s: float) -> bool:
 
 
 def test_the_ladder_goes_from_paused_to_the_whole_device() -> None:
-    """The smallest partition first by duty, then the larger ones all of the time."""
-    assert pace_ladder((16, 80, 132)) == (
-        Pace(16, 0.0),
-        Pace(16, 0.25),
-        Pace(16, 0.5),
-        Pace(16, 1.0),
-        Pace(80, 1.0),
-        Pace(132, 1.0),
-    )
+    """The largest partition by duty, then the whole; smaller ones are not used."""
+    duties = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
+    assert pace_ladder((16, 80, 132)) == (*(Pace(80, duty) for duty in duties), Pace(132, 1.0))
+    assert pace_ladder((80, 132)) == pace_ladder((16, 80, 132))
+
+
+def test_a_device_that_is_one_partition_has_duties_of_it() -> None:
+    """Its whole is what duties are of."""
+    assert pace_ladder((132,)) == tuple(Pace(132, duty) for duty in (0.0, 0.1, 0.25, 0.5, 0.75, 1.0))
 
 
 def test_a_device_without_partitions_has_duties_only() -> None:

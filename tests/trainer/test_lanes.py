@@ -23,16 +23,16 @@ class Context:
 @pytest.mark.parametrize(
     ("num_sms", "sizes"),
     [
-        (132, (64, 104)),  # 66 and 104.28, down to multiples of 8
-        (108, (48, 80)),  # 54 and 85.32
-        (46, (16, 32)),  # 23 and 36.34
-        (16, (8,)),  # 8 and 12.64: the same
-        (12, (8,)),  # 6 is none, 9.48
-        (8, ()),  # 4 and 6.32
+        (132, (104,)),  # 104.28, down to a multiple of 8
+        (108, (80,)),  # 85.32
+        (46, (32,)),  # 36.34
+        (16, (8,)),  # 12.64
+        (12, (8,)),  # 9.48
+        (8, ()),  # 6.32
     ],
 )
 def test_partitions_are_multiples_of_eight_multiprocessors(num_sms: int, sizes: tuple[int, ...]) -> None:
-    """Half of the GPU's and 0.79 of them, rounded down; none is empty and none is the whole."""
+    """0.79 of the GPU's, rounded down; none is empty and none is the whole."""
     assert lane_sizes(num_sms) == sizes
 
 
