@@ -4,6 +4,10 @@ A bound is on a 99th percentile. With n measurements of which k lie above the bo
 it when k is larger than chance explains: with the percentile exactly at the bound, k is close to Poisson with mean
 0.01 n. So a handful of slow requests among hundreds moves nothing, and no percentile is read out of too few of them.
 
+A relative bound rests on a baseline that is itself a percentile of N requests: the r-th largest of them. How many of n
+further ones lie above it is known whatever their distribution (exceedances, Gumbel and von Schelling 1950,
+doi:10.1214/aoms/1177729803): with few baseline requests far more than 0.01 n do by chance.
+
 The p99 of engine steps stands in for the time between tokens where too few requests finished. A pulse covers about a
 dozen steps, so its p99 is close to their maximum; its median over pulses is compared with the one without tuning.
 """
@@ -66,6 +70,10 @@ class Baseline:
     """Standard deviation between pulses; 0 for requests, which are judged without it."""
     mean_s: float = 0.0
     """Mean over requests; 0 for steps."""
+    rank: int = 0
+    """``value_s`` is the ``rank``-th largest of ``num_requests``; 0 for steps."""
+    num_requests: int = 0
+    """0 where the percentile is taken to be known exactly."""
 
 
 class Standing(IntEnum):
@@ -128,8 +136,10 @@ class Bounds:
         standing = None
         if bound is not None:
             clear = _clear_line(bound, baseline)
-            spread = baseline.spread_s if baseline is not None else 0.0
-            standing = _judge_steps(values, bound, clear, spread) if is_step else _judge_requests(values, bound, clear)
+            if is_step:
+                standing = _judge_steps(values, bound, clear, baseline.spread_s if baseline is not None else 0.0)
+            else:
+                standing = _judge_requests(values, bound, clear, baseline if self.relative(quantity) else None)
         return Reading(quantity, value, bound, baseline.value_s if baseline is not None else None, standing)
 
 
@@ -147,6 +157,22 @@ def poisson_tail(count: int, mean: float) -> float:
     return max(1.0 - below, 0.0)
 
 
+def exceedance_tail(count: int, num: int, *, rank: int, of: int) -> float:
+    """The probability that ``count`` or more of ``num`` values lie above the ``rank``-th largest of ``of`` others, when
+    all are of one continuous distribution, whatever it is: beta-binomial with ``rank`` and ``of - rank + 1``."""
+    other = of - rank + 1
+    return max(1.0 - sum(_beta_binomial(above, num, rank, other) for above in range(count)), 0.0)
+
+
+def _beta_binomial(count: int, num: int, a: int, b: int) -> float:
+    choose = math.lgamma(num + 1) - math.lgamma(count + 1) - math.lgamma(num - count + 1)
+    return math.exp(choose + _log_beta(a + count, b + num - count) - _log_beta(a, b))
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
 def _clear_line(bound_s: float, baseline: Baseline | None) -> float:
     """Below it there is head-room: half way from the baseline to the bound."""
     if baseline is None or baseline.value_s >= bound_s:
@@ -154,10 +180,15 @@ def _clear_line(bound_s: float, baseline: Baseline | None) -> float:
     return (baseline.value_s + bound_s) / 2
 
 
-def _judge_requests(values: Sequence[float], bound_s: float, clear_s: float) -> Standing:
+def _judge_requests(values: Sequence[float], bound_s: float, clear_s: float, baseline: Baseline | None) -> Standing:
+    """``baseline`` is what the bound is a multiple of; None where the bound is fixed."""
     num_above = sum(value > bound_s for value in values)
     worst = percentile(values, 1 - _RARE)
-    if poisson_tail(num_above, _RARE * len(values)) < _CHANCE:
+    if baseline is None or baseline.num_requests == 0:
+        chance = poisson_tail(num_above, _RARE * len(values))
+    else:
+        chance = exceedance_tail(num_above, len(values), rank=baseline.rank, of=baseline.num_requests)
+    if chance < _CHANCE:
         return Standing.FAR_OVER if worst >= _FAR * bound_s else Standing.OVER
     return Standing.CLEAR if worst <= clear_s else Standing.WITHIN
 

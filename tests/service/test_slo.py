@@ -5,7 +5,7 @@ import math
 import pytest
 
 from service.config import SloConfig
-from service.slo import Baseline, Bounds, Quantity, Standing, percentile, poisson_tail
+from service.slo import Baseline, Bounds, Quantity, Standing, exceedance_tail, percentile, poisson_tail
 
 FIXED = Bounds(SloConfig(ttft_p99_ms=100.0, inter_token_p99_ms=10.0))
 RELATIVE = Bounds(SloConfig(ratio=1.1))
@@ -29,6 +29,34 @@ def test_the_tail_of_the_poisson_distribution() -> None:
     assert poisson_tail(0, 0.4) == 1.0
     assert poisson_tail(1, 0.4) == pytest.approx(1 - math.exp(-0.4))
     assert poisson_tail(2, 0.4) == pytest.approx(1 - 1.4 * math.exp(-0.4))
+
+
+def test_how_many_values_lie_above_the_largest_of_others() -> None:
+    """Of two old and two new values the new ones come first in 1 of C(4, 2) = 6 orders, and the largest is new in half.
+    Of 40 and 40 the first five are new with 40/80 x 39/79 x 38/78 x 37/77 x 36/76. Above the second largest of two old
+    ones lies the larger new one in all orders but those that begin with both old."""
+    assert exceedance_tail(0, 2, rank=1, of=2) == 1.0
+    assert exceedance_tail(1, 2, rank=1, of=2) == pytest.approx(1 / 2)
+    assert exceedance_tail(2, 2, rank=1, of=2) == pytest.approx(1 / 6)
+    top_five = 40 / 80 * 39 / 79 * 38 / 78 * 37 / 77 * 36 / 76
+    assert exceedance_tail(5, 40, rank=1, of=40) == pytest.approx(top_five)
+    assert exceedance_tail(1, 2, rank=2, of=2) == pytest.approx(1 - 1 / 6)
+
+
+def test_with_a_baseline_of_many_requests_the_tail_is_nearly_poissons() -> None:
+    """10,000 requests know their p99 well: 5 of 100 above it with 0.4 % chance, as if it were known."""
+    assert exceedance_tail(5, 100, rank=101, of=10000) == pytest.approx(poisson_tail(5, 1.0), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("num_above", "expected"), [(0, Standing.CLEAR), (5, Standing.WITHIN), (9, Standing.WITHIN), (14, Standing.OVER)]
+)
+def test_a_baseline_of_few_requests_proves_little(num_above: int, expected: Standing) -> None:
+    """Bound 11 ms, 1.1 times the largest of 50. Of 100 further ones 5 or more are above the largest by chance with
+    12.5 %, 9 or more with 2.2 %, 14 or more with 0.2 %: about (100 / 150) ** num_above."""
+    baseline = Baseline(0.01, 0.0, 0.005, rank=1, num_requests=50)
+    values = [0.005] * (100 - num_above) + [0.0112] * num_above
+    assert standing_of(RELATIVE, Quantity.INTER_TOKEN, values, baseline) is expected
 
 
 def test_a_fixed_bound_needs_no_baseline_and_a_relative_one_does() -> None:
