@@ -78,6 +78,23 @@ def test_length_is_absent_without_bounds() -> None:
     assert Length().judge(_input("Gutes Brot.", _brief(min_words=4))) == 0.5
 
 
+def test_bounds_are_those_of_each_alternative() -> None:
+    """Three versions of two, three and six words keep to "at most 4 words" by 1, 1 and 1 - 2/4; a fourth that repeats
+    the first, and whatever stands before the list, is nothing that the caller gets. As one text of 15 words it was 0.
+    """
+    text = "Hier sind drei:\n1. Gutes Brot.\n2. Brot vom Bäcker.\n3. Jeden Tag frisch aus dem Ofen.\n4. Gutes Brot!"
+    brief = _brief(kind=Kind.SUGGEST, num_alternatives=3, max_words=4)
+    assert Length().judge(_input(text, brief)) == pytest.approx((1 + 1 + 0.5) / 3)
+    assert Length().judge(_input("1.", brief)) == 1.0  # no list at all is rewards.format's business
+
+
+def test_keys_are_no_words_of_a_structured_reply() -> None:
+    """The strings have 2 + 3 words; with both keys and the number it was 8 of at most 5, so 1 - 3/5."""
+    brief = _brief(schema='{"type":"object"}', max_words=5)
+    reply = '{"headline": "Frisches Brot", "body": "Warm vom Bäcker.", "rank": 1}'
+    assert Length().judge(_input(reply, brief)) == 1.0
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
