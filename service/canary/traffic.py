@@ -18,7 +18,7 @@ from agent.language import primary_code
 from agent.ports import Audience, Engine, GenerateRequest, Journal
 from agent.verdict import Verdict
 from rewards.score import Sample
-from service.canary.cap import group_of
+from service.canary.cap import PersonCap, group_of
 from service.canary.records import Baseline
 from service.canary.tally import Measure, Side
 from service.canary.trial import Trial
@@ -44,8 +44,9 @@ class ScoringOrder:
 class Traffic:
     """Feeds the trial and the baseline of a node."""
 
-    def __init__(self, routes: PolicyRoutes) -> None:
-        self._routes = routes
+    def __init__(self, routes: PolicyRoutes, cap: PersonCap | None = None) -> None:
+        """``cap`` holds for the active policy's record, as the trial's own does for its sides; None is no cap."""
+        self._routes, self._cap = routes, cap
         self.trial: Trial | None = None
         self.baseline = Baseline(0)
         self.changed = False
@@ -83,7 +84,7 @@ class Traffic:
             side = trial.side_of(audience, version)
             if side is not None and trial.counts_voice(audience, voice):
                 side.add(language, Measure.FEEDBACK, value, group)
-        if version == self.baseline.version:
+        if version == self.baseline.version and (self._cap is None or self._cap.admits_voice(audience, voice)):
             self.baseline.side.add(language, Measure.FEEDBACK, value, group)
         self.changed = True
 
@@ -119,7 +120,7 @@ class Traffic:
         if trial is not None and (side := trial.side_of(audience, version)) is not None and trial.counts(audience):
             self.on_reply("candidate" if side is trial.candidate else "stable", primary_code(audience.language))
             yield side
-        if version == self.baseline.version:
+        if version == self.baseline.version and (self._cap is None or self._cap.admits(audience)):
             yield self.baseline.side
 
     def _version_for(self, audience: Audience) -> int:
