@@ -1,7 +1,9 @@
 """Language fidelity: how much of a reply is in the language that was asked for."""
 
+import re
+
 from agent.contract import LanguageContract
-from agent.script import count_letters
+from agent.script import WORD, count_letters
 from agent.sentences import strip_noise
 from agent.structure import prose_of
 from rewards.part import RuleInput
@@ -10,6 +12,13 @@ from rewards.score import Ungradable
 FIDELITY = "fidelity"
 _TELLABLE_LETTERS = 60
 """The contract abstains on next to no clean reply of so many letters or more: tests/rewards/test_babble.py."""
+_CODE = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
+_SET_ASIDE = re.compile(rf"(?<!\w)[@\#][{WORD}]+ | `[^`\n]+`", re.VERBOSE)
+"""Words that the contract does not read, though a reader does."""
+_ASKS_FOR_TAGS = re.compile(
+    r"(?i)\#|@|`|hash[ -]?tags?|handle|\bcode\b|х[еэ]ш-?тег|гештег|"
+    r"هاشتا[جغق]|وسم|हैशटैग|แฮชแท็ก|ハッシュタグ|标签|標籤|해시태그"
+)
 
 
 class Fidelity:
@@ -31,7 +40,14 @@ class Fidelity:
         verdict = self._contract.judge(text, brief.language, given.brand_terms, brief.allowance)
         if verdict.share is not None:
             return verdict.share
-        num_letters = sum(count_letters(strip_noise(text, given.brand_terms)).values())
-        if num_letters >= _TELLABLE_LETTERS and self._contract.covers(brief.language):
+        letters = strip_noise(text, given.brand_terms)
+        if not _ASKS_FOR_TAGS.search(f"{brief.instructions}\n{brief.text}"):
+            letters += "".join(_SET_ASIDE.findall(_CODE.sub(" ", text)))
+        if _num_letters(letters) >= _TELLABLE_LETTERS and self._contract.covers(brief.language):
             return 0.0
         return Ungradable("too little text to tell its language", judge=self.name)
+
+
+def _num_letters(text: str) -> int:
+    """Letters of scripts that languages are told by, as script.count_letters counts them, and all others by one."""
+    return max(sum(count_letters(text).values()), sum(map(str.isalpha, text)))
