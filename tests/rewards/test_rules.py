@@ -190,6 +190,20 @@ def test_a_correction_may_copy_and_must_keep_its_source() -> None:
     assert substance_value("Xy ölm.", brief, FinishReason.STOP) == 0.0
 
 
+def test_a_correction_is_about_as_long_as_its_source() -> None:
+    """Of 100 letters and spaces, ten are free: 70 are (80 / 100 - 0.5) / 0.3 = 1 of it, 50 are (60 / 100 - 0.5) / 0.3 =
+    1/3 and 40 nothing; so are twice as many and a few. Half of the text was enough for all of the reward."""
+    words = [f"wort{number:02d}" for number in range(14)] + ["ja"]  # 14 * 7 + 2 = 100
+    brief = _brief(kind=Kind.CORRECT, instructions="", text=" ".join(words))
+    for num_letters, value in ((100, 1.0), (90, 1.0), (70, 1.0), (50, 1 / 3), (40, 0.0)):
+        assert substance_value(brief.text[:num_letters].strip() + "x", brief, FinishReason.STOP) == pytest.approx(
+            value, abs=0.04
+        )
+    assert substance_value(f"{brief.text} {'Und noch etwas mehr davon. ' * 5}", brief, FinishReason.STOP) == 0.0
+    short = _brief(kind=Kind.CORRECT, instructions="", text="danke sehr")
+    assert substance_value("Danke sehr, wirklich!", short, FinishReason.STOP) == 1.0
+
+
 def test_fidelity_is_the_share_in_the_language() -> None:
     """Letters in the wanted language over letters determined."""
     fidelity = Fidelity(LanguageContract(FixedDetector({"satz": "de", "sentence": "en"})))
