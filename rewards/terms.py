@@ -38,6 +38,8 @@ _DOT_OF_CAPITAL = "i\u0307"
 """What Unicode makes of a Turkish İ in lower case."""
 _TURKIC = frozenset(("tr", "az"))
 _TURKIC_CAPITALS: Mapping[int, str] = {ord("I"): "ı", ord("İ"): "i"}
+_DOTLESS = "\u0269"
+"""Stands for a Turkic ı, which is a letter there and no disguise of i."""
 _GREEK_CAPITALS = re.compile("[\u0370-\u03ff\u1f00-\u1fff]{2,}")
 _PROCLITICS: Mapping[str, tuple[tuple[re.Pattern[str], int], ...]] = {
     "ar": ((re.compile("[وف]?(?:[بك]?ال|لل)"), 3), (re.compile("[وفبكل]"), 4)),
@@ -60,7 +62,7 @@ class _Page:
     def __init__(self, text: str, language: str) -> None:
         self._language = primary_code(language)
         seen = _spelled(text, self._language)
-        disguised = (skeleton(seen),) if may_be_disguised(seen) else ()
+        disguised = (_looks(seen, self._language),) if may_be_disguised(seen) else ()
         forms = dict.fromkeys((seen, *disguised, *_capitals_read(text, self._language)))
         self._squeezed = _SEPARATORS.sub("", seen)
         self._lines = [_Line(_WORD.findall(form), self._language) for form in forms]
@@ -108,7 +110,7 @@ class _Forms:
 @lru_cache(maxsize=4096)
 def _forms(term: str, language: str) -> _Forms:
     seen = _spelled(term, language)
-    forms = [seen, skeleton(seen), *_capitals_read(term, language)]
+    forms = [seen, _looks(seen, language), *_capitals_read(term, language)]
     forms += [_bare(seen)] if language == "el" else []
     words = tuple(tuple(_WORD.findall(form)) for form in dict.fromkeys(forms))
     return _Forms(words, _SEPARATORS.sub("", seen) if _UNSPACED_LETTER.search(seen) else None)
@@ -121,6 +123,10 @@ def _spelled(text: str, language: str) -> str:
         return seen
     plain = _OPTIONAL_MARKS.sub("", seen).replace(_DOT_OF_CAPITAL, "i")
     return plain.replace("ё", "е") if language == "ru" else plain
+
+
+def _looks(seen: str, language: str) -> str:
+    return skeleton(seen.replace("ı", _DOTLESS) if language in _TURKIC else seen)
 
 
 def _capitals_read(text: str, language: str) -> tuple[str, ...]:

@@ -61,6 +61,8 @@ def test_inflected_terms_are_found(language: str, term: str, text: str) -> None:
         ("el", "νόμος", "Ο νομός μας."),  # law and prefecture: outside of capitals accents tell them apart
         ("ar", "تاب", "كتاب جديد"),  # a k that is the word's own
         ("he", "לום", "שלום לכולם"),
+        ("tr", "sinir", "Ülkenin sınırı."),  # nerve and border
+        ("tr", "sınır", "Sinir sistemi."),
     ],
 )
 def test_other_words_pass(language: str, term: str, text: str) -> None:
@@ -89,6 +91,7 @@ def test_look_alikes_work_both_ways() -> None:
     """A Latin e in a Russian word is seen through as a Cyrillic one in an English word is."""
     assert find_terms("д\u0065шёвый хлеб", ["дешёвый"], "ru") == ["дешёвый"]
     assert find_terms("ch\u0435ap", ["cheap"], "en") == ["cheap"]
+    assert find_terms("\u0131nd\u0131rim", ["indirim"], "de") == ["indirim"]
 
 
 def test_a_word_form_without_a_stemmer_may_change_two_letters() -> None:
