@@ -2,8 +2,10 @@
 
 import re
 
+from agent.brief import Brief, Kind
 from agent.contract import LanguageContract
-from agent.script import WORD, count_letters
+from agent.language import find_language
+from agent.script import WORD, Script, count_letters
 from agent.sentences import strip_noise
 from agent.structure import prose_of
 from rewards.part import RuleInput
@@ -20,9 +22,13 @@ _ASKS_FOR_TAGS = re.compile(
     r"هاشتا[جغق]|وسم|हैशटैग|แฮชแท็ก|ハッシュタグ|标签|標籤|해시태그"
 )
 
+_LATIN_WORD = re.compile(r"(?<![A-Za-z])[a-z]{3,}(?![A-Za-z])")
+_FREE_LATIN = 0.1
+
 
 class Fidelity:
-    """The share of told text in the wanted language, or let stand beside it by the brief's allowance.
+    """The share of told text in the wanted language, or let stand beside it by the brief's allowance, less what Latin
+    words take of text in another script.
 
     The contract abstains rather than guesses, so that no good reply is repaired. A policy that is judged only where
     something could be told learns to write what cannot be told: a long reply of which nothing could is wrong.
@@ -38,14 +44,32 @@ class Fidelity:
         brief = given.sample.brief
         text = given.sample.text if brief.schema is None else prose_of(given.sample.text)
         verdict = self._contract.judge(text, brief.language, given.brand_terms, brief.allowance)
-        if verdict.share is not None:
-            return verdict.share
         letters = strip_noise(text, given.brand_terms)
+        if verdict.share is not None:
+            return verdict.share * _own_words(letters, brief)
         if not _ASKS_FOR_TAGS.search(f"{brief.instructions}\n{brief.text}"):
             letters += "".join(_SET_ASIDE.findall(_CODE.sub(" ", text)))
         if _num_letters(letters) >= _TELLABLE_LETTERS and self._contract.covers(brief.language):
             return 0.0
         return Ungradable("too little text to tell its language", judge=self.name)
+
+
+def _own_words(letters: str, brief: Brief) -> float:
+    """1 while at most a tenth of a text in another script than Latin is Latin words, falling to 0 when all of it is.
+
+    A detector hears the language of a sentence by its grammar, however many of its words are English. Words that the
+    brief has are no breach, but for a translation's source; names have capitals, and one or two letters are units.
+    """
+    language = find_language(brief.language)
+    if language is None or Script.LATIN in language.scripts or brief.allowance.share > 0:
+        return 1.0
+    told = [brief.instructions, *brief.keywords, *(term for _, term in brief.glossary)]
+    known = set(_LATIN_WORD.findall(" ".join([*told, "" if brief.kind is Kind.TRANSLATE else brief.text]).lower()))
+    num_latin = sum(len(word) for word in _LATIN_WORD.findall(letters) if word not in known)
+    if num_latin == 0:
+        return 1.0
+    share = num_latin / _num_letters(letters)
+    return min(1.0, (1 - share) / (1 - _FREE_LATIN))
 
 
 def _num_letters(text: str) -> int:

@@ -76,6 +76,20 @@ def test_tags_that_a_brief_asks_for_are_not_held_against_it(fidelity: Fidelity) 
     assert isinstance(_judged(fidelity, f"```\n# {BREAD}\n```", "de"), Ungradable)
 
 
+def test_english_words_inside_of_a_sentence_are_not_in_its_language(fidelity: Fidelity) -> None:
+    """Seventeen kana and kanji count three letters each, 51, and there are 42 Latin ones, of which 29 are words without
+    a capital: 29 / 93 of the text, so (1 - 29 / 93) / 0.9 = 0.765. The detector hears Japanese, and it was 1. Words of
+    the brief are no breach, and where Latin script is the language's own no words are counted.
+    """
+    text = "私たちの new bakery は Saturday morning に open します。 Fresh bread を毎日 bake しています。"
+    assert _judged(fidelity, text, "ja") == pytest.approx((1 - 29 / 93) / 0.9)
+    assert _judged(fidelity, text, "ja", "New bakery, open from Saturday morning; we bake bread.") == 1.0
+    assert (
+        _judged(fidelity, "我们的新面包店将于周六早上开业，每天都有新鲜的面包，欢迎大家来 bakery 品尝。", "zh") == 1.0
+    )
+    assert _judged(fidelity, "Unsere neue bakery öffnet am Samstagmorgen ihre Türen für alle.", "de") == 1.0
+
+
 def test_clean_text_is_not_taken_for_babble(fidelity: Fidelity) -> None:
     """Of over ten thousand clean replies in 26 languages, whole and cut short, at most one in a thousand scores 0."""
     num_replies = num_zero = 0
