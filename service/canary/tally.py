@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-_MAX_GROUPS = 20_000
-"""Groups that may still grow; beyond, later values of all of them begin new ones."""
+_MAX_GROUPS = 2_000
+"""Groups that may still grow; beyond, later values of all of them begin new ones. Among so many people none matters."""
 
 
 class Measure(StrEnum):
