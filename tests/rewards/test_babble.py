@@ -68,6 +68,14 @@ def test_a_few_such_letters_are_too_little(fidelity: Fidelity, text: str) -> Non
     assert isinstance(_judged(fidelity, text, "de"), Ungradable)
 
 
+def test_a_sentence_does_not_speak_for_a_flood_of_tags(fidelity: Fidelity) -> None:
+    """It has 33 letters, ten tags have 90, which is more than twice as many: 33 / 123. Seven tags, 63, are free."""
+    sentence = "Unser neues Brot kommt warm aus dem Ofen."
+    assert _judged(fidelity, sentence + " #backstube" * 10, "de") == pytest.approx(33 / 123)
+    assert _judged(fidelity, sentence + " #backstube" * 7, "de") == 1.0
+    assert _judged(fidelity, sentence + " #backstube" * 10, "de", "Ein Satz und Hashtags.") == 1.0
+
+
 def test_tags_that_a_brief_asks_for_are_not_held_against_it(fidelity: Fidelity) -> None:
     """Their language cannot be told, and they are what was wanted; a web address or fenced code stays out of it."""
     tags = " ".join(f"#{word}" for word in BREAD.split())
