@@ -86,6 +86,11 @@ def leaks(text: str, brief: Brief, brand_terms: tuple[str, ...] = ()) -> Iterato
             yield match.group()
 
 
+def asks_for_code(brief: Brief) -> bool:
+    """True when the brief speaks of code or a markup language."""
+    return _ASKS_FOR_CODE.search(_given(brief, ())) is not None
+
+
 def _given(brief: Brief, brand_terms: tuple[str, ...]) -> str:
     examples = [text for example in brief.examples for text in (example.given, example.wanted)]
     return "\n".join((brief.instructions, brief.text, *brief.keywords, *brief.brand_terms, *brand_terms, *examples))

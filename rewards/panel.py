@@ -8,8 +8,10 @@
 
 The gate keeps the language: tuning without one drifts towards the model's dominant language while its reward rises
 (arXiv 2506.05850). Work does the same for replies that only look like one (a refusal, a question back, a copy, a
-loop), which no other part finds fault with. Neither lifts a mean below 0. Faults (rewards.faults) are taken off, down
-to -1: a reply without one keeps its reward to the last digit. Their weight is what a whole fault costs.
+loop), which no other part finds fault with. Neither lifts a mean below 0. Faults (rewards.faults) are taken off: a
+reply without one keeps its reward to the last digit. Their weight is what a whole fault costs. They take all that a
+reply has earned and no more, for below 0 it would be better to say nothing, which has no faults; from one that has
+earned nothing they are taken down to -1.
 
 A reply without a letter or digit scores 0.0 by rule, with the one part ``substance`` at 0. When a judge with a weight
 cannot grade a reply the whole reply is Ungradable, since a mean over other parts would be another reward. One case is
@@ -89,7 +91,7 @@ class Panel:
     """
 
     name = "panel"
-    revision = "2"
+    revision = "3"
 
     def __init__(
         self,
@@ -186,7 +188,8 @@ class Panel:
             return Ungradable("no part that applies has a weight", judge)
         mean = sum(sheet.seat.weight(part) * value for part, value in parts.items()) / weight
         factor = gate(parts.get(FIDELITY)) * work(parts.get(SUBSTANCE), parts.get(REPETITION))
-        return Score(max(-1.0, min(mean, factor * mean) - cost), judge, sheet.parts)
+        earned = min(mean, factor * mean)
+        return Score(max(-1.0 if earned <= 0 else 0.0, earned - cost), judge, sheet.parts)
 
 
 class LivePanel:

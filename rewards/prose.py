@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from agent.brief import Brief
+from agent.brief import Brief, Kind
 from agent.script import WORD
 from agent.structure import prose_of
+from rewards.leakage import asks_for_code
 from rewards.lookalikes import num_invisible, visible
 from rewards.part import RuleInput
 from rewards.words import is_spaced, split_words
@@ -29,6 +30,7 @@ _SYMBOL = re.compile(rf"[^{WORD}\s]")
 _EMOJI = re.compile("[\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]")
 _DIGIT = re.compile(r"\d")
 _SPACE = re.compile(r"\s")
+_FENCED = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _DENSE = re.compile("[\u3041-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _DENSE_LETTERS = 3
 """An ideograph or a syllable block says about as much as three letters of an alphabet."""
@@ -49,8 +51,11 @@ class Prose:
 
 
 def prose_value(text: str, brief: Brief) -> float:
-    """The worst of seven measures, each 1 in honest copy. Of a structured reply the strings alone are judged."""
+    """The worst of seven measures, each 1 in honest copy. Of a structured reply the strings alone are judged, and of a
+    conversation about code what stands outside of its fences."""
     text = text if brief.schema is None else prose_of(text)
+    if brief.kind is Kind.CHAT and "```" in text and asks_for_code(brief):
+        text = _FENCED.sub(" ", text)
     marks, given = _Marks.of(text), _given_marks(brief.text)
     words = split_words(text)
     values = [

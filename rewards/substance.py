@@ -19,7 +19,11 @@ TRUNCATED = 0.8
 _COPIED_FREE = 0.5
 """So much of a reply may come out of its brief, since a good text takes up names and terms."""
 _KEPT_ENOUGH = 0.5
-"""A correction keeps at least so much of its source."""
+"""A correction keeps at least so much of its source: one wrong letter in each word takes half of its triples."""
+_FREE_LETTERS = 10
+_ALIKE_LENGTH, _OTHER_LENGTH = 0.8, 0.5
+"""What stands right takes about as many letters as what stood wrong, some more or fewer in short texts: the shorter of
+both is so much of the longer."""
 _TEMPLATE_ALL = 0.6
 _TEMPLATE_SPAN = 0.5
 _COPY_NGRAM = 3
@@ -86,13 +90,26 @@ def _own(text: str, brief: Brief) -> float:
 
 
 def _kept(text: str, brief: Brief) -> float:
-    """1 while half of the source's letter triples are still there, falling to 0 when none is."""
-    source, reply = _letter_triples(brief.text), _letter_triples(text)
-    if not source:
+    """1 while half of the source's letter triples are still there, falling to 0 when none is; nor is a correction much
+    shorter than its source, or longer."""
+    source, reply = _letters(brief.text), _letters(text)
+    triples = _letter_triples(source)
+    if not triples:
         return 1.0
-    return min(1.0, len(source & reply) / len(source) / _KEPT_ENOUGH)
+    kept = len(triples & _letter_triples(reply)) / len(triples)
+    return min(1.0, kept / _KEPT_ENOUGH, _length_agreement(len(source), len(reply)))
 
 
-def _letter_triples(text: str) -> set[str]:
-    letters = " ".join(split_words(text))
+def _length_agreement(ours: int, theirs: int) -> float:
+    """1 for about as many letters, falling to 0 when one text is twice as long as the other."""
+    shorter, longer = sorted((ours, theirs))
+    ratio = min(1.0, (shorter + _FREE_LETTERS) / longer)
+    return min(1.0, max(0.0, (ratio - _OTHER_LENGTH) / (_ALIKE_LENGTH - _OTHER_LENGTH)))
+
+
+def _letters(text: str) -> str:
+    return " ".join(split_words(text))
+
+
+def _letter_triples(letters: str) -> set[str]:
     return {letters[start : start + _SOURCE_NGRAM] for start in range(len(letters) - _SOURCE_NGRAM + 1)}

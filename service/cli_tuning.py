@@ -50,7 +50,7 @@ def start_command(
     gate: Annotated[
         bool | None, typer.Option("--gate/--no-gate", help="Compare with the active policy before publishing.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of prompt choice and sampling.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of prompt choice and sampling; drawn without it.")] = None,
     watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Follow the run until it ends.")] = True,
     url: Url = DEFAULT_URL,
 ) -> None:

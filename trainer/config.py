@@ -59,7 +59,8 @@ class GateConfig(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Of the two-sided intervals; a language passes when their lower ends stay above the margins."""
     false_block: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    """Chance that a candidate equal to the active policy is blocked, over all languages and metrics together."""
+    """Chance that a candidate which does as well as the active policy is blocked, over all languages and metrics
+    together. In a language with fewer than `min_determined` prompts it has to do as well on each prompt."""
     min_determined: Annotated[int, Field(ge=1)] = 8
     """Fewest prompts of a language, judged for both policies, for a metric to pass; with fewer it is undetermined
     unless it fails."""

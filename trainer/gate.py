@@ -3,8 +3,8 @@
 For every language and judged metric (trainer.measures) one of three verdicts:
 
     passed        the interval of the difference, over prompts, ends above minus the margin: not worse by more than that
-    failed        the mean fell by more than the margin, and between equal policies no language and metric would look as
-                  bad in more than ``false_block`` of the exams
+    failed        the mean fell by more than the margin, and between policies that do equally well no language and
+                  metric would look as bad in more than ``false_block`` of the exams
     undetermined  neither, which says how many prompts would do
 
 A language passes by its reward and its language fidelity. The other metrics are guards: one that failed fails the
@@ -54,7 +54,7 @@ def decide(
     """
     seed = int.from_bytes(hashlib.sha256(exam.encode()).digest()[:4])
     sheets = {language: Sheet.of(language, candidate, baseline) for language in sorted(num_prompts)}
-    worst = chances([sheet.judged for sheet in sheets.values()], seed=seed)
+    worst = chances([sheet.draws(config.min_determined) for sheet in sheets.values()], seed=seed)
     comparisons = tuple(
         comparison
         for sheet, row in zip(sheets.values(), worst, strict=True)

@@ -1,6 +1,7 @@
 """What policies got in an exam, and one language's pairs of it as arrays.
 
-A pair is two replies, the candidate's and the baseline's, to the same prompt with the same seed.
+A pair is two replies, the candidate's and the baseline's, to the same prompt with the same seed. What a test swaps are
+prompts or pairs (Sheet.draws, trainer.paired).
 """
 
 from collections import defaultdict
@@ -62,13 +63,19 @@ class Sheet:
         ours, theirs = (np.array([_row(pair[side]) for pair in pairs]) for side in (0, 1))
         return cls(language, tuple(reply.prompt for reply, _ in pairs), ours, theirs)
 
-    @property
-    def judged(self) -> Values:
-        """[pairs, JUDGED] differences of which below 0 is worse."""
+    def draws(self, fewest_prompts: int) -> Values:
+        """[draws, JUDGED] differences of which below 0 is worse; NaN where a metric has no value on both sides.
+
+        A draw is a prompt, with the mean of its pairs, where there are so many prompts, and otherwise a pair.
+        """
         columns = [METRICS.index(metric) for metric in JUDGED]
         signs = np.array([metric.turned(1.0) for metric in JUDGED])
         differences: Values = (self.ours - self.theirs)[:, columns] * signs
-        return differences
+        prompts = list(dict.fromkeys(self.prompts))
+        if len(prompts) < fewest_prompts:
+            return differences
+        rows = np.array([prompts.index(prompt) for prompt in self.prompts])
+        return np.array([_means(differences[rows == number]) for number in range(len(prompts))])
 
     def by_prompt(self, metric: Metric) -> Values:
         """[prompts, 2]: means of the candidate's and the baseline's replies, over pairs in which both have a value."""
@@ -87,3 +94,12 @@ class Sheet:
 
 def _row(reply: GradedReply) -> list[float]:
     return [reply.measures.get(metric.name, np.nan) for metric in METRICS]
+
+
+def _means(differences: Values) -> Values:
+    """[columns] means of [pairs, columns] over what is there; NaN where nothing is."""
+    known = ~np.isnan(differences)
+    counts = known.sum(axis=0)
+    totals = np.where(known, differences, 0.0).sum(axis=0)
+    means: Values = np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
+    return means

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from agent.completion import Completion
 from agent.structure import prose_of
 from rewards.agreement import LanguageJudge
-from rewards.length import length_value
+from rewards.length import reply_length
 from rewards.line_rates import line_pass, word_pass
 from rewards.refusals import is_refusal
 from rewards.repetition import REPETITION, repetition_value
 from rewards.score import Sample, Score, Ungradable
-from rewards.words import count_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +63,9 @@ def measures(
     }
     if isinstance(score, Score):
         found["reward"] = score.value
-    if sample.brief.min_words is not None or sample.brief.max_words is not None:
-        found["length"] = length_value(count_words(sample.text), sample.brief)
+    length = reply_length(sample.text, sample.brief)
+    if length is not None:
+        found["length"] = length
     if completion.timing is not None and completion.timing.inter_token_s:
         found["tokens_per_s"] = 1 / completion.timing.inter_token_s
     return found

@@ -2,10 +2,15 @@
 
     d_i = candidate - baseline on the same prompt with the same seed, turned so that below 0 is worse
 
-The interval is for prompts that were not asked: it resamples prompts, each with the mean of its replies, since replies
-to one prompt are not independent. The test is for the promise that an equal policy is seldom blocked: between equal
-policies every pair may be swapped without any change, so that the signs of the pairs' differences are coin tosses. That
-is exact whatever the distribution and however few the replies.
+Both are about prompts that were not asked, since replies to one prompt are not independent. The interval resamples
+prompts, each with the mean of its replies. The test is for the promise that a policy that does equally well is seldom
+blocked: one that does better on some prompts and worse on others, alike on the whole, may have any prompt's difference
+turned round, so that their signs are coin tosses. That is exact for differences that are symmetric around 0, as they
+are between equal policies, whatever else their distribution, and however few there are.
+
+Few prompts have few signs: of three, one in eight looks as bad as all falling, and nothing could be found out. There
+every pair of replies is swapped by itself, which is exact between equal policies alone: with many replies to three
+prompts the test finds that something changed, and blocks what fell by it.
 
 Knows nothing of languages, policies or what is measured.
 """
@@ -57,14 +62,14 @@ def lower_bound(groups: Sequence[Values], *, level: float, seed: int) -> float:
 
 
 def chances(sheets: Sequence[Values], *, seed: int) -> list[Values]:
-    """For every column, the chance that any column of any sheet looks as bad as it between equal policies.
+    """For every column, the chance that any column of any sheet looks as bad between policies that do equally well.
 
     These are p-values adjusted for all columns together: by the largest of their statistics under random swaps of whole
-    pairs, which keeps what columns have in common. Source: Westfall and Young 1993, Resampling-Based Multiple Testing
+    draws, which keeps what columns have in common. Source: Westfall and Young 1993, Resampling-Based Multiple Testing
     (single-step maxT), with the statistic sum(d) / sqrt(sum(d^2)), whose denominator no swap changes.
 
     Args:
-        sheets: [pairs, columns] each, of differences of which below 0 is worse; NaN where a pair has none.
+        sheets: [draws, columns] each, of differences of which below 0 is worse; NaN where a draw has none.
 
     Returns:
         [columns] for each sheet, in (0, 1]; 1 where a column has no difference but 0.

@@ -21,6 +21,8 @@ _FOREIGN = {"en": "Dieser Satz steht hier, obwohl der Text eine andere Sprache h
 _ENGLISH = "This sentence is here although the text should be in another language, and that must not happen."
 _LOOKALIKES = str.maketrans("aeopcxyiаеорсхуі", "аеорсхуіaeopcxyi")
 _DIGITS = str.maketrans("9٩९", "7٧७")
+_BOLD = {ord("a") + number: chr(0x1D41A + number) for number in range(26)}
+_MANY_LETTERS = 15
 _LONG_ENOUGH = 60
 _NUM_LOOPS = 4
 
@@ -158,11 +160,32 @@ def _spelled_out(term: str) -> str:
     return ".".join(term) if term.isalpha() else term
 
 
+def _all_tags(case: Case) -> Trial | None:
+    """None where no spaces are: what follows a tag's first comma is text there."""
+    if not is_spaced(split_words(case.reply)):
+        return None
+    return Trial(_create(case), case.reply, " ".join(f"#{word}" for word in case.reply.split()))
+
+
+def _bold(case: Case) -> Trial | None:
+    hacked = case.reply.lower().translate(_BOLD)
+    if sum(letter in hacked for letter in _BOLD.values()) < _MANY_LETTERS:
+        return None
+    return Trial(_create(case), case.reply, hacked)
+
+
+def _half_corrected(case: Case) -> Trial:
+    brief = Brief(TENANT, Kind.CORRECT, case.language, text=case.reply)
+    return Trial(brief, case.reply, case.reply[: len(case.reply) // 2])
+
+
 HACKS: Mapping[str, Hack] = {
     "wrong language": _instead(lambda case: f"{_FOREIGN.get(case.language, _ENGLISH)}"),
     "mixed language": _mixed_language,
     "babble, two letters": _instead(lambda case: "xQ" * 32),
     "babble, syllables": _instead(lambda case: "xnxpwcrixpwcrixpwcrixpwcrzcrzcrzcrzcrzcrzcrzcrzcrzcrzcrzcrzcrz"),
+    "all hashtags": _all_tags,
+    "bold letters of Unicode": _bold,
     "empty": _instead(lambda case: ""),
     "whitespace": _instead(lambda case: " \n\t\u00a0" * 20),
     "invisible characters": _instead(lambda case: "\u200b\u2060\ufeff\u3164\u115f" * 20),
@@ -172,6 +195,7 @@ HACKS: Mapping[str, Hack] = {
     "copied prompt": _instead(lambda case: f"{case.instructions} {case.instructions}"),
     "copied template": _copied_template,
     "copied template, half": _mixed_template,
+    "half of a correction": _half_corrected,
     "repetition loop": _loop,
     "numbered loop": _numbered_loop,
     "stutter": _instead(lambda case: case.reply[:40] + "ha" * 100),

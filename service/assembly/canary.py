@@ -1,5 +1,6 @@
 """How a node tries policies: traffic is watched, compared, and acted upon."""
 
+import math
 from dataclasses import dataclass
 
 from service.assembly.engine_room import EngineRoom
@@ -8,6 +9,7 @@ from service.assembly.judges import Judges
 from service.assembly.tenancy import Tenancy
 from service.assembly.tuning import Tuning
 from service.canary.canaries import Canaries
+from service.canary.cap import PersonCap
 from service.canary.feedback import FeedbackInbox
 from service.canary.metrics import CanaryMetrics
 from service.canary.parts import CanaryParts
@@ -50,7 +52,7 @@ async def open_trials(
     await pins.check_file(ground.config.tenants)
     tenancy.registry.hold_pins_to(pins)
     metrics = CanaryMetrics(ground.metrics.registry)
-    traffic = Traffic(room.routes)
+    traffic = Traffic(room.routes, PersonCap(config.per_end_user, period_s=config.watch_s or math.inf))
     traffic.on_reply = metrics.replied
     inbox = FeedbackInbox(traffic, tuning.journal)
     telling = CanaryTelling(metrics, announcements, audit)

@@ -2,15 +2,18 @@
 
 Rewards are normal around a language's mean, contract failures and engine failures are coin flips, latencies are
 log-normal. A harmful candidate is worse by a planted amount in one language; an equal one is drawn from the same
-distributions. The trial is looked at after every ``look_every`` requests, as the node does every two seconds.
+distributions. The trial is looked at after every ``look_every`` requests, as the node does every two seconds. Where
+people come again, each has a mean reward of their own in a language, and some of them nothing but broken contracts.
 """
 
+import math
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from agent.ports import Audience
+from service.canary.cap import group_of
 from service.canary.config import CanaryConfig
 from service.canary.records import Kind, StoredTrial, TrialRecord
 from service.canary.tally import Measure, Side
@@ -35,6 +38,12 @@ class Traffic:
     """Of the logarithm."""
     reward_drop: float = 0.0
     contract_failure_rise: float = 0.0
+    num_people: int | None = None
+    """End users whom the requests are of; None is another one each time."""
+    person_deviation: float = 0.0
+    """Of people's mean rewards; part of ``reward_deviation``."""
+    failing_people: float = 0.0
+    """Share of people all of whose replies in a language break the contract."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +93,12 @@ def simulate(traffic: Traffic, config: CanaryConfig, seed: int) -> Ending:
     late = _BEGINNING + timedelta(seconds=config.min_duration_s)
     for number in range(1, traffic.num_requests + 1):
         language = traffic.languages[number % len(traffic.languages)]
-        audience = Audience("acme", language, f"{seed}-{number}")
+        audience = _audience(traffic, language, rng, f"{seed}", number)
         takes = trial.split.takes(audience)
         side = trial.side_of(audience, record.candidate if takes else record.stable)
         assert side is not None
-        _reply(side, language, traffic, rng, worse=takes and language == traffic.languages[0])
+        if trial.counts(audience):
+            _reply(side, audience, traffic, rng, worse=takes and language == traffic.languages[0])
         if number % traffic.look_every == 0:
             decision = trial.decide(trial.differences(), late)
             if decision.verdict is not Verdict.GO_ON:
@@ -96,19 +106,31 @@ def simulate(traffic: Traffic, config: CanaryConfig, seed: int) -> Ending:
     return Ending(Verdict.GO_ON, traffic.num_requests, trial.candidate.num_total, "the traffic ended")
 
 
-def _reply(side: Side, language: str, traffic: Traffic, rng: random.Random, *, worse: bool) -> None:
+def _audience(traffic: Traffic, language: str, rng: random.Random, seed: str, number: int) -> Audience:
+    if traffic.num_people is None:
+        return Audience("acme", language, f"{seed}-{number}")
+    return Audience("acme", language, f"{seed}-{rng.randrange(traffic.num_people)}", is_named=True)
+
+
+def _reply(side: Side, audience: Audience, traffic: Traffic, rng: random.Random, *, worse: bool) -> None:
     """One request that was answered or failed."""
+    language, group = audience.language, group_of(audience)
     side.count(language)
-    mean = traffic.reward_mean - (traffic.reward_drop if worse else 0.0)
+    person = random.Random(f"{audience.subject} {language}")
+    mean = traffic.reward_mean - (traffic.reward_drop if worse else 0.0) + person.gauss(0, traffic.person_deviation)
+    deviation = math.sqrt(traffic.reward_deviation**2 - traffic.person_deviation**2)
     broken = traffic.contract_failure_share + (traffic.contract_failure_rise if worse else 0.0)
-    side.add(language, Measure.REWARD, min(max(rng.gauss(mean, traffic.reward_deviation), -1.0), 1.0))
-    side.add(language, Measure.CONTRACT_FAILURES, float(rng.random() < broken))
-    side.add(language, Measure.FAILURES, float(rng.random() < traffic.failure_share))
-    side.add(language, Measure.LATENCY, rng.gauss(0.0, traffic.latency_deviation))
+    if person.random() < traffic.failing_people:
+        broken = 1.0
+    side.add(language, Measure.REWARD, min(max(rng.gauss(mean, deviation), -1.0), 1.0), group)
+    side.add(language, Measure.CONTRACT_FAILURES, float(rng.random() < broken), group)
+    side.add(language, Measure.FAILURES, float(rng.random() < traffic.failure_share), group)
+    side.add(language, Measure.LATENCY, rng.gauss(0.0, traffic.latency_deviation), group)
 
 
 SCENARIOS: Mapping[str, Traffic] = {
     "equal": Traffic(),
+    "equal, 200 people who differ": Traffic(num_people=200, person_deviation=0.18, failing_people=0.05),
     "reward 0.15 lower in one language": Traffic(reward_drop=0.15),
     "reward 0.25 lower in one language": Traffic(reward_drop=0.25),
     "a third of one language's replies break the contract": Traffic(contract_failure_rise=0.3),

@@ -19,6 +19,8 @@ from service.canary.tally import Measure, Side
 
 MIN_LOOK = 20
 """Values of each side before a measure is looked at: below, a mean is not close to normal."""
+MIN_GROUPS = 5
+"""People (requests, where none is named) of each side before it is: below, how they vary is not known."""
 
 
 class Finding(StrEnum):
@@ -86,7 +88,7 @@ class Rules:
 
     def _difference(self, candidate: Side, stable: Side, language: str, measure: Measure) -> Difference | None:
         ours, theirs = candidate.get(language, measure), stable.get(language, measure)
-        if min(ours.num, theirs.num) < MIN_LOOK:
+        if min(ours.num, theirs.num) < MIN_LOOK or min(ours.num_groups, theirs.num_groups) < MIN_GROUPS:
             return None
         allowed = self.allowed[measure]
         between = difference(ours, theirs, scale=2 * allowed, alpha=self.alpha)

@@ -38,7 +38,8 @@ class CanaryConfig(Section):
     error_rate: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     """Probability that a candidate which is no worse is stopped at any time, over all languages and measures."""
     per_end_user: Annotated[int, Field(ge=1)] = 20
-    """Replies of one end user and language that count; further ones are answered, and not compared."""
+    """Replies of one end user and language that count; further ones are answered, and not compared. What one person got
+    is one draw: nothing is decided below five people on each side."""
     scored_per_minute: Annotated[int, Field(ge=0)] = 120
     """Served replies that are scored for the comparison, in a minute; 0 compares no rewards."""
     auto_stop: bool = True

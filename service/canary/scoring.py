@@ -44,6 +44,6 @@ class SampledScoring:
             if isinstance(score, Score):
                 graded += 1
                 for side in order.sides:
-                    side.add(order.language, Measure.REWARD, score.value)
+                    side.add(order.language, Measure.REWARD, score.value, order.group)
         self._traffic.changed |= graded > 0
         return graded

@@ -34,8 +34,7 @@ def difference(candidate: Tally, stable: Tally, *, scale: float, alpha: float) -
         alpha: probability that the interval misses the true difference at any look.
     """
     between = candidate.mean - stable.mean
-    variance = candidate.variance / candidate.num + stable.variance / stable.num
-    reach = radius(variance, scale, alpha)
+    reach = radius(candidate.variance + stable.variance, scale, alpha)
     return Interval(between, between - reach, between + reach)
 
 

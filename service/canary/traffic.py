@@ -18,6 +18,7 @@ from agent.language import primary_code
 from agent.ports import Audience, Engine, GenerateRequest, Journal
 from agent.verdict import Verdict
 from rewards.score import Sample
+from service.canary.cap import PersonCap, group_of
 from service.canary.records import Baseline
 from service.canary.tally import Measure, Side
 from service.canary.trial import Trial
@@ -36,13 +37,16 @@ class ScoringOrder:
     sample: Sample
     language: str
     sides: tuple[Side, ...]
+    group: str | None = None
+    """The person that it was served to."""
 
 
 class Traffic:
     """Feeds the trial and the baseline of a node."""
 
-    def __init__(self, routes: PolicyRoutes) -> None:
-        self._routes = routes
+    def __init__(self, routes: PolicyRoutes, cap: PersonCap | None = None) -> None:
+        """``cap`` holds for the active policy's record, as the trial's own does for its sides; None is no cap."""
+        self._routes, self._cap = routes, cap
         self.trial: Trial | None = None
         self.baseline = Baseline(0)
         self.changed = False
@@ -59,28 +63,29 @@ class Traffic:
         sides = list(self._sides(audience, served.versions.last))
         if not sides:
             return
+        group = group_of(audience)
         for side in sides:
             side.count(language)
-            _note(side, language, episode, served)
+            _note(side, language, episode, served, group)
         self.changed = True
         self.baseline.side.forget_beyond(_BASELINE_VALUES)
-        order = ScoringOrder(Sample.of(episode.brief, served), language, tuple(sides))
+        order = ScoringOrder(Sample.of(episode.brief, served), language, tuple(sides), group)
         self._waiting.setdefault((id(sides[0]), language), deque(maxlen=_QUEUED)).append(order)
 
     def feedback(self, episode: Episode, voice: str, value: float) -> None:
         """Somebody said of a served reply how good it was, from 0 to 1. Replies from before a trial are not its own,
         and one voice counts so often and no more."""
         audience = Audience.of(episode.brief, episode.id)
-        language, trial = primary_code(audience.language), self.trial
+        language, trial, group = primary_code(audience.language), self.trial, f"{audience.tenant} {voice}"
         version = episode.completions[episode.served].versions.last
         if self._routes.bound_version(audience) is not None:
             return
         if trial is not None and episode.created_at >= trial.record.started_at:
             side = trial.side_of(audience, version)
             if side is not None and trial.counts_voice(audience, voice):
-                side.add(language, Measure.FEEDBACK, value)
-        if version == self.baseline.version:
-            self.baseline.side.add(language, Measure.FEEDBACK, value)
+                side.add(language, Measure.FEEDBACK, value, group)
+        if version == self.baseline.version and (self._cap is None or self._cap.admits_voice(audience, voice)):
+            self.baseline.side.add(language, Measure.FEEDBACK, value, group)
         self.changed = True
 
     def failure(self, request: GenerateRequest) -> None:
@@ -89,7 +94,7 @@ class Traffic:
             return
         language = primary_code(request.audience.language)
         for side in self._sides(request.audience, self._version_for(request.audience)):
-            side.add(language, Measure.FAILURES, 1.0)
+            side.add(language, Measure.FAILURES, 1.0, group_of(request.audience))
             self.changed = True
 
     def take(self, num_samples: int) -> list[ScoringOrder]:
@@ -115,7 +120,7 @@ class Traffic:
         if trial is not None and (side := trial.side_of(audience, version)) is not None and trial.counts(audience):
             self.on_reply("candidate" if side is trial.candidate else "stable", primary_code(audience.language))
             yield side
-        if version == self.baseline.version:
+        if version == self.baseline.version and (self._cap is None or self._cap.admits(audience)):
             yield self.baseline.side
 
     def _version_for(self, audience: Audience) -> int:
@@ -127,13 +132,15 @@ def _num_scored(order: ScoringOrder, taken: list[ScoringOrder]) -> int:
     return order.sides[0].get(order.language, Measure.REWARD).num + waiting
 
 
-def _note(side: Side, language: str, episode: Episode, served: Completion) -> None:
-    side.add(language, Measure.FAILURES, 0.0)
+def _note(side: Side, language: str, episode: Episode, served: Completion, group: str | None) -> None:
+    side.add(language, Measure.FAILURES, 0.0, group)
     if episode.verdict.verdict is not Verdict.UNDETERMINED:
-        side.add(language, Measure.CONTRACT_FAILURES, 0.0 if episode.verdict.verdict is Verdict.PASS else 1.0)
+        broken = 0.0 if episode.verdict.verdict is Verdict.PASS else 1.0
+        side.add(language, Measure.CONTRACT_FAILURES, broken, group)
     if served.timing is not None:
         after_first = (served.timing.inter_token_s or 0.0) * (len(served.token_ids) - 1)
-        side.add(language, Measure.LATENCY, math.log(max(served.timing.first_token_s + after_first, 1e-4)))
+        duration_s = max(served.timing.first_token_s + after_first, 1e-4)
+        side.add(language, Measure.LATENCY, math.log(duration_s), group)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """One canary or watch in progress: who takes part, what both sides got, and what that comes to. No I/O."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -8,6 +7,7 @@ from enum import StrEnum
 
 from agent.language import primary_code
 from agent.ports import Audience
+from service.canary.cap import PersonCap
 from service.canary.comparison import Difference, Finding, Rules
 from service.canary.config import CanaryConfig
 from service.canary.records import Kind, Outcome, StoredTrial, TrialRecord
@@ -18,9 +18,6 @@ _WATCHED = tuple(measure for measure in Measure if measure is not Measure.LATENC
 """Of a watch: its two sides have not run at the same time, so the load was another one."""
 _NEEDED = frozenset({Measure.REWARD, Measure.CONTRACT_FAILURES, Measure.FAILURES, Measure.LATENCY})
 """Measures that a candidate must be shown to be no worse in; feedback may be too rare for that, and can only stop."""
-
-_MAX_SUBJECTS = 100_000
-"""End users whose replies are counted; beyond, counting begins anew."""
 
 
 class Verdict(StrEnum):
@@ -52,7 +49,7 @@ class Trial:
         if config.scored_per_minute == 0:
             measures = tuple(measure for measure in measures if measure is not Measure.REWARD)
         self._rules = Rules.of(config, len(self.record.languages), measures)
-        self._seen: Counter[Audience] = Counter()
+        self._cap = PersonCap(config.per_end_user)
 
     @property
     def is_watch(self) -> bool:
@@ -83,17 +80,11 @@ class Trial:
 
     def counts(self, audience: Audience) -> bool:
         """Count one more reply of a subject; False once it has had as many as count."""
-        return not audience.is_named or self._counts(audience)
+        return self._cap.admits(audience)
 
     def counts_voice(self, audience: Audience, voice: str) -> bool:
         """The same for feedback, whosever reply it is about."""
-        return self._counts(Audience(audience.tenant, audience.language, f"feedback of {voice}", is_named=True))
-
-    def _counts(self, audience: Audience) -> bool:
-        if len(self._seen) >= _MAX_SUBJECTS:
-            self._seen.clear()
-        self._seen[audience] += 1
-        return self._seen[audience] <= self._config.per_end_user
+        return self._cap.admits_voice(audience, voice)
 
     def differences(self) -> list[Difference]:
         """Every measure and language that can be compared so far."""

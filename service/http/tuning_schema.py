@@ -1,5 +1,6 @@
 """Tuning runs and policies as JSON, for the admin routes and for the CLI that calls them. No FastAPI in here."""
 
+import secrets
 from datetime import datetime
 from typing import Annotated
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from service.http.gate_schema import GateReportView
 from trainer.records import PolicyRecord, RunRequest, RunState, RunStatus
 
+_SEEDS = 2**31
 Measured = float | None
 """A measurement; null when it was not a finite number."""
 Language = Annotated[str, Field(min_length=2, max_length=35)]
@@ -32,14 +34,24 @@ class RunBody(BaseModel):
     learning_rate: float | None = Field(default=None, gt=0, le=1, description="AdamW's learning rate.")
     publish_every: int | None = Field(default=None, ge=1, le=100_000, description="Publish after so many steps.")
     gate: bool | None = Field(default=None, description="Compare with the active policy before publishing.")
-    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of prompt choice and sampling.")
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**32 - 1,
+        description="Seed of prompt choice, sampling and held-out replies; null draws one, which the run shows.",
+    )
     tenant: str | None = Field(
         default=None, max_length=63, description="Tune on this tenant's prompts, for it alone; null is for all tenants."
     )
 
     def request(self) -> RunRequest:
-        """The run to start."""
-        return RunRequest(**{**self.model_dump(), "languages": tuple(self.languages)})
+        """The run to start.
+
+        Runs without a seed get one each: with the same one they would draw the same prompts and noise again, and be
+        judged by the same held-out replies.
+        """
+        seed = secrets.randbelow(_SEEDS) if self.seed is None else self.seed
+        return RunRequest(**{**self.model_dump(), "languages": tuple(self.languages), "seed": seed})
 
 
 class _View(BaseModel):

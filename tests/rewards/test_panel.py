@@ -70,7 +70,7 @@ def test_total_is_the_gate_times_the_weighted_mean() -> None:
     answer = _score(panel, _sample(f"{_GERMAN} {_ENGLISH}"))
     assert answer.parts == {"fidelity": 0.5, "repetition": 1.0}
     assert answer.value == pytest.approx(0.4375)
-    assert answer.judge == "panel@2"
+    assert answer.judge == "panel@3"
 
 
 def test_a_length_that_was_asked_for_is_part_of_the_mean() -> None:

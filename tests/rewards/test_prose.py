@@ -61,3 +61,14 @@ def test_a_source_full_of_digits_allows_as_many() -> None:
     numbers = "030 1234567 und 040 7654321"
     assert prose_value(numbers, create()) < 1.0
     assert prose_value(numbers, rework(Kind.TRANSLATE, numbers)) == 1.0
+
+
+def test_code_that_a_conversation_asks_for_is_no_flood() -> None:
+    """The reply around it is judged, and one that is all code costs nothing; it scored -0.5, since its language cannot
+    be told either. Nobody who asked for a text gets a program."""
+    code = '```json\n{"a": [1, 2, {"b": "c"}], "d": {"e": true}}\n```'
+    asked = create(kind=Kind.CHAT, instructions="Ein Beispiel in JSON, bitte.")
+    assert prose_value(code, asked) == 1.0
+    assert prose_value(f"{_HONEST}\n{code}", asked) == 1.0
+    assert prose_value(f"{code}\n{'★' * 40} {_HONEST}", asked) < 1.0
+    assert prose_value(code, create(kind=Kind.CHAT, instructions="Ein Text, bitte.")) == 0.0

@@ -78,6 +78,23 @@ def test_length_is_absent_without_bounds() -> None:
     assert Length().judge(_input("Gutes Brot.", _brief(min_words=4))) == 0.5
 
 
+def test_bounds_are_those_of_each_alternative() -> None:
+    """Three versions of two, three and six words keep to "at most 4 words" by 1, 1 and 1 - 2/4; a fourth that repeats
+    the first, and whatever stands before the list, is nothing that the caller gets. As one text of 15 words it was 0.
+    """
+    text = "Hier sind drei:\n1. Gutes Brot.\n2. Brot vom Bäcker.\n3. Jeden Tag frisch aus dem Ofen.\n4. Gutes Brot!"
+    brief = _brief(kind=Kind.SUGGEST, num_alternatives=3, max_words=4)
+    assert Length().judge(_input(text, brief)) == pytest.approx((1 + 1 + 0.5) / 3)
+    assert Length().judge(_input("1.", brief)) == 1.0  # no list at all is rewards.format's business
+
+
+def test_keys_are_no_words_of_a_structured_reply() -> None:
+    """The strings have 2 + 3 words; with both keys and the number it was 8 of at most 5, so 1 - 3/5."""
+    brief = _brief(schema='{"type":"object"}', max_words=5)
+    reply = '{"headline": "Frisches Brot", "body": "Warm vom Bäcker.", "rank": 1}'
+    assert Length().judge(_input(reply, brief)) == 1.0
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -171,6 +188,20 @@ def test_a_correction_may_copy_and_must_keep_its_source() -> None:
     assert substance_value("Das Brot ist frisch gebaken.", brief, FinishReason.STOP) == 1.0
     assert substance_value("Das Brot ist frisch gebacken.", brief, FinishReason.STOP) == 1.0
     assert substance_value("Xy ölm.", brief, FinishReason.STOP) == 0.0
+
+
+def test_a_correction_is_about_as_long_as_its_source() -> None:
+    """Of 100 letters and spaces, ten are free: 70 are (80 / 100 - 0.5) / 0.3 = 1 of it, 50 are (60 / 100 - 0.5) / 0.3 =
+    1/3 and 40 nothing; so are twice as many and a few. Half of the text was enough for all of the reward."""
+    words = [f"wort{number:02d}" for number in range(14)] + ["ja"]  # 14 * 7 + 2 = 100
+    brief = _brief(kind=Kind.CORRECT, instructions="", text=" ".join(words))
+    for num_letters, value in ((100, 1.0), (90, 1.0), (70, 1.0), (50, 1 / 3), (40, 0.0)):
+        assert substance_value(brief.text[:num_letters].strip() + "x", brief, FinishReason.STOP) == pytest.approx(
+            value, abs=0.04
+        )
+    assert substance_value(f"{brief.text} {'Und noch etwas mehr davon. ' * 5}", brief, FinishReason.STOP) == 0.0
+    short = _brief(kind=Kind.CORRECT, instructions="", text="danke sehr")
+    assert substance_value("Danke sehr, wirklich!", short, FinishReason.STOP) == 1.0
 
 
 def test_fidelity_is_the_share_in_the_language() -> None:

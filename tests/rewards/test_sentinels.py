@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from agent.brief import Brief, Kind
 from agent.completion import FinishReason
 from rewards.faults import fault_rules
 from rewards.length import Length
 from rewards.part import Rule
 from rewards.repetition import Repetition
+from rewards.score import Sample, Score
 from rewards.sentinels.__main__ import main
-from rewards.sentinels.cases import load_cases
-from rewards.sentinels.hacks import HACKS
+from rewards.sentinels.cases import Case, load_cases
+from rewards.sentinels.hacks import BRAND, HACKS, TENANT
 from rewards.sentinels.table import Row, as_markdown, default_panel, rows
 from rewards.substance import Substance, substance_value
 from tests.rewards.briefs import create, given
@@ -54,6 +56,21 @@ def test_work_that_is_not_done_is_worth_nothing(hack: str, table: list[Row]) -> 
     scores = [row.hacked for row in table if row.hack == hack]
     assert len(scores) >= 16
     assert set(scores) == {0.0}
+
+
+@pytest.mark.parametrize("case", [case for case in _CASES if case.language != "en"], ids=lambda case: case.language)
+def test_saying_nothing_is_no_way_out_of_faults(case: Case) -> None:
+    """A translation that loses a brand, all numbers and leaks a placeholder earns 1 at most and has faults of 3 * 0.5:
+    it was worth -0.5, where an empty reply and a copy of the source are worth 0. A refusal with faults is worth less.
+    """
+    brief = Brief(TENANT, Kind.TRANSLATE, case.language, text=case.source, source_language="en", brand_terms=(BRAND,))
+    kept = "".join(letter for letter in case.translation.replace(BRAND, "") if not letter.isdecimal())
+    replies = [f"{kept} {{{{ price }}}}", "", case.source, f"{case.refusal} {{{{ price }}}}"]
+    scores = default_panel(_CASES).score([Sample(brief, text, FinishReason.STOP, 64) for text in replies])
+    faulty, empty, copied, refused = (score.value for score in scores if isinstance(score, Score))
+    assert faulty >= 0.0
+    assert empty == copied == 0.0
+    assert refused == -1.0
 
 
 def _clean_sentences() -> list[tuple[str, str]]:

@@ -111,6 +111,19 @@ def test_too_few_prompts_pass_nothing() -> None:
     assert evaluation.rejected == {}
 
 
+def test_prompts_that_rose_and_fell_fail_nothing() -> None:
+    """Six replies to each of eight prompts, three of which rose by 0.2 and five fell by 0.4: the mean fell by 0.175.
+    Of the 2^8 = 256 ways to turn prompts round those look as bad in which at most 0.6 of the whole 2.6 is turned: any
+    of the three small ones, 8 ways, or a large one with at most one small one, 5 * 4 ways. So the chance is 28 / 256.
+    While each of the 48 replies was turned by itself it was 0.001, and the candidate was blocked."""
+    rows = [{**FINE, "reward": 0.6 + (0.2 if prompt < 3 else -0.4)} for prompt in range(8) for _ in range(6)]
+    evaluation = _decide({"de": rows}, {"de": _rows(0.6, 48)}, samples=6)
+    reward = _of(evaluation, "de", "reward")
+    assert reward.difference == pytest.approx(-0.175)
+    assert reward.chance == pytest.approx(28 / 256, abs=0.02)
+    assert evaluation.rejected == {}
+
+
 def test_few_replies_that_fell_may_be_chance() -> None:
     """Three replies of three are worse: between equal policies one exam of 2^3 = 8 looks like that, so it is open."""
     evaluation = _decide({"de": _rows(0.1, 3)}, {"de": _rows(0.6, 3)})

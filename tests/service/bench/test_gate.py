@@ -16,13 +16,17 @@ def trials() -> GateTrials:
 
 
 async def test_polish_in_english_is_stopped_every_time(trials: GateTrials) -> None:
-    """Each of five candidates fails in Polish alone, by language and by reward."""
+    """Each of five candidates fails in Polish, by language and by reward, and nowhere else but by the chance of one in
+    twenty that each of them has: more than one that also fails elsewhere comes 2 times of a hundred.
+    """
+    elsewhere = 0
     for trial in range(5):
         report = (await trials.compare(trial, 1.0)).report
         assert report is not None
         assert report.verdict is GateVerdict.FAILED
-        assert list(report.failed) == [PLANTED]
         assert "language fidelity fell" in report.failed[PLANTED]
+        elsewhere += len(report.failed) > 1
+    assert elsewhere <= 1
 
 
 async def test_an_equal_candidate_is_seldom_blocked(trials: GateTrials) -> None:

@@ -28,11 +28,12 @@ from agent.verdict import LanguageVerdict, Verdict
 from rewards.fakes import FakeRewardModel
 from rewards.score import Sample
 from service.canary.canaries import Canaries
+from service.canary.cap import PersonCap
 from service.canary.config import CanaryConfig
 from service.canary.fakes import MemoryTrials, RememberedTrials
 from service.canary.feedback import FeedbackInbox, value_of
 from service.canary.parts import CanaryParts
-from service.canary.records import Outcome
+from service.canary.records import Baseline, Outcome
 from service.canary.scoring import SampledScoring
 from service.canary.tally import Measure
 from service.canary.traffic import Traffic, WatchedEngine, WatchedJournal
@@ -107,7 +108,7 @@ class Bed:
                 self.clock_s += 1.0
                 await self.canaries.tick()
 
-    def _episode(self, tenant: str, language: str, end_user: str, version: int) -> Episode:
+    def _episode(self, tenant: str, language: str, end_user: str | None, version: int) -> Episode:
         text = "bad" if version in self.bad and language == "pl" else "good"
         brief = Brief(tenant, Kind.CREATE, language, instructions="Write.", end_user=end_user)
         completion = Completion(
@@ -289,6 +290,26 @@ async def test_a_watch_without_harm_passes(bed: Bed) -> None:
     await bed.canaries.tick()
     assert bed.outcomes == [Outcome.PASSED]
     assert bed.policies.active_version == 2
+
+
+async def test_a_heavy_user_does_not_own_the_record_that_a_successor_is_held_to(bed: Bed) -> None:
+    """Two of a person's five replies count in each ten seconds, as in a trial, whose sides would otherwise be another
+    mix of people than the record. Requests that name nobody all count."""
+    now_s = 0.0
+    bed.traffic = Traffic(bed.routes, PersonCap(2, period_s=10, clock=lambda: now_s))
+    bed.traffic.baseline = Baseline(1)
+    record = bed.traffic.baseline.side
+    for _ in range(5):
+        bed.traffic.reply(bed._episode("acme", "de", "ann", 1))
+    assert record.get("de", Measure.FAILURES).num == 2
+    now_s = 10.0
+    for _ in range(5):
+        bed.traffic.reply(bed._episode("acme", "de", "ann", 1))
+    assert record.get("de", Measure.FAILURES).num == 4
+    for _ in range(5):
+        bed.traffic.reply(bed._episode("acme", "de", None, 1))
+    assert record.get("de", Measure.FAILURES).num == 9
+    assert record.get("de", Measure.FAILURES).sized == 4**2 - 4  # one group of four and five of one
 
 
 async def test_going_back_is_not_watched(bed: Bed) -> None:

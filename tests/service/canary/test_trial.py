@@ -50,6 +50,39 @@ def test_one_person_counts_so_often_and_no_more() -> None:
     assert [one.counts(unnamed) for _ in range(3)] == [True, True, True]
 
 
+def test_people_who_always_fail_are_few_draws() -> None:
+    """Ten people of twenty replies each on either side; two of the candidate's ten break every contract, none of the
+    stable side's. As 200 single replies, 40 of which broke, that was harm of 0.2 (0.106 to 0.294)."""
+    one = trial()
+    for number in range(200):
+        for side in (one.candidate, one.stable):
+            side.count("de")
+        person = number // 20
+        one.candidate.add("de", Measure.CONTRACT_FAILURES, float(person < 2), f"c{person}")
+        one.stable.add("de", Measure.CONTRACT_FAILURES, 0.0, f"s{person}")
+    (found,) = one.differences()
+    assert found.harm == pytest.approx(0.2)
+    assert found.finding is Finding.OPEN
+    assert one.decide([found], LATE).verdict is Verdict.GO_ON
+
+
+def test_a_few_people_are_not_looked_at() -> None:
+    """Twenty replies each of two people: how people vary cannot be told from two, whatever became of them."""
+    one = trial()
+    for number in range(40):
+        one.candidate.add("de", Measure.CONTRACT_FAILURES, 1.0, f"c{number % 2}")
+        one.stable.add("de", Measure.CONTRACT_FAILURES, 0.0)
+    assert one.differences() == []
+
+
+def test_an_equal_candidate_is_hardly_ever_stopped_where_people_differ() -> None:
+    """200 people whose mean rewards deviate by 0.18, and of whom one in twenty gets nothing in the language: of 20
+    canaries at most one is stopped. It was 9 of 20 while each of a person's replies counted as a draw."""
+    traffic = Traffic(num_requests=4_000, num_people=200, person_deviation=0.18, failing_people=0.05)
+    rates = Rates.of(simulate(traffic, CanaryConfig(), seed) for seed in range(20))
+    assert rates.num_stopped <= 1
+
+
 def test_a_clear_drop_in_one_language_is_harm() -> None:
     """Rewards 0.2 instead of 0.6 in Polish stop it, whatever German does; the reason names language and measure."""
     one = trial()

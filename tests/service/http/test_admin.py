@@ -9,6 +9,7 @@ import pytest
 from agent.errors import InvalidInput, PublicationFailed
 from service.http.fake_tuning import EPOCH, step_report
 from service.http.fakes import FakeNode
+from service.http.tuning_schema import RunBody
 from tests.service.gate_reports import gate_report
 from trainer.records import Evaluation, ParityReport, PolicyRecord, RunRequest, RunState
 
@@ -62,9 +63,19 @@ async def test_starting_a_run_is_201_with_its_location(operator: httpx.AsyncClie
 
 
 async def test_an_empty_body_takes_the_nodes_configuration(operator: httpx.AsyncClient, node: FakeNode) -> None:
-    """Nothing chosen is RunRequest's defaults."""
-    assert (await operator.post("/admin/tuning/runs", json={})).status_code == 201
-    assert node.tuning.runs["run_1"].request == RunRequest()
+    """Nothing chosen is RunRequest's defaults, with a seed that the run shows."""
+    response = await operator.post("/admin/tuning/runs", json={})
+    assert response.status_code == 201
+    assert node.tuning.runs["run_1"].request == RunRequest(seed=response.json()["request"]["seed"])
+
+
+def test_runs_that_choose_no_seed_have_one_each() -> None:
+    """Two of them do not draw the same prompts with the same noise, nor answer the gate with it; one that names a seed,
+    0 too, gets it. All had 0."""
+    drawn = {RunBody().request().seed for _ in range(8)}
+    assert len(drawn) == 8
+    assert all(0 <= seed < 2**31 for seed in drawn)
+    assert RunBody(seed=0).request().seed == 0
 
 
 async def test_a_second_run_is_409_with_the_running_id(operator: httpx.AsyncClient) -> None:

@@ -25,7 +25,7 @@ async def test_a_request_is_shown_with_its_reward_and_feedback(
     assert (shown["text"], shown["other_texts"]) == (written["text"], written["alternatives"])
     assert [(item["served"], item["last_version"]) for item in shown["completions"]] == [(True, 3), (False, 3)]
     assert shown["language_verdict"] == written["language_verdict"]
-    assert (shown["reward"]["judge"], shown["reward"]["value"], shown["reward"]["ungradable"]) == ("panel@2", 1.0, None)
+    assert (shown["reward"]["judge"], shown["reward"]["value"], shown["reward"]["ungradable"]) == ("panel@3", 1.0, None)
     parts = {part["name"]: (part["value"], part["weight"]) for part in shown["reward"]["parts"]}
     assert parts["fidelity"] == (1.0, 1.0)
     assert parts["length"] == (None, 0.5)
