@@ -19,6 +19,7 @@ from rich.table import Table
 from agent.errors import InvalidConfig, InvalidInput
 from service.cli_tuning import DEFAULT_URL, Url, admin_key, told_problems
 from service.config_text import tenants_toml
+from service.http.client import valid_body
 from service.http.tenant_client import TenantClient
 from service.http.tenant_schema import IssuedKeyView, KeyBody, KeyView, TenantView
 from service.tenancy.record import Scope
@@ -117,14 +118,14 @@ def create(
     scope: Annotated[
         list[Scope] | None, typer.Option(help="What it may do; repeat for more. Default: generate, feedback, read.")
     ] = None,
-    days: Annotated[float | None, typer.Option(min=0.001, help="Days until it ends by itself.")] = None,
+    days: Annotated[float | None, typer.Option(min=0.001, max=36_500, help="Days until it ends by itself.")] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Make a key on a running node and print it once."""
     expires_at = datetime.now(UTC) + timedelta(days=days) if days is not None else None
     scopes = scope or [Scope.GENERATE, Scope.FEEDBACK, Scope.READ]
     with _client(url) as client:
-        _show(client.make_key(tenant, KeyBody(name=name, scopes=scopes, expires_at=expires_at)))
+        _show(client.make_key(tenant, valid_body(KeyBody, {"name": name, "scopes": scopes, "expires_at": expires_at})))
 
 
 @key_app.command("rotate")
