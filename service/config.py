@@ -43,7 +43,7 @@ class EngineConfig(Section):
     """The node gives up when the engine is not ready after this long."""
     max_restarts: Annotated[int, Field(ge=0)] = 3
     """Engine restarts within ten minutes before the node exits non-zero for its supervisor."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Seed of the engine's own random choices; a request's seed goes before it."""
 
 
