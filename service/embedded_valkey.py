@@ -142,9 +142,12 @@ async def embedded_valkey(data_dir: Path, *, start_timeout_s: float = 60.0) -> A
         StoreError: the server could not be started, or another one still uses the folder.
     """
     folder = data_dir / "store"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    socket_path = _private_socket_folder(folder) / "valkey.sock"
-    log_offset = _log_size(folder)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        socket_path = _private_socket_folder(folder) / "valkey.sock"
+        log_offset = _log_size(folder)
+    except OSError as error:
+        raise StoreError(f"the embedded store cannot use {error.filename or folder}: {error.strerror}") from error
     server = EmbeddedValkey(await _spawn(folder, socket_path), socket_path, folder)
     try:
         await server.ready(start_timeout_s, log_offset)

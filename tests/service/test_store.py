@@ -102,6 +102,14 @@ async def test_store_that_cannot_start_says_why(tmp_path: Path) -> None:
             raise AssertionError("opened a damaged store")
 
 
+async def test_store_whose_folder_is_a_file_says_so(tmp_path: Path) -> None:
+    """A store's error with the path, as for every other store that cannot be had."""
+    (tmp_path / "store").write_text("")
+    with pytest.raises(StoreError, match=rf"cannot use {tmp_path / 'store'}: File exists"):
+        async with open_store(StoreConfig(), tmp_path):
+            raise AssertionError("opened a file")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_server_does_not_outlive_a_killed_node(tmp_path: Path) -> None:
     """SIGKILL of the node ends the server too, and what was synced is there for the next start."""
@@ -188,17 +196,24 @@ async def test_password_is_used_and_a_wrong_one_is_refused(store: Store, tmp_pat
     async with open_store(config, tmp_path, password="hunter2") as other:
         await other.ping()
         assert "hunter2" not in other.url
-    with pytest.raises(StoreError) as caught:
-        async with open_store(config, tmp_path, password="wrong-one"):
-            raise AssertionError("opened with a wrong password")
-    assert "wrong-one" not in str(caught.value)
+    for wrong in ("wrong-one", None):
+        with pytest.raises(StoreError) as caught:
+            async with open_store(config, tmp_path, password=wrong):
+                raise AssertionError("opened with a wrong password")
+        assert str(caught.value).startswith(f"the store at {store.url} (store.url) did not answer: ")
+        assert "its password comes from COLOQ_STORE_PASSWORD" in str(caught.value)
+        assert "wrong-one" not in str(caught.value)
 
 
 async def test_unreachable_store_is_a_store_error(tmp_path: Path) -> None:
-    """A server that is not there is a StoreError at once, not a client library's error later."""
-    with pytest.raises(StoreError, match="the store could not answer"):
-        async with open_store(StoreConfig(url=f"unix://{tmp_path}/nobody.sock"), tmp_path):
+    """A server that is not there is a StoreError at once, no client library's error later; it names key and place."""
+    url = f"unix://{tmp_path}/nobody.sock"
+    with pytest.raises(
+        StoreError, match=rf"the store at {url} \(store\.url\) did not answer: .*No such file"
+    ) as caught:
+        async with open_store(StoreConfig(url=url), tmp_path):
             raise AssertionError("opened a store that is not there")
+    assert "COLOQ_STORE_PASSWORD" not in str(caught.value)
 
 
 def test_only_the_stores_errors_are_translated() -> None:
