@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from service.cli_rewards import rewards_app
 from service.cli_tuning import DEFAULT_URL, INTERRUPTED, Url, admin_key, told_problems
@@ -73,7 +73,7 @@ def list_reward_models(url: Url = DEFAULT_URL) -> None:
             )
     Console().print(models)
     if listed.trainings:
-        trainings = Table("training", "language", "state", "version", "steps", box=None)
+        trainings = Table(Column("training", no_wrap=True), "language", "state", "version", "steps", box=None)
         for item in listed.trainings:
             steps = f"{item.step}/{item.num_steps or '?'}"
             trainings.add_row(item.id, item.language, item.state.value, str(item.version), steps)

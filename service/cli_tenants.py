@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from agent.errors import InvalidConfig, InvalidInput
 from service.cli_tuning import DEFAULT_URL, Url, admin_key, told_problems
@@ -37,7 +37,8 @@ KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="A key's id (`coloq
 def list_tenants(url: Url = DEFAULT_URL) -> None:
     """Show tenants, their languages and what they used today."""
     with _client(url) as client:
-        table = Table("tenant", "languages", "keys", "requests today", "tokens today", "settings from", box=None)
+        heading = Column("tenant", no_wrap=True)
+        table = Table(heading, "languages", "keys", "requests today", "tokens today", "settings from", box=None)
         for tenant in client.tenants().tenants:
             table.add_row(*_row(tenant))
         Console().print(table)
@@ -104,7 +105,7 @@ def new(tenant: Annotated[str, typer.Argument(help="Id of the tenant that will h
 def list_keys(tenant: Tenant, url: Url = DEFAULT_URL) -> None:
     """Show a tenant's keys, those that ended included."""
     with _client(url) as client:
-        table = Table("key", "name", "scopes", "state", "last used", box=None)
+        table = Table(Column("key", no_wrap=True), "name", "scopes", "state", "last used", box=None)
         for key in client.keys(tenant).keys:
             scopes = ", ".join(scope.value for scope in key.scopes)
             table.add_row(key.id, key.name, scopes, _state(key), _time(key.last_used_at))

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from agent.errors import ColoqError, InvalidInput, NotFound
 from service.cli_gate import gate_lines, gate_table
@@ -151,7 +151,8 @@ def report_command(
 def list_command(url: Url = DEFAULT_URL) -> None:
     """Show published policies, newest first. Version 0 is the untuned model."""
     with admin_client(url) as client:
-        table = Table("", "version", "method", "parent", "run", "published", "held-out reward", box=None)
+        run = Column("run", no_wrap=True)
+        table = Table("", "version", "method", "parent", run, "published", "held-out reward", box=None)
         for policy in client.policies().policies:
             table.add_row(
                 "active" if policy.active else "",
@@ -285,7 +286,8 @@ def _outcome(run: RunView) -> str:
 
 
 def _print_runs(runs: list[RunSummary]) -> None:
-    table = Table("run", "state", "steps", "started", "published", "reason", box=None)
+    # An id is what other commands take: in a narrow terminal the other columns give way.
+    table = Table(Column("run", no_wrap=True), "state", "steps", "started", "published", "reason", box=None)
     for run in runs:
         table.add_row(
             run.id,

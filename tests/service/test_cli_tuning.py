@@ -117,6 +117,15 @@ def test_status_shows_all_runs_or_one(url: str) -> None:
     ]
 
 
+def test_a_run_s_id_is_whole_in_a_narrow_terminal(url: str, node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other commands take it; a long reason gives way."""
+    monkeypatch.setenv("COLUMNS", "60")
+    tune("start")
+    long = replace(node.tuning.runs["run_1"], id="run_0123456789ab", reason="nothing to learn from in 5 prompts " * 3)
+    node.tuning.runs = {long.id: long}
+    assert "run_0123456789ab" in tune("status").stdout
+
+
 def test_stop_says_where_the_run_stood(url: str) -> None:
     """The run had made no step when it was stopped."""
     tune("start", "--no-watch", "--steps", "2")
