@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from redis.exceptions import RedisError
+from structlog.testing import capture_logs
 
 from agent.errors import StoreError
 from service.config import StoreConfig
@@ -159,6 +161,25 @@ async def test_a_killed_server_is_started_again(store: Store) -> None:
         await answering(store)
         assert store.embedded.pid != pid
     assert await store.redis.mget("first", "second") == ["kept", "kept"]
+
+
+async def test_a_server_that_dies_again_and_again_is_given_pauses(store: Store) -> None:
+    """On a full disk it ends with each write, after reading all that it holds: the node must not spend itself on that.
+    Seven pauses come to 0 + 0.02 + 0.04 + ... + 0.64 = 1.26 seconds, the eighth ends after 2.54."""
+    server = store.embedded
+    assert server is not None
+    num_started = 0
+    with capture_logs() as logs:
+        until_s = time.monotonic() + 2.4
+        os.kill(server.pid, signal.SIGKILL)
+        while time.monotonic() < until_s:
+            await asyncio.sleep(0.01)
+            if [entry["event"] for entry in logs].count("embedded_store_started") > num_started:
+                num_started += 1
+                os.kill(server.pid, signal.SIGKILL)
+    deaths = [entry for entry in logs if entry["event"] == "embedded_store_died"]
+    assert 3 <= len(deaths) <= 8
+    assert "Ready to accept connections" in deaths[0]["said"]
 
 
 async def test_a_stop_while_the_server_is_started_again_leaves_nothing_running(tmp_path: Path) -> None:
