@@ -74,7 +74,7 @@ def apply(
 
 @tenant_app.command("delete")
 def delete(tenant: Tenant, url: Url = DEFAULT_URL) -> None:
-    """Remove a tenant and its keys. What it wrote stays in the journal until retention ends it."""
+    """Remove a tenant and its keys. What it wrote stays in the journal; tuning draws from it no more."""
     with _client(url) as client:
         client.delete(tenant)
         typer.echo(f"tenant {tenant} deleted")

@@ -71,7 +71,8 @@ class StoreConfig(Section):
     url: str | None = None
     """URL of a Redis or Valkey; unset starts an embedded Valkey. Its password comes from COLOQ_STORE_PASSWORD."""
     journal_retention: Annotated[int, Field(ge=1)] = 100_000
-    """Episodes kept per tenant and language."""
+    """Episodes kept per tenant and language, held-out ones apart. The store holds them in main memory: about 40 bytes
+    for each token of a reply."""
     feedback_retention: Annotated[int, Field(ge=1)] = 100_000
     """Pieces of feedback kept per tenant."""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.2

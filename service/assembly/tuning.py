@@ -63,7 +63,12 @@ async def open_tuning(
     policies, checkpoints = ground.data_dir / "policies", Checkpoints(ground.data_dir / "runs")
     await asyncio.to_thread(remove_unfinished, policies)
     await _close_interrupted(ground, checkpoints, newest_version(policies), announcements)
-    journal = RedisJournal(ground.store, config.store, on_corrupt=metrics.journal_corrupt)
+    journal = RedisJournal(
+        ground.store,
+        config.store,
+        on_corrupt=metrics.journal_corrupt,
+        is_served=lambda tenant: tenants.get(tenant) is not None,
+    )
     placement = _placement(ground, room, policies)
     probe = ParityProbe(room.engine, room.trainer, room.encoder, max_mean=config.tuning.parity_mean)
     slots = RoutableSlots(num_routable(num_adapter_slots(config.tuning)))
