@@ -12,6 +12,8 @@ from typing import Literal
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from structlog.processors import ExceptionRenderer
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import Processor
 
 from agent.completion import GenerationTiming
@@ -91,9 +93,13 @@ def settle_loggers() -> None:
 
 
 def _renderers(log_format: Literal["console", "json"]) -> list[Processor]:
+    """Stacks name places and source lines only. structlog's own show every local variable: briefs, replies, keys."""
     if log_format == "json":
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        stacks = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+        return [stacks, structlog.processors.JSONRenderer()]
+    return [
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
