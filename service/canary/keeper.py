@@ -26,6 +26,8 @@ class TrialKeeper:
     def __init__(self, config: CanaryConfig, parts: CanaryParts, now: Callable[[], datetime]) -> None:
         self._config, self._parts, self._now = config, parts, now
         self._saved_at = now()
+        self._not_held: dict[int, str] = {}
+        """Versions that could not be brought back, and why; each reason is logged once."""
 
     @property
     def running(self) -> TrialRecord | None:
@@ -103,11 +105,14 @@ class TrialKeeper:
     async def keep_slots(self) -> None:
         """Bring back what requests are routed to and the engine does not hold, such as a pin of another process."""
         missing = [version for version in self._parts.routes.versions() if not self._parts.policies.holds(version)]
+        self._not_held = {version: reason for version, reason in self._not_held.items() if version in missing}
         for version in sorted(missing):
             try:
                 await self._parts.policies.ensure(version)
             except ColoqError as error:
-                log.warning("routed_policy_not_held", version=version, reason=str(error))
+                if self._not_held.get(version) != str(error):
+                    self._not_held[version] = str(error)
+                    log.warning("routed_policy_not_held", version=version, reason=str(error))
 
     async def save(self) -> None:
         traffic, now = self._parts.traffic, self._now()
