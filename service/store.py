@@ -3,6 +3,7 @@
 Keys of a tenant begin with ``t:<tenant>:``, the node's own with ``node:``.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -44,6 +45,15 @@ class Store:
         """
         with store_errors("answer"):
             await self.redis.ping()
+
+    async def answers(self, within_s: float) -> bool:
+        """Whether it answers in that time: a server that hangs would hold a caller as long as the client waits."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self.ping()
+        except (StoreError, TimeoutError):
+            return False
+        return True
 
 
 class ClosingPool(BlockingConnectionPool):

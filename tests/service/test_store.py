@@ -182,6 +182,20 @@ async def test_a_server_that_dies_again_and_again_is_given_pauses(store: Store) 
     assert "Ready to accept connections" in deaths[0]["said"]
 
 
+async def test_a_store_that_hangs_is_not_waited_for(store: Store) -> None:
+    """Readiness is asked for by probes that wait a second; the client itself would wait five."""
+    assert store.embedded is not None
+    assert await store.answers(5.0)
+    os.kill(store.embedded.pid, signal.SIGSTOP)
+    try:
+        started_s = time.monotonic()
+        assert not await store.answers(0.2)
+        assert time.monotonic() - started_s < 2
+    finally:
+        os.kill(store.embedded.pid, signal.SIGCONT)
+    assert await store.answers(5.0)
+
+
 async def test_a_stop_while_the_server_is_started_again_leaves_nothing_running(tmp_path: Path) -> None:
     """Whatever the moment."""
     for pause_s in (0.0, 0.005, 0.03):
