@@ -19,6 +19,7 @@ HASH_A = "sha256:" + "a" * 64
 HASH_B = "sha256:" + "b" * 64
 
 
+HOST_RULE = "must be a host such as hooks.example.com or *.example.com"
 NO_PARTS = "fidelity = 0\nlength = 0\nrepetition = 0\nsubstance = 0\n"
 
 
@@ -83,6 +84,24 @@ def test_unknown_key_names_its_path_and_the_nearest_valid_one(text: str, said: s
             "[tuning.adapter]\ntarget_modules = []",
             "tuning.adapter.target_modules: must have at least 1 entry, got []",
         ),
+        (
+            "[webhooks]\ncallback_hosts = {acme = []}",
+            "webhooks.callback_hosts.acme: must have at least 1 entry, got []",
+        ),
+        *(
+            (
+                f'[webhooks]\ncallback_hosts = {{acme = ["{host}"]}}',
+                f"webhooks.callback_hosts.acme[0]: {HOST_RULE}, got {host!r}",
+            )
+            for host in ("", "*", "*.", "a.*.com", "https://hooks.example.com", "hooks.example.com:8443")
+        ),
+        *(
+            (
+                f'[webhooks]\npublic_url = "{url}"',
+                f"webhooks.public_url: must be a URL such as https://coloq.example.com, got {url!r}",
+            )
+            for url in ("", "coloq.example.com", "https://", "http://[")
+        ),
         ('[[tenants]]\nid = "acme"\nlanguages = {}', "tenants[0].languages: must have at least 1 entry, got {}"),
     ],
 )
@@ -111,6 +130,13 @@ def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     """A configuration that does not exist is refused with the command that writes one."""
     with pytest.raises(InvalidConfig, match="no such file; `coloq init` writes one"):
         load(tmp_path / "node.toml")
+
+
+def test_hosts_of_callbacks_may_be_names_patterns_and_addresses() -> None:
+    """As URLs name them."""
+    hosts = ["hooks.example.com", "*.example.com", "localhost", "10.1.2.3", "fd00::7"]
+    config = parse(f"[webhooks]\npublic_url = 'http://node:8080/coloq'\ncallback_hosts = {{acme = {hosts}}}")
+    assert config.webhooks.callback_hosts == {"acme": tuple(hosts)}
 
 
 def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
