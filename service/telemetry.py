@@ -130,7 +130,9 @@ class Metrics:
         self._journal_corrupt = self._counter("journal_corrupt", "Journal entries that could not be read.")
         self._journal_episodes = self._gauge("journal_episodes", "Episodes kept.", "tenant", "language", "split")
         self._active_policy = self._gauge("policy_active_version", "Version that answers new requests.")
-        self._publications = self._counter("publications", "Attempts to publish a policy.", "outcome")
+        self._publications = self._counter(
+            "publications", "Policies published, and runs rejected or failed.", "outcome"
+        )
         self._engine_ready = self._gauge("engine_ready", "1 when the engine answers.")
         self._engine_restarts = self._counter("engine_restarts", "Times that the engine process was started again.")
         self._jobs = self._counter("jobs_finished", "Jobs that got their result.", "tenant", "state")
@@ -205,7 +207,7 @@ class Metrics:
         self._active_policy.set(version)
 
     def publication_ended(self, outcome: str) -> None:
-        """Count an attempt to publish: `published`, `rejected` or `failed`."""
+        """Count a policy that was `published`, or a run that the gate `rejected` or that `failed`, at whatever step."""
         self._publications.labels(outcome).inc()
 
     def set_engine_ready(self, ready: bool) -> None:
