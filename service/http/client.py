@@ -114,7 +114,8 @@ class AdminClient:
             return NodeRefused(
                 f"the node at {self._url} did not answer within {TIMEOUT_S:.0f} s; it may still do what it was asked"
             )
-        return NodeRefused(f"no node answers at {self._url} ({type(error).__name__}); is it running?")
+        reason = str(error) or type(error).__name__
+        return NodeRefused(f"no node answers at {self._url} ({reason}); is it running?")
 
     def _call(self, method: str, path: str, view: type[View], content: str | None = None) -> View:
         response = self._send(method, path, content)

@@ -220,13 +220,14 @@ def test_a_variable_that_holds_no_key_is_told_without_it(monkeypatch: pytest.Mon
 
 
 def test_a_node_that_does_not_answer_is_an_error_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port that was just free refuses the connection."""
+    """A port that was just free refuses the connection, and the reason is told: it might be a certificate's."""
     monkeypatch.setenv("COLOQ_ADMIN_KEY", "admin-key")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     result = tune("status", "--url", f"http://127.0.0.1:{port}")
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"error: no node answers at http://127.0.0.1:{port}")
+    assert result.stderr.startswith(f"error: no node answers at http://127.0.0.1:{port} (")
+    assert "refused" in result.stderr
 
 
 @pytest.mark.parametrize("url", ["nonsense", "", "http://127.0.0.1:port"])
