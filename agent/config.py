@@ -9,9 +9,9 @@ from agent.language import primary_code
 
 
 class Section(BaseModel):
-    """A frozen part of the node's configuration; unknown keys are errors."""
+    """A frozen part of the node's configuration; unknown keys are errors, and so are TOML's ``inf`` and ``nan``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 Term = Annotated[str, Field(min_length=1, max_length=200)]

@@ -130,7 +130,7 @@ def init(
     from service.secrets import new_key
 
     key = new_key(tenant_id(tenant))
-    text = starter(tenant, language or ["en"], key.hash)
+    text = starter(tenant, list(dict.fromkeys(language or ["en"])), key.hash)
     check_languages(parse(text, name=path.name), FastTextDetector().labels)
     _write_new(path, text)
     typer.echo(f"Wrote {path}. API key of tenant {tenant}, shown this once:\n\n  {key.plain}\n")

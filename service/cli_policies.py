@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -17,8 +16,7 @@ from service.http.canary_schema import (
     RollbackBody,
     TrialView,
 )
-from service.http.client import NodeRefused
-from service.http.validation import field_errors
+from service.http.client import NodeRefused, valid_body
 
 __all__ = ["policies_app"]
 
@@ -35,7 +33,7 @@ def promote_command(
 ) -> None:
     """Give a policy to everybody, or to one tenant. Its canary, if there is one, ends."""
     with admin_client(url) as client:
-        client.promote(version, PromoteBody(tenant=tenant, force=force))
+        client.promote(version, valid_body(PromoteBody, {"tenant": tenant, "force": force}))
         typer.echo(f"policy {version} answers {tenant or 'everybody'}")
 
 
@@ -48,7 +46,7 @@ def rollback_command(
 ) -> None:
     """Take a policy back that is active, or that a canary tries."""
     with admin_client(url) as client:
-        serving = client.roll_back(version, RollbackBody(to=to, tenant=tenant))
+        serving = client.roll_back(version, valid_body(RollbackBody, {"to": to, "tenant": tenant}))
         typer.echo(f"policy {serving.version} answers {tenant or 'everybody'}")
 
 
@@ -66,7 +64,7 @@ def canary_command(
         elif target == "stop":
             typer.echo(_line(client.stop_canary()))
         else:
-            body = _valid(CanaryBody, {"share": share, "languages": language or []})
+            body = valid_body(CanaryBody, {"share": share, "languages": language or []})
             typer.echo(_line(client.start_canary(_version(target), body)))
 
 
@@ -79,7 +77,7 @@ def pin_command(
 ) -> None:
     """Keep a tenant on a policy, whatever becomes active."""
     with admin_client(url) as client:
-        client.pin(version, PinBody(tenant=tenant, language=language))
+        client.pin(version, valid_body(PinBody, {"tenant": tenant, "language": language}))
         typer.echo(f"{_whom(tenant, language)} stays with policy {version}")
 
 
@@ -104,18 +102,6 @@ def _version(text: str) -> int:
     if not text.isdecimal():
         raise NodeRefused(f"canary must be followed by a version, status or stop, got {text}")
     return int(text)
-
-
-def _valid(model: type[CanaryBody], chosen: dict[str, object]) -> CanaryBody:
-    try:
-        return model.model_validate(chosen)
-    except ValidationError as error:
-        raise NodeRefused(_told(error, model)) from error
-
-
-def _told(error: ValidationError, model: type[BaseModel]) -> str:
-    found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
-    return "; ".join(field.message for field in field_errors(found, model))
 
 
 def _print_status(view: CanaryView) -> None:

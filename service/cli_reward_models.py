@@ -7,17 +7,15 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from service.cli_rewards import rewards_app
 from service.cli_tuning import DEFAULT_URL, INTERRUPTED, Url, admin_key, told_problems
-from service.http.client import NodeRefused
+from service.http.client import NodeRefused, valid_body
 from service.http.reward_model_client import RewardModelClient
 from service.http.reward_model_schema import HeldOutView, RewardTrainingView, TrainBody, VersionView
-from service.http.validation import field_errors
 from service.reward_models.records import TrainingState
 
 POLL_S = 0.5
@@ -37,7 +35,7 @@ def train(
 ) -> None:
     """Train a language's next reward model from feedback. Exits 1 unless it was accepted and is active."""
     with _client(url) as client:
-        body = _train_body({"epochs": epochs, "learning_rate": learning_rate, "rank": rank, "seed": seed})
+        body = valid_body(TrainBody, {"epochs": epochs, "learning_rate": learning_rate, "rank": rank, "seed": seed})
         training = client.train(language, body)
         typer.echo(training.id)
         if watch:
@@ -75,7 +73,7 @@ def list_reward_models(url: Url = DEFAULT_URL) -> None:
             )
     Console().print(models)
     if listed.trainings:
-        trainings = Table("training", "language", "state", "version", "steps", box=None)
+        trainings = Table(Column("training", no_wrap=True), "language", "state", "version", "steps", box=None)
         for item in listed.trainings:
             steps = f"{item.step}/{item.num_steps or '?'}"
             trainings.add_row(item.id, item.language, item.state.value, str(item.version), steps)
@@ -118,14 +116,6 @@ def activate(
 def _client(url: str) -> Iterator[RewardModelClient]:
     with told_problems(), RewardModelClient(url, admin_key()) as client:
         yield client
-
-
-def _train_body(chosen: dict[str, object]) -> TrainBody:
-    try:
-        return TrainBody.model_validate(chosen)
-    except ValidationError as error:
-        found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
-        raise NodeRefused("; ".join(field.message for field in field_errors(found, TrainBody))) from error
 
 
 def _follow(client: RewardModelClient, training: RewardTrainingView) -> None:

@@ -14,11 +14,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from agent.errors import InvalidConfig, InvalidInput
 from service.cli_tuning import DEFAULT_URL, Url, admin_key, told_problems
 from service.config_text import tenants_toml
+from service.http.client import valid_body
 from service.http.tenant_client import TenantClient
 from service.http.tenant_schema import IssuedKeyView, KeyBody, KeyView, TenantView
 from service.tenancy.record import Scope
@@ -36,7 +37,8 @@ KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="A key's id (`coloq
 def list_tenants(url: Url = DEFAULT_URL) -> None:
     """Show tenants, their languages and what they used today."""
     with _client(url) as client:
-        table = Table("tenant", "languages", "keys", "requests today", "tokens today", "settings from", box=None)
+        heading = Column("tenant", no_wrap=True)
+        table = Table(heading, "languages", "keys", "requests today", "tokens today", "settings from", box=None)
         for tenant in client.tenants().tenants:
             table.add_row(*_row(tenant))
         Console().print(table)
@@ -72,7 +74,7 @@ def apply(
 
 @tenant_app.command("delete")
 def delete(tenant: Tenant, url: Url = DEFAULT_URL) -> None:
-    """Remove a tenant and its keys. What it wrote stays in the journal until retention ends it."""
+    """Remove a tenant and its keys. What it wrote stays in the journal; tuning draws from it no more."""
     with _client(url) as client:
         client.delete(tenant)
         typer.echo(f"tenant {tenant} deleted")
@@ -103,7 +105,7 @@ def new(tenant: Annotated[str, typer.Argument(help="Id of the tenant that will h
 def list_keys(tenant: Tenant, url: Url = DEFAULT_URL) -> None:
     """Show a tenant's keys, those that ended included."""
     with _client(url) as client:
-        table = Table("key", "name", "scopes", "state", "last used", box=None)
+        table = Table(Column("key", no_wrap=True), "name", "scopes", "state", "last used", box=None)
         for key in client.keys(tenant).keys:
             scopes = ", ".join(scope.value for scope in key.scopes)
             table.add_row(key.id, key.name, scopes, _state(key), _time(key.last_used_at))
@@ -117,14 +119,14 @@ def create(
     scope: Annotated[
         list[Scope] | None, typer.Option(help="What it may do; repeat for more. Default: generate, feedback, read.")
     ] = None,
-    days: Annotated[float | None, typer.Option(min=0.001, help="Days until it ends by itself.")] = None,
+    days: Annotated[float | None, typer.Option(min=0.001, max=36_500, help="Days until it ends by itself.")] = None,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Make a key on a running node and print it once."""
     expires_at = datetime.now(UTC) + timedelta(days=days) if days is not None else None
     scopes = scope or [Scope.GENERATE, Scope.FEEDBACK, Scope.READ]
     with _client(url) as client:
-        _show(client.make_key(tenant, KeyBody(name=name, scopes=scopes, expires_at=expires_at)))
+        _show(client.make_key(tenant, valid_body(KeyBody, {"name": name, "scopes": scopes, "expires_at": expires_at})))
 
 
 @key_app.command("rotate")

@@ -5,6 +5,7 @@ in no shell history and no process list.
 """
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +13,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 
-from agent.errors import ColoqError, NotFound
+from agent.errors import ColoqError, InvalidInput, NotFound
 from service.cli_gate import gate_lines, gate_table
-from service.http.client import AdminClient, NodeRefused
+from service.http.client import AdminClient, NodeRefused, valid_body
 from service.http.tuning_schema import EvaluationView, RunBody, RunSummary, RunView, StepView
-from service.http.validation import field_errors
 from trainer.records import RunState
 
 ADMIN_KEY = "COLOQ_ADMIN_KEY"
@@ -56,7 +55,8 @@ def start_command(
 ) -> None:
     """Start a tuning run. What is not given comes from the node's configuration."""
     with admin_client(url) as client:
-        body = _run_body(
+        body = valid_body(
+            RunBody,
             {
                 "languages": language or [],
                 "steps": steps,
@@ -68,7 +68,7 @@ def start_command(
                 "gate": gate,
                 "seed": seed,
                 "tenant": tenant,
-            }
+            },
         )
         run = client.start(body)
         typer.echo(run.id)
@@ -138,17 +138,21 @@ def report_command(
         view = client.run(run)
         if as_json:
             typer.echo(dump(view))
-        if tensorboard is not None:
-            typer.echo(f"events: {write_events(view, tensorboard)}", err=True)
-        if out is not None or not (as_json or tensorboard):
-            typer.echo(f"report: {write_report(view, out or Path(f'{view.id}-report'))}", err=True)
+        try:
+            if tensorboard is not None:
+                typer.echo(f"events: {write_events(view, tensorboard)}", err=True)
+            if out is not None or not (as_json or tensorboard):
+                typer.echo(f"report: {write_report(view, out or Path(f'{view.id}-report'))}", err=True)
+        except OSError as error:
+            raise InvalidInput(str(error.filename or out), f"cannot be written: {error.strerror}") from error
 
 
 @policies_app.command("list")
 def list_command(url: Url = DEFAULT_URL) -> None:
     """Show published policies, newest first. Version 0 is the untuned model."""
     with admin_client(url) as client:
-        table = Table("", "version", "method", "parent", "run", "published", "held-out reward", box=None)
+        run = Column("run", no_wrap=True)
+        table = Table("", "version", "method", "parent", run, "published", "held-out reward", box=None)
         for policy in client.policies().policies:
             table.add_row(
                 "active" if policy.active else "",
@@ -217,15 +221,9 @@ def admin_key() -> str:
     key = os.environ.get(ADMIN_KEY, "").strip()
     if not key:
         raise NodeRefused(f"{ADMIN_KEY} must hold the node's admin key, got nothing; the node printed it once")
+    if not re.fullmatch(r"[!-~]+", key):
+        raise NodeRefused(f"{ADMIN_KEY} must hold the node's admin key alone, got other characters than a key has")
     return key
-
-
-def _run_body(chosen: dict[str, object]) -> RunBody:
-    try:
-        return RunBody.model_validate(chosen)
-    except ValidationError as error:
-        found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
-        raise NodeRefused("; ".join(field.message for field in field_errors(found, RunBody))) from error
 
 
 def _follow(client: AdminClient, run_id: str) -> None:
@@ -288,7 +286,8 @@ def _outcome(run: RunView) -> str:
 
 
 def _print_runs(runs: list[RunSummary]) -> None:
-    table = Table("run", "state", "steps", "started", "published", "reason", box=None)
+    # An id is what other commands take: in a narrow terminal the other columns give way.
+    table = Table(Column("run", no_wrap=True), "state", "steps", "started", "published", "reason", box=None)
     for run in runs:
         table.add_row(
             run.id,

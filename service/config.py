@@ -43,7 +43,7 @@ class EngineConfig(Section):
     """The node gives up when the engine is not ready after this long."""
     max_restarts: Annotated[int, Field(ge=0)] = 3
     """Engine restarts within ten minutes before the node exits non-zero for its supervisor."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     """Seed of the engine's own random choices; a request's seed goes before it."""
 
 
@@ -71,7 +71,8 @@ class StoreConfig(Section):
     url: str | None = None
     """URL of a Redis or Valkey; unset starts an embedded Valkey. Its password comes from COLOQ_STORE_PASSWORD."""
     journal_retention: Annotated[int, Field(ge=1)] = 100_000
-    """Episodes kept per tenant and language."""
+    """Episodes kept per tenant and language, held-out ones apart. The store holds them in main memory: about 40 bytes
+    for each token of a reply."""
     feedback_retention: Annotated[int, Field(ge=1)] = 100_000
     """Pieces of feedback kept per tenant."""
     held_out_share: Annotated[float, Field(ge=0, lt=1)] = 0.2

@@ -13,18 +13,17 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from agent.config import TenantSettings
 from agent.errors import InvalidConfig
-from rewards.config import DEFAULT_WEIGHTS
 from service.config import NodeConfig
 from service.config_tree import keys, section_at
 from service.language_rules import fallback_rules, language_rules
-from service.secrets import STORE_PASSWORD
+from service.reward_rules import reward_parts, reward_rules
+from service.store_url import store_url_flaw
 
 _LANGUAGE_CODE = re.compile(r"[a-z]{2,3}")
 
@@ -90,25 +89,12 @@ def broken_rules(config: NodeConfig) -> Iterator[str]:
     if config.canary.on_publish and config.tuning.method == "full":
         yield 'canary.on_publish: must be false with tuning.method = "full" (one copy of the weights), got true'
     yield from _unknown_parts("rewards.weights", config.rewards.weights, reward_parts(config))
-    for name in sorted(_built_in_parts() & config.rewards.extra.keys()):
-        yield f"rewards.extra.{name}: must not take the name of a built-in part, got {name!r}"
-    for name in sorted((_built_in_parts() | config.rewards.extra.keys()) & config.rewards.models.keys()):
-        yield f"rewards.models.{name}: must not take the name of another part, got {name!r}"
-
-
-def _built_in_parts() -> frozenset[str]:
-    """Parts that the built-in rules score: by default each has a weight."""
-    return frozenset(DEFAULT_WEIGHTS)
-
-
-def reward_parts(config: NodeConfig) -> frozenset[str]:
-    """Names that a reward weight may have."""
-    return _built_in_parts() | config.rewards.extra.keys() | config.rewards.models.keys()
+    yield from reward_rules(config)
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except FileNotFoundError as error:
         raise InvalidConfig(str(path), "no such file; `coloq init` writes one") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -135,13 +121,8 @@ def _engine_rules(config: NodeConfig) -> Iterator[str]:
 
 
 def _store_rules(config: NodeConfig) -> Iterator[str]:
-    if config.store.url is None:
-        return
-    url = urlsplit(config.store.url)
-    if url.password is not None or "password" in parse_qs(url.query):
-        yield f"store.url: must not hold a password; put it into the environment variable {STORE_PASSWORD}"
-    elif url.scheme not in ("redis", "rediss", "unix"):
-        yield f"store.url: must begin with redis://, rediss:// or unix://, got {config.store.url!r}"
+    if config.store.url is not None and (flaw := store_url_flaw(config.store.url)):
+        yield f"store.url: {flaw}"
 
 
 def _tenant_rules(config: NodeConfig) -> Iterator[str]:
@@ -218,6 +199,7 @@ _RULES = {
     "model_type": "must be a table",
     "model_attributes_type": "must be a table",
     "missing": "must be set",
+    "finite_number": "must be a finite number",
 }
 """pydantic's error types in this product's words."""
 

@@ -35,11 +35,19 @@ def locked_data_dir(path: Path, *, wait_s: float = 2.0) -> Iterator[Path]:
                 f"another node (process {holder}) already uses the data folder {path}; "
                 "stop it, or give this one a data_dir of its own"
             )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        _sign(descriptor, path)
         yield path
     finally:
         os.close(descriptor)
+
+
+def _sign(descriptor: int, path: Path) -> None:
+    """Tell whoever finds the folder taken by which process. Raises StoreError, on a full disk mostly."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        raise StoreError(f"the data folder {path} cannot be written to: {error.strerror}") from error
 
 
 def acquire_lock(descriptor: int, *, wait_s: float) -> bool:

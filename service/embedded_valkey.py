@@ -47,6 +47,9 @@ _POLL_S = 0.02
 _RESTART_TIMEOUT_S = 60.0
 _LONGEST_PAUSE_S = 5.0
 """Between two attempts to start a server again."""
+_STEADY_S = 10.0
+"""A server that ran for so long was well: it is started again without a pause."""
+_LAST_LINE_BYTES = 500
 
 
 class EmbeddedValkey:
@@ -67,14 +70,24 @@ class EmbeddedValkey:
         return await self._process.wait()
 
     async def keep_running(self) -> None:
-        """Start the server again each time it ends, until cancelled. What was answered is in its file."""
+        """Start the server again each time it ends, until cancelled. What was answered is in its file.
+
+        The first time at once, then after longer and longer pauses: on a full disk a server starts, reads its whole
+        file, and ends with the next write.
+        """
+        clock = asyncio.get_running_loop().time
+        pause_s = 0.0
         while True:
+            started_s = clock()
             status = await self.exited()
-            log.error("embedded_store_died", pid=self.pid, status=status)
-            pause_s = _POLL_S
-            while not await self._restarted():
+            log.error("embedded_store_died", pid=self.pid, status=status, said=_last_line(self._folder))
+            if clock() - started_s >= _STEADY_S:
+                pause_s = 0.0
+            restarted = False
+            while not restarted:
                 await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+                pause_s = min(max(2 * pause_s, _POLL_S), _LONGEST_PAUSE_S)
+                restarted = await self._restarted()
 
     async def _restarted(self) -> bool:
         log_offset = _log_size(self._folder)
@@ -142,9 +155,12 @@ async def embedded_valkey(data_dir: Path, *, start_timeout_s: float = 60.0) -> A
         StoreError: the server could not be started, or another one still uses the folder.
     """
     folder = data_dir / "store"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    socket_path = _private_socket_folder(folder) / "valkey.sock"
-    log_offset = _log_size(folder)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        socket_path = _private_socket_folder(folder) / "valkey.sock"
+        log_offset = _log_size(folder)
+    except OSError as error:
+        raise StoreError(f"the embedded store cannot use {error.filename or folder}: {error.strerror}") from error
     server = EmbeddedValkey(await _spawn(folder, socket_path), socket_path, folder)
     try:
         await server.ready(start_timeout_s, log_offset)
@@ -166,6 +182,16 @@ def _log_size(folder: Path) -> int:
     path = folder / LOG_NAME
     path.touch(mode=0o600)
     return path.stat().st_size
+
+
+def _last_line(folder: Path) -> str:
+    """What the server said last; it quotes nothing that is stored."""
+    try:
+        with (folder / LOG_NAME).open("rb") as file:
+            file.seek(max(_log_size(folder) - _LAST_LINE_BYTES, 0))
+            return file.read().decode(errors="replace").strip().rpartition("\n")[2]
+    except OSError as error:
+        return f"its log cannot be read: {error.strerror}"
 
 
 async def _spawn(folder: Path, socket_path: Path) -> asyncio.subprocess.Process:

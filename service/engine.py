@@ -240,7 +240,6 @@ class VllmEngine:
     async def _watch_liveness(self) -> None:
         while not self._llm.errored:  # noqa: ASYNC110 - vLLM offers a flag, no event
             await asyncio.sleep(_LIVENESS_POLL_S)
-        log.error("engine_died")
         self._mark_dead()
 
     def _mark_dead(self) -> None:

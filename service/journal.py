@@ -74,7 +74,7 @@ class RedisJournal:
     An episode that is being appended can be looked up already: who does waits for the append. A payload that cannot be
     read is reported to ``on_corrupt``, logged and skipped. A claim that nobody settles for ``abandoned_after_s`` is
     handed out again; on an embedded store, which only this node uses, those of an earlier process are handed out at
-    once.
+    once. Of a tenant that is not served any more (``is_served``) nothing is handed out.
     """
 
     def __init__(
@@ -84,11 +84,13 @@ class RedisJournal:
         *,
         on_corrupt: Callable[[], None] = lambda: None,
         abandoned_after_s: float = 600.0,
+        is_served: Callable[[str], bool] = lambda tenant: True,
     ) -> None:
         self._redis = store.redis
         self._retention = config.journal_retention
         self._held_out_share = config.held_out_share
         self._on_corrupt = on_corrupt
+        self._is_served = is_served
         self._sole_user = store.embedded is not None
         self._abandoned_after_ms = int(abandoned_after_s * 1000)
         self._consumer = secrets.token_hex(8)
@@ -173,7 +175,7 @@ class RedisJournal:
         chosen = selection or Selection()
         with store_errors("hand out episodes"):
             by_language: dict[str, list[TenantDraw]] = {}
-            for shelf in filter(lambda shelf: chosen.admits(shelf.tenant), await self._shelves(languages)):
+            for shelf in filter(lambda shelf: chosen.admits(shelf.tenant), await self._drawn_shelves(languages)):
                 draw = await self._tenant_draw(shelf, num_prompts, rng, chosen)
                 by_language.setdefault(shelf.language, []).append(draw)
             draws = [LanguageDraw(shuffled(tenants, rng)) for tenants in by_language.values()]
@@ -217,7 +219,7 @@ class RedisJournal:
         """
         by_language: dict[str, list[list[Episode]]] = {}
         with store_errors("read held-out episodes"):
-            for shelf in await self._shelves(languages):
+            for shelf in await self._drawn_shelves(languages):
                 if tenant not in (None, shelf.tenant):
                     continue
                 newest = await self._stream(shelf, Split.HELD).newest(_REPEATS_READ * num_prompts)
@@ -257,6 +259,9 @@ class RedisJournal:
         members = cast("set[str]", await self._redis.smembers(_REGISTRY))
         shelves = [Shelf(*member.split(" ")) for member in sorted(members)]
         return [shelf for shelf in shelves if not languages or shelf.language in languages]
+
+    async def _drawn_shelves(self, languages: Sequence[str]) -> list[Shelf]:
+        return [shelf for shelf in await self._shelves(languages) if self._is_served(shelf.tenant)]
 
     def _stream(self, shelf: Shelf, split: Split) -> EpisodeStream:
         return self._stream_at(shelf.key(split))

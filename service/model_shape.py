@@ -44,10 +44,12 @@ def read_shape(model: str) -> ModelShape:
         config = AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
+        if model in NAMED_SHAPES:
+            reason = "that names sizes for `coloq plan` and benches, and has no weights"
         raise InvalidConfig(
             "engine.model",
-            "must be a folder with config.json, a Hugging Face id that is cached or reachable, or one of "
-            f"{', '.join(NAMED_SHAPES)}; got {model!r}: {reason}",
+            "must be a folder with config.json, a Hugging Face id that is cached or reachable, an embedded model's "
+            f"name or, for `coloq plan` alone, one of {', '.join(NAMED_SHAPES)}; got {model!r}: {reason}",
         ) from error
     return shape_of(config)
 
@@ -56,7 +58,7 @@ def shape_of(config: "PretrainedConfig") -> ModelShape:
     """The shape of a Hugging Face configuration's language model.
 
     Raises:
-        InvalidConfig: Hugging Face has no causal language model for it.
+        InvalidConfig: Hugging Face has no causal language model for it, or the model has no attention.
     """
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
@@ -68,12 +70,15 @@ def shape_of(config: "PretrainedConfig") -> ModelShape:
     except ValueError as error:
         raise InvalidConfig("engine.model", f"must be a causal language model, got a {config.model_type}") from error
     model.tie_weights()
-    heads = text.num_attention_heads
+    heads = getattr(text, "num_attention_heads", None)
+    if heads is None:
+        raise InvalidConfig("engine.model", f"must be a model with attention heads, got a {config.model_type}")
     kv_heads = getattr(text, "num_key_value_heads", None) or heads
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
     linears = tuple(_layer_linears(model))
     norms = list(_norms(model, heads, kv_heads))
-    inner = getattr(text, "intermediate_size", None) or max(linear.out_features for linear in linears)
+    widest = max((linear.out_features for linear in linears), default=4 * text.hidden_size)  # GPT-2 has no Linear
+    inner = getattr(text, "intermediate_size", None) or widest
     return ModelShape(
         architecture=type(model).__name__,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),

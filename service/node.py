@@ -16,7 +16,7 @@ from functools import partial
 
 import structlog
 
-from agent.errors import EngineDead, StoreError, TrainerFailed
+from agent.errors import EngineDead, TrainerFailed
 from service.assembly.canary import Trials, open_trials
 from service.assembly.engine_room import EngineRoom, open_engine_room
 from service.assembly.feedback import open_feedback
@@ -62,6 +62,8 @@ log = structlog.get_logger(__name__)
 
 _CHECKED_ON_GPU, _CHECKED_ON_CPU = 128, 6
 """Prompts of a fresh engine's check."""
+_STORE_PROBE_S = 0.5
+"""Who asks for readiness gives up after a second, mostly, and a node without its store still serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +100,7 @@ class Node:
 
     async def health(self) -> Health:
         """Readiness of each part."""
-        store = "ready"
-        try:
-            await self.store.ping()
-        except StoreError:
-            store = "unreachable"
+        store = "ready" if await self.store.answers(_STORE_PROBE_S) else "unreachable"
         return Health(
             ready=self.engine.state == "ready" and not self.jobs.stopping,
             engine=self.engine.state,

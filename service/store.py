@@ -3,6 +3,7 @@
 Keys of a tenant begin with ``t:<tenant>:``, the node's own with ``node:``.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from redis.exceptions import RedisError
 from agent.errors import StoreError
 from service.config import StoreConfig
 from service.embedded_valkey import EmbeddedValkey, embedded_valkey
+from service.secrets import STORE_PASSWORD
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +45,15 @@ class Store:
         """
         with store_errors("answer"):
             await self.redis.ping()
+
+    async def answers(self, within_s: float) -> bool:
+        """Whether it answers in that time: a server that hangs would hold a caller as long as the client waits."""
+        try:
+            async with asyncio.timeout(within_s):
+                await self.ping()
+        except (StoreError, TimeoutError):
+            return False
+        return True
 
 
 class ClosingPool(BlockingConnectionPool):
@@ -97,9 +108,20 @@ async def open_store(config: StoreConfig, data_dir: Path, *, password: str | Non
     else:
         async with _connected(config.url, password) as client:
             store = Store(client, config.url)
-            await store.ping()
+            try:
+                await store.ping()
+            except StoreError as error:
+                reason = f"{error.__cause__ or error}{_advice(error.__cause__)}"
+                raise StoreError(f"the store at {config.url} (store.url) did not answer: {reason}") from error
             log.info("store_connected", url=store.url)
             yield store
+
+
+def _advice(refusal: BaseException | None) -> str:
+    """Where the password comes from, for who has none or a wrong one: servers and redis-py have many errors for it."""
+    if any(word in str(refusal).lower() for word in ("auth", "password")):
+        return f"; its password comes from {STORE_PASSWORD}, a user's name stands in the URL"
+    return ""
 
 
 @asynccontextmanager

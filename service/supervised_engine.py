@@ -239,6 +239,7 @@ class SupervisedEngine:
             await self._current_or_last().died()
             self._ready.clear()
             self.state = "restarting"
+            log.error("engine_died")  # here, since a request may hear of it before the process's own watch does
             if self._dies_too_often():
                 self._give_up(f"the engine died {len(self._deaths)} times within {_RESTART_WINDOW_S / 60:.0f} minutes")
                 return

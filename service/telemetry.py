@@ -12,6 +12,8 @@ from typing import Literal
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from structlog.processors import ExceptionRenderer
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import Processor
 
 from agent.completion import GenerationTiming
@@ -91,9 +93,13 @@ def settle_loggers() -> None:
 
 
 def _renderers(log_format: Literal["console", "json"]) -> list[Processor]:
+    """Stacks name places and source lines only. structlog's own show every local variable: briefs, replies, keys."""
     if log_format == "json":
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-    return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        stacks = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+        return [stacks, structlog.processors.JSONRenderer()]
+    return [
+        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +131,9 @@ class Metrics:
         self._journal_episodes = self._gauge("journal_episodes", "Episodes kept.", "tenant", "language", "split")
         self._journal_waiting = self._gauge("journal_waiting", "Episodes whose write is under way.")
         self._active_policy = self._gauge("policy_active_version", "Version that answers new requests.")
-        self._publications = self._counter("publications", "Attempts to publish a policy.", "outcome")
+        self._publications = self._counter(
+            "publications", "Policies published, and runs rejected or failed.", "outcome"
+        )
         self._engine_ready = self._gauge("engine_ready", "1 when the engine answers.")
         self._engine_restarts = self._counter("engine_restarts", "Times that the engine process was started again.")
         self._jobs = self._counter("jobs_finished", "Jobs that got their result.", "tenant", "state")
@@ -204,7 +212,7 @@ class Metrics:
         self._active_policy.set(version)
 
     def publication_ended(self, outcome: str) -> None:
-        """Count an attempt to publish: `published`, `rejected` or `failed`."""
+        """Count a policy that was `published`, or a run that the gate `rejected` or that `failed`, at whatever step."""
         self._publications.labels(outcome).inc()
 
     def set_engine_ready(self, ready: bool) -> None:

@@ -16,7 +16,15 @@ class AdapterConfig(Section):
     """LoRA rank."""
     alpha: Annotated[float, Field(gt=0)] = 32.0
     """LoRA scale; the update is multiplied by `alpha / rank`."""
-    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
     """Linear layers that get an adapter."""
 
 

@@ -8,8 +8,9 @@
               config.json                   model.safetensors.index.json
               manifest.json
 
-Written to a temporary folder, fsynced, renamed: a folder that exists is whole. Immutable once written. No pickle. Full
-weights are written and read shard by shard, so that one shard is in memory at a time.
+Written to a temporary folder, fsynced, renamed: a folder that exists is whole. Immutable once written. What a write
+leaves that fails, or that its process does not outlive, is removed: on a full disk it would keep everybody else from
+writing. No pickle. Full weights are written and read shard by shard, so that one shard is in memory at a time.
 """
 
 import json
@@ -43,6 +44,12 @@ def newest_version(root: Path) -> int:
     """The highest version that was ever written below ``root``; 0 when there is none."""
     names = [path.name for path in root.glob("v*")]
     return max((int(name[1:]) for name in names if name[1:].isdigit()), default=0)
+
+
+def remove_unfinished(root: Path) -> None:
+    """Delete what writes left below ``root`` that their process did not outlive. Nobody else may be writing."""
+    for partial in root.glob(".v*.partial-*"):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_policy(
@@ -96,8 +103,10 @@ def _write_durably(folder: Path, fill: Callable[[Path], None], metadata: PolicyM
         }
         write_json(partial / MANIFEST, manifest)
         move_durably(partial, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the latter is what a full disk makes of a file of weights
         raise PublicationFailed(f"policy {folder.name} could not be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return sha256_of(folder / MANIFEST)
 
 

@@ -6,7 +6,7 @@ from agent.prompt import PromptLibrary
 from rewards.second_opinion import langdetect_labels
 from service.assembly.ground import Ground
 from service.assembly.judges import Judges
-from service.config_file import reward_parts
+from service.reward_rules import reward_parts
 from service.tenancy.limits import Limiter
 from service.tenancy.registry import TenantRegistry
 from service.tenancy.rules import TenantRules

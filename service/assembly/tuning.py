@@ -4,6 +4,7 @@ journal ─► claims ─► loop ─► gate ─► publisher ─► engine
                       └ runs, checkpoints, ledger
 """
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -28,7 +29,7 @@ from trainer.footprint import num_adapter_slots
 from trainer.live import LiveWeights
 from trainer.loop import TuningLoop
 from trainer.parity import ParityProbe
-from trainer.policy_folder import newest_version, policy_folder
+from trainer.policy_folder import newest_version, policy_folder, remove_unfinished
 from trainer.promotion import promotions
 from trainer.publication import Publisher
 from trainer.records import RunState, RunStatus
@@ -60,8 +61,14 @@ async def open_tuning(
     """
     config, metrics = ground.config, ground.metrics
     policies, checkpoints = ground.data_dir / "policies", Checkpoints(ground.data_dir / "runs")
+    await asyncio.to_thread(remove_unfinished, policies)
     await _close_interrupted(ground, checkpoints, newest_version(policies), announcements)
-    journal = RedisJournal(ground.store, config.store, on_corrupt=metrics.journal_corrupt)
+    journal = RedisJournal(
+        ground.store,
+        config.store,
+        on_corrupt=metrics.journal_corrupt,
+        is_served=lambda tenant: tenants.get(tenant) is not None,
+    )
     placement = _placement(ground, room, policies)
     probe = ParityProbe(room.engine, room.trainer, room.encoder, max_mean=config.tuning.parity_mean)
     slots = RoutableSlots(num_routable(num_adapter_slots(config.tuning)))

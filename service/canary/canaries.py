@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from agent.errors import CanaryRunning, Conflict, InvalidInput, NeedsAdapters
+from agent.errors import CanaryRunning, ColoqError, Conflict, InvalidInput, NeedsAdapters
 from agent.language import primary_code
 from service.canary.comparison import Difference
 from service.canary.config import CanaryConfig
@@ -169,6 +169,8 @@ class Canaries:
             await asyncio.sleep(_TICK_S)
             try:
                 await self.tick()
+            except ColoqError as error:  # mostly a store that is away: no defect, so no stack
+                log.warning("canary_tick_failed", reason=str(error))
             except Exception:
                 log.exception("canary_tick_failed")
 

@@ -26,6 +26,10 @@ class TrialKeeper:
     def __init__(self, config: CanaryConfig, parts: CanaryParts, now: Callable[[], datetime]) -> None:
         self._config, self._parts, self._now = config, parts, now
         self._saved_at = now()
+        self._unstored: list[TrialRecord] = []
+        """Trials that ended while the store was away: whether a policy did harm decides if it may be promoted."""
+        self._not_held: dict[int, str] = {}
+        """Versions that could not be brought back, and why; each reason is logged once."""
 
     @property
     def running(self) -> TrialRecord | None:
@@ -41,6 +45,7 @@ class TrialKeeper:
 
     async def begin(self, record: TrialRecord, stable: Side) -> TrialRecord:
         """From here on the traffic is split."""
+        await self._store_ended()  # storing the end of one forgets what is running
         stored = StoredTrial(record, Side(), stable)
         await self._parts.store.save(stored, self._parts.traffic.baseline)
         self._use(stored)
@@ -80,8 +85,14 @@ class TrialKeeper:
         traffic.forget_waiting()
         log.info("canary_ended", trial=record.id, outcome=outcome.value, reason=reason)
         self._parts.events.ended(record)
-        await self._parts.store.end(record)
+        self._unstored.append(record)
+        await self._store_ended()
         return record
+
+    async def _store_ended(self) -> None:
+        while self._unstored:
+            await self._parts.store.end(self._unstored[0])
+            del self._unstored[0]
 
     async def drop_watch(self, reason: str) -> None:
         if self.running is not None and self.canary is None:
@@ -103,13 +114,18 @@ class TrialKeeper:
     async def keep_slots(self) -> None:
         """Bring back what requests are routed to and the engine does not hold, such as a pin of another process."""
         missing = [version for version in self._parts.routes.versions() if not self._parts.policies.holds(version)]
+        self._not_held = {version: reason for version, reason in self._not_held.items() if version in missing}
         for version in sorted(missing):
             try:
                 await self._parts.policies.ensure(version)
             except ColoqError as error:
-                log.warning("routed_policy_not_held", version=version, reason=str(error))
+                if self._not_held.get(version) != str(error):
+                    self._not_held[version] = str(error)
+                    log.warning("routed_policy_not_held", version=version, reason=str(error))
 
     async def save(self) -> None:
+        """Store what has changed; called with every tick. Raises StoreError, and tries again with the next."""
+        await self._store_ended()
         traffic, now = self._parts.traffic, self._now()
         if traffic.changed and (now - self._saved_at).total_seconds() >= _SAVE_EVERY_S:
             traffic.changed, self._saved_at = False, now

@@ -13,6 +13,7 @@ class FeedbackMetrics:
     """Counts pieces of feedback and the pairs that they come to."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._shown: set[str] = set()
         self._kept = Counter(
             "coloq_feedback", "Pieces of feedback kept.", ("tenant", "language", "kind"), registry=registry
         )
@@ -31,7 +32,13 @@ class FeedbackMetrics:
         self._kept.labels(feedback.tenant, feedback.language, feedback.opinion.kind.value).inc()
 
     def weighed(self, language: str, found: PairSet) -> None:
-        """Show what the feedback of a language came to: pairs by source, and what was left out by reason."""
+        """Show what the feedback of a language came to: pairs by source, and what was left out by reason.
+
+        A language is shown from its first piece on: whoever asks for another one's pairs adds no row.
+        """
+        if language not in self._shown and not found.pairs and not any(found.left_out.values()):
+            return
+        self._shown.add(language)
         sources = Tally(pair.source for pair in found.pairs)
         for source in PairSource:
             self._pairs.labels(language, source.value).set(sources[source])

@@ -92,8 +92,8 @@ async def change_tenant(tenant: TenantId, body: dict[str, JsonValue], request: R
     "/tenants/{tenant}", status_code=204, summary="Delete a tenant and its keys", responses=problems(404, 409, 422)
 )
 async def delete_tenant(tenant: TenantId, request: Request, parts: Parts) -> None:
-    """Its keys open nothing from now on; its endpoints and hooks go with it. What it had written stays in the journal
-    until retention ends it."""
+    """Its keys open nothing from now on; its endpoints and hooks go with it. What it had written stays in the journal,
+    where tuning draws from it no more."""
     before = _digest(parts.node.tenancy.get(tenant))
     # First, so that the act can be sent again when the store fails halfway.
     await parts.node.webhooks.forget(tenant)

@@ -1,6 +1,7 @@
 """A client of the admin routes, for the CLI. Proxies and `.netrc` of the environment are ignored: a node is reached
 directly, and its key comes from the caller alone."""
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self, TypeVar
 from urllib.parse import quote, urlencode
@@ -13,8 +14,10 @@ from service.http.canary_schema import CanaryBody, CanaryView, PinBody, PromoteB
 from service.http.problem_schema import Problem
 from service.http.tenant_schema import TenantView
 from service.http.tuning_schema import PolicyList, PolicyView, RunBody, RunList, RunView
+from service.http.validation import field_errors
 
 View = TypeVar("View", bound=BaseModel)
+Body = TypeVar("Body", bound=BaseModel)
 TIMEOUT_S = 30.0
 
 
@@ -29,9 +32,13 @@ class AdminClient:
     """
 
     def __init__(self, url: str, admin_key: str) -> None:
+        """Raises NodeRefused when ``url`` is none."""
         self._url = url
         headers = {"Authorization": f"Bearer {admin_key}"}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False)
+        try:
+            self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_S, trust_env=False)
+        except httpx.InvalidURL as error:
+            raise self.lost(error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +108,14 @@ class AdminClient:
 
     def lost(self, error: Exception) -> NodeRefused:
         """What to tell of a connection that failed."""
-        return NodeRefused(f"no node answers at {self._url} ({type(error).__name__}); is it running?")
+        if isinstance(error, httpx.InvalidURL | httpx.UnsupportedProtocol):
+            return NodeRefused(f"--url must be a URL such as http://127.0.0.1:8080, got {self._url!r} ({error})")
+        if isinstance(error, httpx.ReadTimeout):
+            return NodeRefused(
+                f"the node at {self._url} did not answer within {TIMEOUT_S:.0f} s; it may still do what it was asked"
+            )
+        reason = str(error) or type(error).__name__
+        return NodeRefused(f"no node answers at {self._url} ({reason}); is it running?")
 
     def _call(self, method: str, path: str, view: type[View], content: str | None = None) -> View:
         response = self._send(method, path, content)
@@ -119,6 +133,19 @@ class AdminClient:
         if not response.is_success:
             raise NodeRefused(refusal(response))
         return response
+
+
+def valid_body(model: type[Body], chosen: Mapping[str, object]) -> Body:
+    """A body of what a command was given.
+
+    Raises:
+        NodeRefused: it breaks a rule that the node would refuse it for.
+    """
+    try:
+        return model.model_validate(chosen)
+    except ValidationError as error:
+        found = [{**item, "loc": ("body", *item["loc"])} for item in error.errors()]
+        raise NodeRefused("; ".join(field.message for field in field_errors(found, model))) from error
 
 
 def _json(body: BaseModel) -> str:

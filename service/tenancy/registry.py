@@ -176,7 +176,7 @@ class TenantRegistry:
             return await self._save(replace(record, settings=settings, origin=Origin.ADMIN))
 
     async def delete(self, tenant: str) -> None:
-        """Remove a tenant and its keys. What it wrote to the journal stays until retention ends it. Raises NotFound."""
+        """Remove a tenant and its keys. What it wrote stays in the journal, and is not drawn from. Raises NotFound."""
         async with self._writing:
             await self.refresh()
             await self._store.delete(self.get(tenant), by_operator=True)

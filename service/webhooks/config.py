@@ -1,7 +1,9 @@
 """Section `[webhooks]`: where the node may send, how fast, and what it keeps."""
 
-from ipaddress import ip_network
+import re
+from ipaddress import ip_address, ip_network
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -16,6 +18,43 @@ def _network(text: str) -> str:
         raise PydanticCustomError("network", "must be a network such as 10.1.0.0/16 or fd00::/8") from error
 
 
+def _host(text: str) -> str:
+    """A host, or all below one. Whatever else stands there would match no callback, or every one (``*.``)."""
+    name = text.removeprefix("*.")
+    if re.fullmatch(r"[^\s/:?#@*]+", name) or _is_address(name):
+        return text
+    raise PydanticCustomError("host", "must be a host such as hooks.example.com or *.example.com")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _url(text: str) -> str:
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        url = urlsplit("")
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise PydanticCustomError("url", "must be a URL such as https://coloq.example.com")
+    return text
+
+
+def _some(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """An empty list would read as none, and mean any."""
+    if not hosts:
+        raise PydanticCustomError("no_host", "must have at least 1 entry")
+    return hosts
+
+
+Hosts = Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], AfterValidator(_some)]
+"""Hosts that URLs may name."""
+
+
 class WebhooksConfig(Section):
     """Section `[webhooks]`."""
 
@@ -25,9 +64,9 @@ class WebhooksConfig(Section):
     """Ports that a URL may name; with `allow_http` also 80."""
     allowed_networks: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
     """Networks that are not public and may be sent to all the same, such as `10.1.0.0/16`."""
-    callback_hosts: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    callback_hosts: dict[str, Hosts] = Field(default_factory=dict)
     """Tenant to the hosts that its callback URLs may name (`hooks.example.com`, `*.example.com`); any for others."""
-    public_url: str | None = None
+    public_url: Annotated[str, AfterValidator(_url)] | None = None
     """URL under which callers reach this node; events that are too large link to it. Unset makes such links paths."""
     timeout_s: Annotated[float, Field(gt=0, le=30)] = 15.0
     """How long a receiver may take to answer."""

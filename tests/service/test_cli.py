@@ -42,6 +42,14 @@ def test_init_never_overwrites(tmp_path: Path) -> None:
     assert file.read_text() == "# mine"
 
 
+def test_a_language_that_is_named_twice_is_written_once(tmp_path: Path) -> None:
+    """The file is valid."""
+    file = tmp_path / "node.toml"
+    result = RUNNER.invoke(app, ["init", str(file), "--language", "pl", "--language", "pl"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert file.read_text().count("[tenants.languages.pl]") == 1
+
+
 @pytest.mark.parametrize("language", ["qq", "Polish", "pl]"])
 def test_init_refuses_a_language_that_cannot_be_checked(language: str, tmp_path: Path) -> None:
     """A first configuration is valid or not written at all."""

@@ -76,6 +76,8 @@ def test_pinned_and_let_go(url: str, node: FakeNode) -> None:
         (("canary", "soon"), "canary must be followed by a version, status or stop, got soon"),
         (("canary", "2", "--share", "0.9"), "share must be between 0 (not included) and 0.5, got 0.9"),
         (("canary", "7"), "there is no policy 7"),
+        (("pin", "1", "--tenant", "a" * 64), "tenant must have at most 63 characters, got 64 characters"),
+        (("promote", "1", "--tenant", ""), 'tenant must have at least 1 character, got ""'),
         (("rollback", "2"), "policy 2 is not active, policy 0 is"),
     ],
 )

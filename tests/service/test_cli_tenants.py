@@ -75,6 +75,21 @@ def test_a_file_that_breaks_a_rule_is_told_by_its_field(url: str, tmp_path: Path
     assert "must have `[[tenants]]` tables, got none" in coloq("tenant", "apply", str(file)).stderr
 
 
+def test_a_date_where_a_text_belongs_is_told_by_its_field(url: str, tmp_path: Path) -> None:
+    """TOML has dates, JSON has not; the node refuses it like any other value of a wrong kind."""
+    file = tmp_path / "tenants.toml"
+    file.write_text('[[tenants]]\nid = "zeta"\nweight = 2026-01-01\n[tenants.languages.en]\n')
+    result = coloq("tenant", "apply", str(file))
+    assert result.exit_code == 1
+    assert "weight must be a number" in result.stderr
+
+
+def test_a_key_without_a_name_is_told_by_its_field(url: str) -> None:
+    """In the words that the node has for it."""
+    result = coloq("key", "create", "acme", "--name", "")
+    assert (result.exit_code, result.stderr) == (1, 'error: name must have at least 1 character, got ""\n')
+
+
 def test_a_key_is_made_rotated_and_revoked(url: str) -> None:
     """The key alone is on stdout, and it opens; its successor does too, and a revoked one no longer."""
     made = coloq("key", "create", "acme", "--name", "Make", "--scope", "read", "--days", "30")

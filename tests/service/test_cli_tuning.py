@@ -15,6 +15,7 @@ from agent.config import LanguageSettings, TenantSettings
 from service import cli_tuning
 from service.cli_tuning import policies_app, tune_app
 from service.config import NodeConfig
+from service.http import client
 from service.http.app import create_app
 from service.http.fake_tuning import EPOCH, step_report
 from service.http.fakes import FakeAuthenticator, FakeMetrics, FakeNode, served
@@ -116,6 +117,15 @@ def test_status_shows_all_runs_or_one(url: str) -> None:
     ]
 
 
+def test_a_run_s_id_is_whole_in_a_narrow_terminal(url: str, node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other commands take it; a long reason gives way."""
+    monkeypatch.setenv("COLUMNS", "60")
+    tune("start")
+    long = replace(node.tuning.runs["run_1"], id="run_0123456789ab", reason="nothing to learn from in 5 prompts " * 3)
+    node.tuning.runs = {long.id: long}
+    assert "run_0123456789ab" in tune("status").stdout
+
+
 def test_stop_says_where_the_run_stood(url: str) -> None:
     """The run had made no step when it was stopped."""
     tune("start", "--no-watch", "--steps", "2")
@@ -198,15 +208,45 @@ def test_the_admin_key_must_be_in_the_environment(url: str, monkeypatch: pytest.
     assert result.stderr.startswith("error: COLOQ_ADMIN_KEY must hold the node's admin key, got nothing")
 
 
+@pytest.mark.parametrize("key", ["clq_admin_ä", "clq_admin_x\nclq_admin_y", "clq admin"])
+def test_a_variable_that_holds_no_key_is_told_without_it(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """No header can carry it. What it holds may be half a secret, so it is not repeated."""
+    monkeypatch.setenv("COLOQ_ADMIN_KEY", key)
+    result = tune("status", "--url", "http://127.0.0.1:1")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "error: COLOQ_ADMIN_KEY must hold the node's admin key alone, got other characters than a key has\n",
+    )
+
+
 def test_a_node_that_does_not_answer_is_an_error_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port that was just free refuses the connection; a URL that is none is told the same way."""
+    """A port that was just free refuses the connection, and the reason is told: it might be a certificate's."""
     monkeypatch.setenv("COLOQ_ADMIN_KEY", "admin-key")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    for url in (f"http://127.0.0.1:{port}", "nonsense"):
-        result = tune("status", "--url", url)
-        assert result.exit_code == 1
-        assert result.stderr.startswith(f"error: no node answers at {url}")
+    result = tune("status", "--url", f"http://127.0.0.1:{port}")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: no node answers at http://127.0.0.1:{port} (")
+    assert "refused" in result.stderr
+
+
+@pytest.mark.parametrize("url", ["nonsense", "", "http://127.0.0.1:port"])
+def test_a_url_that_is_none_is_told_as_one(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """The option is named, and no node is missed."""
+    monkeypatch.setenv("COLOQ_ADMIN_KEY", "admin-key")
+    result = tune("status", "--url", url)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: --url must be a URL such as http://127.0.0.1:8080, got {url!r}")
+
+
+def test_a_node_that_takes_too_long_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took the request, and may carry it out yet."""
+    monkeypatch.setenv("COLOQ_ADMIN_KEY", "admin-key")
+    monkeypatch.setattr(client, "TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        result = policies("activate", "1", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    assert result.exit_code == 1
+    assert "did not answer within 0 s; it may still do what it was asked" in result.stderr
 
 
 def test_an_interrupted_run_is_resumed(url: str, node: FakeNode) -> None:
@@ -242,6 +282,14 @@ def test_a_run_s_report_goes_where_it_is_wanted(url: str, tmp_path: Path, monkey
     dumped = tune("report", "run_1", "--json")
     assert json.loads(dumped.stdout)["series"]["reward_mean"] == [[1, 0.25], [2, 0.75]]
     assert dumped.stderr == ""
+
+
+def test_a_report_that_cannot_be_written_is_told(url: str, tmp_path: Path) -> None:
+    """The path and why, for a folder whose place a file has."""
+    (tmp_path / "taken").write_text("")
+    tune("start")
+    result = tune("report", "run_1", "--out", str(tmp_path / "taken"))
+    assert (result.exit_code, result.stderr) == (1, f"error: {tmp_path / 'taken'}: cannot be written: File exists\n")
 
 
 def test_an_unknown_run_or_one_without_steps_has_no_report(url: str, node: FakeNode) -> None:

@@ -19,6 +19,10 @@ HASH_A = "sha256:" + "a" * 64
 HASH_B = "sha256:" + "b" * 64
 
 
+HOST_RULE = "must be a host such as hooks.example.com or *.example.com"
+NO_PARTS = "fidelity = 0\nlength = 0\nrepetition = 0\nsubstance = 0\n"
+
+
 def problem(text: str) -> str:
     """What is said about a file."""
     with pytest.raises(InvalidConfig) as caught:
@@ -72,6 +76,32 @@ def test_unknown_key_names_its_path_and_the_nearest_valid_one(text: str, said: s
         ("[engine]\nmodel = true", "engine.model: must be text, got true"),
         ("engine = 3", "engine: must be a table, got 3"),
         ('[[tenants]]\nid = "acme"', "tenants[0].languages: must be set"),
+        ("[server]\nshutdown_grace_s = inf", "server.shutdown_grace_s: must be a finite number, got inf"),
+        ("[rewards.weights]\nfidelity = nan", "rewards.weights.fidelity: must be a finite number, got nan"),
+        ("[engine]\nseed = -1", "engine.seed: must be at least 0, got -1"),
+        ("[engine]\nseed = 4294967296", "engine.seed: must be at most 4294967295, got 4294967296"),
+        (
+            "[tuning.adapter]\ntarget_modules = []",
+            "tuning.adapter.target_modules: must have at least 1 entry, got []",
+        ),
+        (
+            "[webhooks]\ncallback_hosts = {acme = []}",
+            "webhooks.callback_hosts.acme: must have at least 1 entry, got []",
+        ),
+        *(
+            (
+                f'[webhooks]\ncallback_hosts = {{acme = ["{host}"]}}',
+                f"webhooks.callback_hosts.acme[0]: {HOST_RULE}, got {host!r}",
+            )
+            for host in ("", "*", "*.", "a.*.com", "https://hooks.example.com", "hooks.example.com:8443")
+        ),
+        *(
+            (
+                f'[webhooks]\npublic_url = "{url}"',
+                f"webhooks.public_url: must be a URL such as https://coloq.example.com, got {url!r}",
+            )
+            for url in ("", "coloq.example.com", "https://", "http://[")
+        ),
         ('[[tenants]]\nid = "acme"\nlanguages = {}', "tenants[0].languages: must have at least 1 entry, got {}"),
     ],
 )
@@ -100,6 +130,20 @@ def test_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     """A configuration that does not exist is refused with the command that writes one."""
     with pytest.raises(InvalidConfig, match="no such file; `coloq init` writes one"):
         load(tmp_path / "node.toml")
+
+
+def test_hosts_of_callbacks_may_be_names_patterns_and_addresses() -> None:
+    """As URLs name them."""
+    hosts = ["hooks.example.com", "*.example.com", "localhost", "10.1.2.3", "fd00::7"]
+    config = parse(f"[webhooks]\npublic_url = 'http://node:8080/coloq'\ncallback_hosts = {{acme = {hosts}}}")
+    assert config.webhooks.callback_hosts == {"acme": tuple(hosts)}
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    """Some editors begin a text file with one."""
+    file = tmp_path / "node.toml"
+    file.write_text("[server]\nport = 1", encoding="utf-8-sig")
+    assert load(file).server.port == 1
 
 
 def test_data_dir_is_relative_to_the_file(tmp_path: Path) -> None:
@@ -154,6 +198,37 @@ def test_data_dir_is_relative_to_the_file(tmp_path: Path) -> None:
         (
             '[rewards.extra]\nlength = "a:b"',
             "rewards.extra.length: must not take the name of a built-in part, got 'length'",
+        ),
+        (
+            '[rewards.extra]\nstyle = "mine:make"',
+            "rewards.weights.style: must be set for a judge of rewards.extra, got nothing",
+        ),
+        (
+            '[rewards.models.taste]\nmodel = "org/scorer"',
+            "rewards.weights.taste: must be set for a judge of rewards.models, got nothing",
+        ),
+        (
+            '[rewards.weights]\ntaste = 1\n[rewards.models.taste]\nlanguages = ["de", "DE", "xx"]',
+            (
+                "node.toml breaks 2 rules:\n"
+                "  rewards.models.taste.languages: must be ISO 639-1 codes, got 'DE'\n"
+                "  rewards.models.taste.languages: must be ISO 639-1 codes, got 'xx'"
+            ),
+        ),
+        (
+            f"[rewards.weights]\n{NO_PARTS}",
+            (
+                "rewards.weights: must weigh a part above 0 that is no fault, got format, brand, banned, register, "
+                "numerals, leakage, prose alone"
+            ),
+        ),
+        (
+            f"[rewards.weights]\n{NO_PARTS}" + tenant("acme", HASH_A) + "reward_weights = {length = 1}\n"
+            "[tenants.languages.de]\nreward_weights = {prose = 2}",
+            (
+                "tenants[0].languages.de.reward_weights: must leave a part above 0 that is no fault, got format, "
+                "brand, banned, register, numerals, leakage, prose alone"
+            ),
         ),
     ],
 )

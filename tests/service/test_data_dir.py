@@ -1,5 +1,6 @@
 """The data folder and its lock."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,20 @@ def test_second_node_is_refused_with_the_first_ones_process(tmp_path: Path) -> N
         other.kill()
     with locked_data_dir(tmp_path):
         pass
+
+
+def test_a_full_disk_is_told_with_the_folder(tmp_path: Path) -> None:
+    """The lock is taken, and the process's number finds no room."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with (
+            pytest.raises(StoreError, match=f"the data folder {tmp_path} cannot be written to: File too large"),
+            locked_data_dir(tmp_path),
+        ):
+            raise AssertionError("entered a folder on a full disk")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_private_file_is_replaced_whole(tmp_path: Path) -> None:

@@ -313,6 +313,22 @@ async def test_tenants_and_end_users_are_capped(any_store: Store) -> None:
     assert selection.passed_over == {"end_user_capped": 2, "tenant_capped": 2}
 
 
+async def test_nothing_is_drawn_of_a_tenant_that_is_not_served_any_more(store: Store) -> None:
+    """Neither to train on nor to examine; what it wrote is there all the same, and drawn once it is served again."""
+    served = {"acme"}
+    for config, split in ((ALL_TRAIN, Split.TRAIN), (MOSTLY_HELD, Split.HELD)):
+        journal = RedisJournal(store, config, is_served=lambda tenant: tenant in served)
+        for tenant in ("acme", "gone"):
+            await journal.append(episode(f"{tenant}-{split}", tenant=tenant))
+    assert [claim.episode.id for claim in await journal.claim(["pl"], 4, seed=1)] == ["acme-train"]
+    assert [held.id for held in await journal.held_out(["pl"], 4)] == ["acme-held"]
+    found = await journal.find("gone-train")
+    assert found is not None
+    served.add("gone")
+    assert "gone-train" in [claim.episode.id for claim in await journal.claim(["pl"], 4, seed=2)]
+    assert {held.id for held in await journal.held_out(["pl"], 4)} == {"acme-held", "gone-held"}
+
+
 async def test_what_was_passed_over_comes_again(any_store: Store) -> None:
     """The next step draws the prompts that the cap held back, one end user's as well as another's."""
     journal = RedisJournal(any_store, ALL_TRAIN)

@@ -80,3 +80,32 @@ def test_a_model_without_a_language_head_is_refused(tmp_path: Path) -> None:
     AutoConfig.for_model("vit").save_pretrained(tmp_path)
     with pytest.raises(InvalidConfig, match="must be a causal language model, got a vit"):
         read_shape(str(tmp_path))
+
+
+def test_a_model_without_linear_layers_has_a_shape(tmp_path: Path) -> None:
+    """GPT-2 serves, although it cannot be tuned: its layers are no Linear, their inner size 4 times the outer."""
+    AutoConfig.for_model("gpt2", n_embd=64, n_layer=2, n_head=2).save_pretrained(tmp_path)
+    shape = read_shape(str(tmp_path))
+    assert (shape.architecture, shape.linears, shape.intermediate_size) == ("GPT2LMHeadModel", (), 256)
+
+
+def test_a_model_without_attention_is_refused(tmp_path: Path) -> None:
+    """There is no KV cache to plan."""
+    AutoConfig.for_model("mamba", hidden_size=64, num_hidden_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(InvalidConfig, match="must be a model with attention heads, got a mamba"):
+        read_shape(str(tmp_path))
+
+
+def test_the_name_of_a_shape_is_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`coloq plan` takes it and `coloq serve` does not: the message says why, since it lists the name too."""
+
+    def missing(name: str) -> None:
+        raise OSError(f"{name} is not a local folder\nand is not a valid model identifier")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", missing)
+    with pytest.raises(
+        InvalidConfig, match=r"got 'qwen2\.5-7b': that names sizes for `coloq plan` and benches, and has"
+    ):
+        read_shape("qwen2.5-7b")
+    with pytest.raises(InvalidConfig, match=r"got 'org/none': org/none is not a local folder$"):
+        read_shape("org/none")

@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from redis.exceptions import RedisError
+from structlog.testing import capture_logs
 
 from agent.errors import StoreError
 from service.config import StoreConfig
@@ -102,6 +104,14 @@ async def test_store_that_cannot_start_says_why(tmp_path: Path) -> None:
             raise AssertionError("opened a damaged store")
 
 
+async def test_store_whose_folder_is_a_file_says_so(tmp_path: Path) -> None:
+    """A store's error with the path, as for every other store that cannot be had."""
+    (tmp_path / "store").write_text("")
+    with pytest.raises(StoreError, match=rf"cannot use {tmp_path / 'store'}: File exists"):
+        async with open_store(StoreConfig(), tmp_path):
+            raise AssertionError("opened a file")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_server_does_not_outlive_a_killed_node(tmp_path: Path) -> None:
     """SIGKILL of the node ends the server too, and what was synced is there for the next start."""
@@ -153,6 +163,39 @@ async def test_a_killed_server_is_started_again(store: Store) -> None:
     assert await store.redis.mget("first", "second") == ["kept", "kept"]
 
 
+async def test_a_server_that_dies_again_and_again_is_given_pauses(store: Store) -> None:
+    """On a full disk it ends with each write, after reading all that it holds: the node must not spend itself on that.
+    Seven pauses come to 0 + 0.02 + 0.04 + ... + 0.64 = 1.26 seconds, the eighth ends after 2.54."""
+    server = store.embedded
+    assert server is not None
+    num_started = 0
+    with capture_logs() as logs:
+        until_s = time.monotonic() + 2.4
+        os.kill(server.pid, signal.SIGKILL)
+        while time.monotonic() < until_s:
+            await asyncio.sleep(0.01)
+            if [entry["event"] for entry in logs].count("embedded_store_started") > num_started:
+                num_started += 1
+                os.kill(server.pid, signal.SIGKILL)
+    deaths = [entry for entry in logs if entry["event"] == "embedded_store_died"]
+    assert 3 <= len(deaths) <= 8
+    assert "Ready to accept connections" in deaths[0]["said"]
+
+
+async def test_a_store_that_hangs_is_not_waited_for(store: Store) -> None:
+    """Readiness is asked for by probes that wait a second; the client itself would wait five."""
+    assert store.embedded is not None
+    assert await store.answers(5.0)
+    os.kill(store.embedded.pid, signal.SIGSTOP)
+    try:
+        started_s = time.monotonic()
+        assert not await store.answers(0.2)
+        assert time.monotonic() - started_s < 2
+    finally:
+        os.kill(store.embedded.pid, signal.SIGCONT)
+    assert await store.answers(5.0)
+
+
 async def test_a_stop_while_the_server_is_started_again_leaves_nothing_running(tmp_path: Path) -> None:
     """Whatever the moment."""
     for pause_s in (0.0, 0.005, 0.03):
@@ -188,17 +231,24 @@ async def test_password_is_used_and_a_wrong_one_is_refused(store: Store, tmp_pat
     async with open_store(config, tmp_path, password="hunter2") as other:
         await other.ping()
         assert "hunter2" not in other.url
-    with pytest.raises(StoreError) as caught:
-        async with open_store(config, tmp_path, password="wrong-one"):
-            raise AssertionError("opened with a wrong password")
-    assert "wrong-one" not in str(caught.value)
+    for wrong in ("wrong-one", None):
+        with pytest.raises(StoreError) as caught:
+            async with open_store(config, tmp_path, password=wrong):
+                raise AssertionError("opened with a wrong password")
+        assert str(caught.value).startswith(f"the store at {store.url} (store.url) did not answer: ")
+        assert "its password comes from COLOQ_STORE_PASSWORD" in str(caught.value)
+        assert "wrong-one" not in str(caught.value)
 
 
 async def test_unreachable_store_is_a_store_error(tmp_path: Path) -> None:
-    """A server that is not there is a StoreError at once, not a client library's error later."""
-    with pytest.raises(StoreError, match="the store could not answer"):
-        async with open_store(StoreConfig(url=f"unix://{tmp_path}/nobody.sock"), tmp_path):
+    """A server that is not there is a StoreError at once, no client library's error later; it names key and place."""
+    url = f"unix://{tmp_path}/nobody.sock"
+    with pytest.raises(
+        StoreError, match=rf"the store at {url} \(store\.url\) did not answer: .*No such file"
+    ) as caught:
+        async with open_store(StoreConfig(url=url), tmp_path):
             raise AssertionError("opened a store that is not there")
+    assert "COLOQ_STORE_PASSWORD" not in str(caught.value)
 
 
 def test_only_the_stores_errors_are_translated() -> None:

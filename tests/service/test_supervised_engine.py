@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from agent.completion import Completion, FinishReason, GenerationTiming, Sampling, VersionSpan
 from agent.errors import EngineDead, ModelError
@@ -162,6 +163,18 @@ async def test_live_request_runs_again_after_a_death(plant: Plant, engine: Super
     assert plant.processes[0].sampled == [("r1", 0)]
     assert plant.processes[1].sampled == [("r1", 0)]
     assert (engine.num_restarts, engine.state) == (1, "ready")
+
+
+async def test_a_death_is_logged_whoever_hears_of_it_first(plant: Plant, engine: SupervisedEngine) -> None:
+    """The event that an operator searches for, once for each process; here a request in flight hears of it at once."""
+    generating = asyncio.create_task(engine.generate(request("r1")))
+    await settle()
+    with capture_logs() as logs:
+        plant.processes[0].kill()
+        await settle()
+        plant.processes[1].answering.set()
+        await generating
+    assert [entry["event"] for entry in logs].count("engine_died") == 1
 
 
 async def test_live_request_is_retried_once(plant: Plant) -> None:

@@ -54,6 +54,26 @@ def test_json_logs_have_bound_values_and_take_in_the_standard_library(capsys: py
     assert theirs == bound | {"event": "disk full", "level": "warning", "logger": "theirs"}
 
 
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_stack_shows_no_value(capsys: pytest.CaptureFixture[str], log_format: Literal["json", "console"]) -> None:
+    """Ours and a library's: where it happened and why, but none of the variables there, which hold briefs and keys."""
+
+    def train_on(brief: str) -> None:
+        claims = {"prompt": brief}
+        raise RuntimeError(f"{len(claims)} claim")
+
+    configure_logging("info", log_format)
+    for emit in (structlog.get_logger("ours").exception, logging.getLogger("asyncio").exception):
+        try:
+            train_on("a brief " + "that nobody may read")
+        except RuntimeError:
+            emit("tuning_run_crashed")
+        shown = capsys.readouterr().err
+        assert "train_on" in shown
+        assert "1 claim" in shown
+        assert "a brief that nobody may read" not in shown
+
+
 def test_level_holds_back_what_is_below_it(capsys: pytest.CaptureFixture[str]) -> None:
     """At level `warning` neither our info events nor a library's are written."""
     configure_logging("warning", "console")

@@ -1,6 +1,7 @@
 """Policies on disk: whole, checked, immutable, and PEFT's own format."""
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from trainer.policy_folder import (
     read_metadata,
     read_model,
     read_policy,
+    remove_unfinished,
     verify_policy,
     write_model,
     write_policy,
@@ -113,6 +115,32 @@ def test_a_disk_that_refuses_is_a_failed_publication(tmp_path: Path) -> None:
     with pytest.raises(PublicationFailed, match="v7 could not be written"):
         _write(tmp_path / "root")
     assert newest_version(tmp_path / "root") == 0
+
+
+def test_a_full_disk_is_left_as_it_was(tmp_path: Path) -> None:
+    """A publication that finds no room fails as one, and leaves nothing of the files that it had begun."""
+    weights = {"a": torch.zeros(50_000)}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # half of what the weights take
+    try:
+        with pytest.raises(PublicationFailed, match="v7 could not be written"):
+            write_policy(policy_folder(tmp_path, 7), weights, CONFIG, METADATA)
+        with pytest.raises(PublicationFailed, match="v8 could not be written"):
+            write_model(policy_folder(tmp_path, 8), weights, CONFIG, METADATA)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    """Whole policies stay, and so does what is not the node's."""
+    _write(tmp_path)
+    for name in (".v8.partial-12", ".v9.partial-3", "notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes", "v7"]
+    remove_unfinished(tmp_path / "none")
 
 
 def _logits(model: torch.nn.Module) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.brief import Brief, Kind
 from agent.completion import Completion, FinishReason, GenerationTiming, Sampling, VersionSpan
@@ -449,3 +450,57 @@ async def test_scores_are_bounded_by_the_rate_and_spread_over_sides() -> None:
     assert trial is not None
     counts = [side.get("de", Measure.REWARD).num for side in (trial.candidate, trial.stable)]
     assert abs(counts[0] - counts[1]) <= 2
+
+
+async def test_a_store_that_is_away_is_told_without_a_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no defect, and the next tick comes all the same: what is to be stored is tried again."""
+    monkeypatch.setattr("service.canary.canaries._TICK_S", 0.001)
+    bed = Bed()
+    await bed.canaries.start(2)
+    bed.policies.active_version = 3  # which ends the canary, and that is to be stored
+    bed.store.failure = StoreError("gone")
+    with capture_logs() as logs:
+        running = asyncio.create_task(bed.canaries.run())
+        await asyncio.sleep(0.1)
+        assert not running.done()
+        running.cancel()
+        await asyncio.wait([running])
+    failed = [entry for entry in logs if entry["event"] == "canary_tick_failed"]
+    assert len(failed) > 1
+    assert failed[0] == {"event": "canary_tick_failed", "reason": "gone", "log_level": "warning"}
+
+
+async def test_a_policy_that_cannot_be_brought_back_is_told_once() -> None:
+    """Every two seconds it is tried again; only another reason is news, or the same one after it was held."""
+    bed = Bed()
+    bed.policies.damaged.add(3)
+    bed.routes.use_tenant_policies({"acme": 3})
+    with capture_logs() as logs:
+        for _ in range(3):
+            await bed.canaries.tick()
+        bed.policies.damaged.clear()
+        await bed.canaries.tick()
+        bed.policies.damaged.add(3)
+        await bed.canaries.tick()
+    assert [entry["event"] for entry in logs] == ["routed_policy_not_held"] * 2
+
+
+async def test_an_end_that_could_not_be_stored_is_stored_later() -> None:
+    """Nobody gets the candidate from the end on; what it did is known once the store is back, before another begins."""
+    bed = Bed()
+    await bed.canaries.start(2)
+    bed.store.failure = StoreError("gone")
+    with pytest.raises(StoreError):
+        await bed.canaries.stop()
+    assert bed.routes.split is None
+    bed.store.failure = None
+    await bed.canaries.start(3)
+    assert [(record.candidate, record.outcome) for record in bed.store.records] == [(2, Outcome.STOPPED)]
+    assert bed.store.trial is not None
+    bed.store.failure = StoreError("gone")
+    with pytest.raises(StoreError):
+        await bed.canaries.stop()
+    bed.store.failure = None
+    await bed.canaries.tick()
+    assert [record.candidate for record in bed.store.records] == [3, 2]
+    assert bed.store.trial is None

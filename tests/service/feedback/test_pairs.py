@@ -100,7 +100,7 @@ async def test_what_was_left_out_is_told() -> None:
 
 
 async def test_a_tenant_that_is_not_served_any_more_gives_no_pairs() -> None:
-    """Its feedback stays until retention ends it, and moves nothing."""
+    """Its feedback stays, and moves nothing."""
     given = [said(TextEdit("Besser."), "req_1"), said(TextEdit("Kaufen!"), "req_2", tenant="spam")]
     pairs = FeedbackPairs(
         MemoryFeedback(given),
