@@ -45,6 +45,18 @@ async def test_a_payload_is_answered_as_its_brief_would_be(
     assert brief.brand_terms == ("Klingelo",)
 
 
+async def test_a_mapping_may_give_every_field_of_a_brief(
+    client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str]
+) -> None:
+    """A form of address and a schema among them."""
+    mapping = {**MAPPING, "register": {"from": "how", "default": "formal"}, "schema": {"type": "object"}}
+    hook = await create(client, tenant_key, mapping=mapping)
+    response = await client.post(hook["path"], json={"product": {"title": "Klingel"}, "how": "informal"})
+    assert response.status_code == 200, response.text
+    brief, *_ = node.content.calls[0]
+    assert (brief.register, brief.schema) == ("informal", '{"type":"object"}')
+
+
 @pytest.mark.parametrize("form", ["urlencoded", "multipart"])
 async def test_forms_are_payloads_too(
     client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str], form: str

@@ -60,6 +60,15 @@ def test_texts_of_forms_fit_the_fields(field: str, value: JsonValue, expected: J
     assert applied({field: {"from": "v"}}, {"v": value}) == {field: expected}
 
 
+def test_every_field_has_the_name_that_callers_give_it() -> None:
+    """`register` and `schema`, as in a body of `POST /v1/content`, not the names that Python has for them."""
+    fields: dict[str, JsonValue] = {"register": "formal", "schema": {"type": "object"}}
+    assert applied({"register": {"from": "how"}, "schema": {"type": "object"}}, {"how": "formal"}) == fields
+    for name in ("register_", "json_schema"):
+        with pytest.raises(InvalidInput, match="is not a field of a brief"):
+            applied({name: "formal"})
+
+
 def test_a_list_may_be_the_payload() -> None:
     """n8n sends items as a list."""
     assert applied({"text": {"from": "[0].json.text"}}, [{"json": {"text": "a"}}]) == {"text": "a"}
