@@ -19,6 +19,7 @@ MAPPING = {
     "max_words": {"from": "words"},
 }
 EXAMPLE = {"lang": "en", "product": {"title": "Klingel", "tags": "Rad, Stadt"}}
+FORM_MAPPING = {"kind": "create", "language": "de", "instructions": {"from": "title"}}
 HOOK = {"name": "shop", "mapping": MAPPING, "example": EXAMPLE}
 
 
@@ -84,6 +85,47 @@ async def test_forms_are_payloads_too(
 
 def _items(value: object) -> list[str]:
     return value if isinstance(value, list) else [str(value)]
+
+
+@pytest.mark.parametrize(
+    ("content", "charset"),
+    [
+        ("title=Głośny+dzwonek".encode(), ""),  # as `curl -d` sends it
+        (b"title=G%C5%82o%C5%9Bny%20dzwonek", ""),
+        ("title=Głośny dzwonek".encode("iso-8859-2"), '; charset="ISO-8859-2"'),
+        (b"title=G%B3o%B6ny+dzwonek", "; charset=iso-8859-2"),
+    ],
+)
+async def test_a_form_is_read_in_utf_8_or_in_the_charset_that_it_declares(
+    client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str], content: bytes, charset: str
+) -> None:
+    """Percent-encoded or not."""
+    hook = await create(client, tenant_key, mapping=FORM_MAPPING, example={"title": "x"})
+    headers = {"Content-Type": f"application/x-www-form-urlencoded{charset}"}
+    response = await client.post(hook["path"], content=content, headers=headers)
+    assert response.status_code == 200, response.text
+    brief, *_ = node.content.calls[0]
+    assert brief.instructions == "Głośny dzwonek"
+
+
+@pytest.mark.parametrize(
+    ("content", "charset", "told"),
+    [
+        (b"title=G%B3o%B6ny", "", "the form must be text in utf-8"),
+        (b"title=x", "; charset=klingon", "the form must be text in klingon"),
+        (b"a=1&" * 201, "", "the form must have at most 200 fields, got 201"),
+    ],
+)
+async def test_a_form_that_cannot_be_read_is_refused(
+    client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str], content: bytes, charset: str, told: str
+) -> None:
+    """No text is made of letters that were guessed."""
+    hook = await create(client, tenant_key, mapping=FORM_MAPPING, example={"title": "x"})
+    headers = {"Content-Type": f"application/x-www-form-urlencoded{charset}"}
+    response = await client.post(hook["path"], content=content, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+    assert response.json()["detail"].startswith(told)
+    assert node.content.calls == []
 
 
 @pytest.mark.parametrize(
