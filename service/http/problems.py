@@ -80,7 +80,13 @@ ROWS: Mapping[type[Exception], Row] = {
     errors.CanaryRunning: Row(409, "canary_running", "A canary is running", "Stop it first, or wait for its end."),
     errors.NeedsAdapters: Row(409, "needs_adapters", "Not with one copy of the weights"),
     errors.NoAdapterSlot: Row(409, "no_adapter_slot", "No adapter slot is free"),
-    errors.JobCancelled: Row(409, "job_cancelled", "The job was cancelled", "Send the request again for a new job."),
+    errors.JobCancelled: Row(
+        409,
+        "job_cancelled",
+        "The job was cancelled",
+        "For a new job send the request again: under another Idempotency-Key if it had one, with X-Idempotency-Mode:"
+        " header if it was known by its body.",
+    ),
     errors.JobAbandoned: Row(
         500,
         "job_abandoned",

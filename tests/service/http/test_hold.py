@@ -265,6 +265,27 @@ async def test_a_cancelled_job_answers_who_is_held(caller: httpx.AsyncClient, no
     assert node.content.cancelled.is_set()
 
 
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ({"Idempotency-Key": "a"}, {"Idempotency-Key": "b"}),
+        ({"X-Idempotency-Mode": "body"}, {"X-Idempotency-Mode": "header"}),
+    ],
+)
+async def test_a_cancelled_job_says_how_to_get_a_new_one(
+    caller: httpx.AsyncClient, node: FakeNode, first: dict[str, str], again: dict[str, str]
+) -> None:
+    """Its key stands for it still, so the very same call is answered with the cancellation; the advice works."""
+    node.content.delay_s = 30
+    job = (await caller.post("/v1/content", json=BRIEF, headers={**first, "Prefer": "respond-async"})).json()
+    await caller.post(f"/v1/jobs/{job['id']}/cancel")
+    node.content.delay_s = 0
+    refused = await caller.post("/v1/content", json=BRIEF, headers={**first, **SOON})
+    assert refused.status_code == 409
+    assert all(word in refused.json()["detail"] for word in ("another Idempotency-Key", "X-Idempotency-Mode: header"))
+    assert (await caller.post("/v1/content", json=BRIEF, headers={**again, **SOON})).status_code == 200
+
+
 class HangsUp:
     """Drives the app by hand: sends a body, and hangs up once the node has begun."""
 
