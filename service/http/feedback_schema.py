@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent.errors import InvalidInput
 from agent.feedback import (
@@ -23,6 +23,7 @@ from agent.feedback import (
 )
 from service.feedback.records import ComparisonOrder, FeedbackOrder, Receipt, ReplyRef
 from service.http.content_order import CONTENT_ROUTE
+from service.http.validation import without_empty_texts
 from service.idempotency import MAX_KEY_CHARS, name_of_key
 
 MAX_ID_CHARS = 128
@@ -66,7 +67,7 @@ class EditBody(BaseModel):
 
 
 class FeedbackRequest(BaseModel):
-    """What is said of one reply: one kind or several. A field that is null counts as not given."""
+    """What is said of one reply: one kind or several. A field that is null or an empty text counts as not given."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -121,6 +122,11 @@ class FeedbackRequest(BaseModel):
     edit: EditBody | None = Field(default=None, description="What became of the text under somebody's hands.")
     comment: Text | None = Field(default=None, description="A remark; nothing is learnt from it.", examples=["Long."])
     implicit: Signal | None = Field(default=None, description="What became of the text.", examples=["published"])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_not_given(cls, body: object) -> object:
+        return without_empty_texts(body, cls)
 
     def order(self) -> FeedbackOrder:
         """The order. Raises InvalidInput for rules between fields."""

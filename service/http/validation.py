@@ -43,6 +43,15 @@ def field_errors(
     return unique[:MAX_FIELD_ERRORS]
 
 
+def without_empty_texts(body: object, model: type[BaseModel]) -> object:
+    """A body in which null takes the place of empty texts, where ``model`` takes null for the field: that is what
+    platforms send for a field that is mapped from an empty cell, whatever its type."""
+    if not isinstance(body, Mapping):
+        return body
+    optional = {info.alias or name for name, info in model.model_fields.items() if not info.is_required()}
+    return {name: None if value == "" and name in optional else value for name, value in body.items()}
+
+
 def _field_error(error: Mapping[str, Any], model: type[BaseModel] | None, body: object) -> FieldError:
     path = _path(error["loc"][1:], body, error["type"])
     field = shown_name(".".join(path))
