@@ -98,7 +98,7 @@ class JobDesk:
         Cancelling the call does not keep an order that the store has taken from being carried out.
 
         Raises:
-            IdempotencyKeyReused: the key stands for another body.
+            IdempotencyKeyReused: the key stands for another body, and its job has not failed.
             StoreError: nothing was accepted, as far as this node knows.
         """
         accepting = asyncio.create_task(self._accept(order, key, Lane.HELD if at_once else Lane.QUEUED, slot))

@@ -45,9 +45,10 @@ class MemoryJobStore:
         self._check()
         if key is not None and (known := self._keys.get((order.tenant, key.name))) is not None:
             fingerprint, job_id = known
-            if fingerprint != key.fingerprint:
+            if fingerprint == key.fingerprint:
+                return Submission(job_id, created=False)
+            if self.jobs[job_id].state is not JobState.FAILED:
                 raise IdempotencyKeyReused(HEADER, "must be new for a new body, but it was used for another one")
-            return Submission(job_id, created=False)
         job = Job(new_job_id(), order, JobState.QUEUED, _now())
         self.jobs[job.id] = job
         if key is not None:

@@ -14,7 +14,7 @@ class JobStore(Protocol):
         """Accept an order, or find the job that stands for its key. Lane HELD: ``consumer`` has it at once.
 
         Raises:
-            IdempotencyKeyReused: the key stands for another body.
+            IdempotencyKeyReused: the key stands for another body, and its job has not failed.
         """
         ...
 

@@ -23,7 +23,8 @@ if idem then
     local known = redis.call('GET', idem)
     if known then
         local known_fingerprint, known_id = string.match(known, '^(%S+) (%S+)$')
-        if known_id and redis.call('EXISTS', prefix .. known_id) == 1 then
+        local state = known_id and redis.call('HGET', prefix .. known_id, 'state')
+        if state and not (state == 'failed' and known_fingerprint ~= fingerprint) then
             return {'known', known_id, known_fingerprint}
         end
     end
@@ -51,8 +52,9 @@ if lane_name == 'held' then
 end
 return {'created', id, entry}
 """
-"""Accepts an order, or names the job that stands for its key. Every entry of lane HELD is claimed by the call that adds
-it, so the one new entry there is always its own."""
+"""Accepts an order, or names the job that stands for its key. Of a failed job nothing was written, so its key may come
+with another body: the caller has mended the order. Every entry of lane HELD is claimed by the call that adds it, so the
+one new entry there is always its own."""
 
 _IS_OPEN = """
 local function is_open(job)

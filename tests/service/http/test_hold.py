@@ -165,6 +165,18 @@ async def test_one_key_with_two_bodies_is_422(caller: httpx.AsyncClient, node: F
     assert len(node.content.calls) == 1
 
 
+async def test_advice_can_be_followed_under_the_same_key(caller: httpx.AsyncClient, node: FakeNode) -> None:
+    """A refused call is mended and sent again, and platforms take the key from the record that it is for."""
+    headers = {"Idempotency-Key": "text-4711", **SOON}
+    node.content.error = PromptTooLong("too long")
+    refused = await caller.post("/v1/content", json=BRIEF, headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (422, "prompt_too_long")
+    node.content.error = None
+    mended = await caller.post("/v1/content", json={**BRIEF, "max_tokens": 20}, headers=headers)
+    assert (mended.status_code, mended.headers.get("Idempotency-Replayed")) == (200, None)
+    assert len(node.content.calls) == 2
+
+
 async def test_keys_of_two_tenants_do_not_meet(
     caller: httpx.AsyncClient, node: FakeNode, other_key: dict[str, str]
 ) -> None:

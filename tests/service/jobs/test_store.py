@@ -18,7 +18,7 @@ from service.config import JobsConfig, StoreConfig
 from service.idempotency import IdempotencyKey
 from service.jobs.fakes import MemoryJobStore
 from service.jobs.ports import JobStore
-from service.jobs.records import Answer, Claim, JobState, Lane, Order
+from service.jobs.records import Answer, Claim, JobState, Lane, Order, Submission
 from service.jobs.store import RedisJobStore
 from service.store import Store, open_store
 
@@ -155,6 +155,30 @@ async def test_a_key_with_another_body_is_refused(jobs: JobStore) -> None:
     with pytest.raises(IdempotencyKeyReused, match="Idempotency-Key"):
         await jobs.submit(order(), Lane.QUEUED, "n1", key(fingerprint="another"))
     await jobs.finish("acme", submission.job_id, JobState.SUCCEEDED, DONE)
+    with pytest.raises(IdempotencyKeyReused):
+        await jobs.submit(order(), Lane.QUEUED, "n1", key(fingerprint="another"))
+
+
+async def test_a_refused_order_may_be_mended_under_its_key(jobs: JobStore) -> None:
+    """Nothing was written: the same body gets the refusal again, another one is a job of its own, which the key stands
+    for from then on, also against the first body."""
+    refused = await jobs.submit(order(), Lane.QUEUED, "n1", key())
+    await jobs.finish("acme", refused.job_id, JobState.FAILED, REFUSED)
+    assert await jobs.submit(order(), Lane.QUEUED, "n1", key()) == Submission(refused.job_id, created=False)
+    mended = await jobs.submit(order(), Lane.QUEUED, "n1", key(fingerprint="mended"))
+    assert mended.created
+    with pytest.raises(IdempotencyKeyReused):
+        await jobs.submit(order(), Lane.QUEUED, "n1", key())
+    found = await jobs.of_key("acme", "k")
+    assert found is not None
+    assert found.id == mended.job_id
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.CANCELLED])
+async def test_what_was_written_or_stopped_keeps_its_key_from_other_bodies(jobs: JobStore, state: JobState) -> None:
+    """Only a failed job lets it go."""
+    first = await jobs.submit(order(), Lane.QUEUED, "n1", key())
+    await jobs.finish("acme", first.job_id, state, DONE)
     with pytest.raises(IdempotencyKeyReused):
         await jobs.submit(order(), Lane.QUEUED, "n1", key(fingerprint="another"))
 
