@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, get_args
 
-from jmespath.exceptions import JMESPathError
+from jmespath.exceptions import JMESPathError, JMESPathTypeError
 from jmespath.parser import ParsedResult
 from pydantic import BaseModel, JsonValue
 
@@ -79,12 +79,21 @@ class PayloadMapping:
         try:
             found = source.expression.search(payload)
         except (JMESPathError, TypeError, ValueError, RecursionError) as error:
-            raise InvalidInput(
-                f"mapping.{name}", f"cannot be applied to this payload: {str(error)[:200] or type(error).__name__}"
-            ) from error
+            raise InvalidInput(f"mapping.{name}", f"cannot be applied to this payload: {_reason(error)}") from error
         if found is None or found == "":
             found = source.default
         return _fitted(found, _types_of(self._fields[name].annotation))
+
+
+def _reason(error: Exception) -> str:
+    """What an expression did not take, and what takes it."""
+    reason = str(error)[:200] or type(error).__name__
+    match error:
+        case JMESPathTypeError(current_value=None):
+            return f"{reason}; the payload lacks a field that it needs, in whose place not_null(field, '') has a text"
+        case JMESPathTypeError(current_value=int() | float()):
+            return f"{reason}; to_string(field) makes a text of a number"
+    return reason
 
 
 def _compiled(name: str, expression: JsonValue) -> ParsedResult:

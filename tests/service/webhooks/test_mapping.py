@@ -103,6 +103,23 @@ def test_a_payload_that_an_expression_cannot_take_is_the_callers_fault() -> None
     assert refused.value.field == "mapping.text"
 
 
+@pytest.mark.parametrize(
+    ("expression", "advice", "mended", "text"),
+    [
+        ("join(': ', ['a', post.sub])", "not_null(field, '')", "join(': ', ['a', not_null(post.sub, '')])", "a: "),
+        ("join(': ', ['a', post.n])", "to_string(field)", "join(': ', ['a', to_string(post.n)])", "a: 7"),
+    ],
+)
+def test_an_expression_that_cannot_be_applied_says_what_can(
+    expression: str, advice: str, mended: str, text: str
+) -> None:
+    """A payload without an optional field, or with a number in it, is no reason to look up JMESPath's types."""
+    with pytest.raises(InvalidInput) as refused:
+        applied({"text": {"from": expression}})
+    assert advice in refused.value.message
+    assert applied({"text": {"from": mended}}) == {"text": text}
+
+
 def test_an_object_without_from_is_a_constant() -> None:
     """Fields that take objects can be given one."""
     assert PayloadMapping({"tone": {"a": 1}}, ContentRequest).apply({}) == {"tone": {"a": 1}}
