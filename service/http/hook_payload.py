@@ -94,6 +94,8 @@ def _object(fields: Iterable[tuple[str, str]]) -> JsonValue:
 def _json(body: bytes) -> JsonValue:
     try:
         payload = json.loads(body, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise InvalidInput("", "the body must be in UTF-8, got bytes that are none") from error
     except (ValueError, RecursionError) as error:
         raise InvalidInput("", "the body must be JSON, or a form that is declared as one, got neither") from error
     if not isinstance(payload, dict | list):

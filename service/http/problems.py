@@ -153,7 +153,7 @@ STATUS_ROWS: Mapping[int, Row] = {
     405: Row(405, "method_not_allowed", "The route has no such method"),
     408: Row(408, "request_timeout", "The request did not come in time"),
     413: Row(413, "body_too_large", "The body is too large"),
-    415: Row(415, "unsupported_media_type", "The body is not declared as JSON"),
+    415: Row(415, "unsupported_media_type", "The body is not declared as JSON, or it is compressed"),
     431: Row(431, "headers_too_large", "The header fields are too large"),
 }
 """Rows of what the framework raises as `HTTPException`, by status."""

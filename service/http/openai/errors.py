@@ -76,7 +76,7 @@ _DESCRIPTIONS = {
     403: "The key is not for this route.",
     404: "No such model.",
     413: "The body is larger than the node takes.",
-    415: "The body is not declared as JSON.",
+    415: "The body is not declared as JSON, or it is compressed.",
     429: "A limit is reached; try again after `Retry-After` seconds.",
     500: "The node failed.",
     503: "Not ready; try again after `Retry-After` seconds.",

@@ -1,5 +1,7 @@
 """What surrounds every request: ids, counting, logging, limits, the last boundary."""
 
+import gzip
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -154,6 +156,19 @@ async def test_a_body_must_be_declared_as_json(
     assert response.status_code == status
     if status == 415:
         assert "'Content-Type: application/json'" in response.json()["detail"]
+
+
+@pytest.mark.parametrize("path", ["/v1/content", "/v1/chat/completions", "hook"])
+async def test_a_compressed_body_is_415(client: httpx.AsyncClient, tenant_key: dict[str, str], path: str) -> None:
+    """It says which header to leave out, not that JSON was no JSON."""
+    if path == "hook":
+        mapping = {"kind": "create", "language": "de", "instructions": {"from": "t"}}
+        hook = {"name": "h", "mapping": mapping, "example": {"t": "x"}}
+        path = (await client.post("/v1/hooks-config", headers=tenant_key, json=hook)).json()["path"]
+    headers = tenant_key | {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    response = await client.post(path, headers=headers, content=gzip.compress(json.dumps(BRIEF).encode()))
+    assert response.status_code == 415
+    assert "without Content-Encoding, got 'gzip'" in response.text
 
 
 async def test_an_unknown_path_is_404_with_the_nearest_route(client: httpx.AsyncClient) -> None:
