@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import annotated_types
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from service.http.problem_schema import FieldError
@@ -19,6 +19,8 @@ from service.http.problem_schema import FieldError
 MAX_SHOWN_CHARS = 60
 """Longest part of a rejected value that a message repeats."""
 MAX_FIELD_ERRORS = 20
+EMPTY_IS_NONE = BeforeValidator(lambda value: None if value == "" else value)
+"""Behind the `Query` of a parameter: `?cursor=` is what platforms send of a field that is mapped from nothing."""
 
 _NUMBER_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text"}
 
