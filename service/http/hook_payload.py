@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException as FrameworkError
 from starlette.requests import Request
 
 from agent.errors import InvalidInput
+from service.http.validation import shown_name
 
 MAX_FORM_FIELDS = 200
 _URLENCODED, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
@@ -70,7 +71,9 @@ def _charset(declared: str) -> str:
 
 async def _multipart(request: Request) -> list[tuple[str, str]]:
     try:
-        async with request.form(max_files=0, max_fields=MAX_FORM_FIELDS) as form:
+        async with request.form(max_files=MAX_FORM_FIELDS, max_fields=MAX_FORM_FIELDS) as form:
+            if files := [name for name, value in form.multi_items() if not isinstance(value, str)]:
+                raise InvalidInput("", f"the form must hold texts only, got a file in {shown_name(files[0])}")
             return [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
     except FrameworkError as error:
         if error.status_code != 400:

@@ -173,8 +173,9 @@ async def test_json_without_its_media_type_is_taken(client: httpx.AsyncClient, t
 async def test_a_file_in_a_form_is_refused(client: httpx.AsyncClient, tenant_key: dict[str, str]) -> None:
     """Payloads are texts."""
     hook = await create(client, tenant_key)
-    response = await client.post(hook["path"], files={"title": ("a.txt", b"x")})
+    response = await client.post(hook["path"], data={"lang": "de"}, files={"title": ("a.txt", b"x")})
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+    assert response.json()["detail"] == "the form must hold texts only, got a file in title"
 
 
 async def test_an_unknown_a_disabled_and_a_deleted_hook_are_404(
