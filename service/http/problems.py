@@ -70,8 +70,8 @@ ROWS: Mapping[type[Exception], Row] = {
         404,
         "reply_not_kept",
         "The reply is not kept",
-        "Feedback can be given as long as the journal keeps the reply; one that failed or was streamed to nobody never"
-        " was there.",
+        "Feedback can be given once the reply is written, as long as the journal keeps it; one that failed or was"
+        " streamed to nobody never was there.",
     ),
     errors.Conflict: Row(409, "conflict", "Not in the current state"),
     errors.TooFewPairs: Row(
