@@ -15,11 +15,27 @@ from agent.completion import (
     TokenChoice,
     VersionSpan,
 )
-from agent.errors import EngineError
+from agent.errors import EngineError, InvalidBrief
 from agent.ports import GenerateRequest
 
 LEAST_LOGPROB = -9999.0
 """Shown for a token that could not have been sampled: JSON has no infinity. vLLM's own server shows the same."""
+
+
+def finished(final: RequestOutput | None, sampling: Sampling) -> RequestOutput:
+    """The output of a generation that ended as it should.
+
+    Raises:
+        InvalidBrief: not a token came, for want of a grammar: some schemas are refused only when the engine process
+            builds theirs, and it tells no reason.
+        EngineError: it ended early for another reason.
+    """
+    reason = final.outputs[0].finish_reason if final is not None else "no output"
+    if final is not None and reason in ("stop", "length"):
+        return final
+    if final is not None and sampling.schema is not None and reason == "error" and not final.outputs[0].token_ids:
+        raise InvalidBrief("schema", "the engine cannot decode to it: no grammar can be built of it")
+    raise EngineError(f"generation ended early: {reason}")
 
 
 def to_completion(

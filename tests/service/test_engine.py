@@ -15,10 +15,10 @@ with warnings.catch_warnings():
     from vllm.v1.metrics.stats import RequestStateStats
 
     from service.engine_arguments import adapter_request, engine_arguments, sampling_params
-    from service.engine_output import joined, sampled_tokens, timing_of, to_completion
+    from service.engine_output import finished, joined, sampled_tokens, timing_of, to_completion
 
 from agent.completion import FinishReason, GenerationTiming, SampledToken, Sampling, TokenChoice, VersionSpan
-from agent.errors import EngineError
+from agent.errors import EngineError, InvalidBrief
 from agent.ports import GenerateRequest
 from service.config import EngineConfig
 
@@ -222,3 +222,34 @@ def test_a_token_without_its_logprob_is_an_error(logprobs: list[float] | None) -
     """A reply that could not be trained on is not passed on as if it could."""
     with pytest.raises(EngineError, match="every token needs a logprob"):
         to_completion(output([3, 4], logprobs), REQUEST, 0, str)
+
+
+@pytest.mark.parametrize(
+    ("schema", "token_ids", "reason", "error"),
+    [
+        (None, [3], "stop", None),
+        ('{"type":"object"}', [3], "length", None),
+        ('{"minProperties":1}', [], "error", InvalidBrief),  # the engine process could not build a grammar
+        ('{"minProperties":1}', [3], "error", EngineError),
+        (None, [], "error", EngineError),
+        ('{"type":"object"}', [], "abort", EngineError),
+    ],
+)
+def test_a_schema_without_a_grammar_is_the_callers_mistake(
+    schema: str | None, token_ids: list[int], reason: str, error: type[Exception] | None
+) -> None:
+    """Sending it again does not help, so it is no failure of the engine; any other early end is one."""
+    ended = output(token_ids, None)
+    ended.outputs[0].finish_reason = reason
+    sampling = Sampling(max_tokens=3, schema=schema)
+    if error is None:
+        assert finished(ended, sampling) is ended
+        return
+    with pytest.raises(error):
+        finished(ended, sampling)
+
+
+def test_a_generation_without_an_output_is_an_error() -> None:
+    """vLLM ends such a stream without a word."""
+    with pytest.raises(EngineError, match="no output"):
+        finished(None, Sampling(max_tokens=3))
