@@ -17,14 +17,13 @@ that work; a job is carried out from its stored order, by the executor.
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.errors import InvalidInput, StoreError
+from agent.errors import InvalidInput
 from service.config import NodeConfig
 from service.http.disconnect import ClientGone, disconnection
 from service.http.jobs_schema import POLL_AFTER_S, JobView
@@ -156,8 +155,7 @@ async def _as_job(request: Request, desk: JobDesk, call: Call) -> Response:
     if job.answer is None:
         return _accepted(job)
     if call.key is not None:
-        with suppress(StoreError):  # the key then only lives longer
-            await desk.answered(tenant, call.key)
+        await desk.answered(job)
     return _answered(job.answer, replayed=not submission.created)
 
 

@@ -54,7 +54,9 @@ async def list_jobs(
 async def get_job(job_id: JobId, response: Response, tenant: Tenant, parts: Parts) -> JobView:
     """Poll it until it is final; `Retry-After` says when to look again."""
     job = await parts.node.jobs.get(tenant.id, job_id)
-    if not job.state.final:
+    if job.state.final:
+        await parts.node.jobs.answered(job)
+    else:
         response.headers["Retry-After"] = str(POLL_AFTER_S)
     return JobView.of(job)
 

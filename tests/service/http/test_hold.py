@@ -228,10 +228,20 @@ async def test_nine_calls_of_one_body_that_time_out_are_one_generation(
 async def test_an_answered_body_starts_its_shorter_life(caller: httpx.AsyncClient, store: MemoryJobStore) -> None:
     """Only once a caller got the answer: 202 does not count."""
     headers = {"X-Idempotency-Mode": "body"}
-    response = await caller.post("/v1/content", json=BRIEF, headers={**headers, "Prefer": "respond-async"})
+    await caller.post("/v1/content", json=BRIEF, headers={**headers, "Prefer": "respond-async"})
     assert store.answered_keys == []
-    await final(caller, response)
+    await asyncio.sleep(0.05)
     await caller.post("/v1/content", json=BRIEF, headers=headers)
+    assert len(store.answered_keys) == 1
+
+
+async def test_an_answer_that_was_polled_has_been_given(caller: httpx.AsyncClient, store: MemoryJobStore) -> None:
+    """Else a body that comes again within a day, long after its job was fetched, would get the old text."""
+    headers = {"X-Idempotency-Mode": "body", "Prefer": "respond-async"}
+    await final(caller, await caller.post("/v1/content", json=BRIEF, headers=headers))
+    assert len(store.answered_keys) == 1
+    chosen = await caller.post("/v1/content", json=BRIEF, headers={"Idempotency-Key": "a", "Prefer": "respond-async"})
+    await final(caller, chosen)
     assert len(store.answered_keys) == 1
 
 

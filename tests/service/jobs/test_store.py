@@ -282,12 +282,17 @@ async def test_an_answered_body_is_forgotten_sooner(store: Store) -> None:
     """60 s become 0.05 s once a caller got its answer; a key that the caller chose keeps its life."""
     jobs = RedisJobStore(store, JobsConfig())
     by_body, by_caller = key("body", answered_ttl_s=0.05), key("caller")
-    for each in (by_body, by_caller):
-        await jobs.submit(order(), Lane.QUEUED, "n1", each)
-        await jobs.answered("acme", each)
+    ids = [(await jobs.submit(order(), Lane.QUEUED, "n1", each)).job_id for each in (by_body, by_caller, None)]
+    for job_id in ids:
+        await jobs.answered("acme", job_id)
     await asyncio.sleep(0.1)
-    assert (await jobs.submit(order(), Lane.QUEUED, "n1", by_body)).created
+    again = await jobs.submit(order(), Lane.QUEUED, "n1", by_body)
+    assert again.created
     assert not (await jobs.submit(order(), Lane.QUEUED, "n1", by_caller)).created
+    # The key stands for another job by now: who still asks for the first one's answer does not shorten its life.
+    await jobs.answered("acme", ids[0])
+    await asyncio.sleep(0.1)
+    assert (await jobs.submit(order(), Lane.QUEUED, "n1", by_body)).job_id == again.job_id
 
 
 async def test_keys_begin_with_the_tenant(store: Store) -> None:
