@@ -11,7 +11,7 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
-from service.http.fakes import FakeMetrics, FakeNode
+from service.http.fakes import FakeMetrics, FakeNode, served
 from service.http.middleware import new_request_id
 
 SECRET = "Geheimrezept"
@@ -184,6 +184,16 @@ async def test_a_wrong_method_is_405_with_every_allowed_one(client: httpx.AsyncC
     response = await client.put("/admin/tuning/runs")
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
     assert response.headers["Allow"] == "GET, POST"
+
+
+def test_head_has_the_head_of_gets_answer(app: FastAPI, tenant_key: dict[str, str]) -> None:
+    """And no body, on one connection with what follows; monitors ask so whether a node is up."""
+    with served(app) as url, httpx.Client(base_url=url, headers=tenant_key) as caller:
+        for path, status in (("/healthz", 200), ("/v1/me", 200), ("/v1/jobs/job_x", 404), ("/v1/content", 405)):
+            head, answer = caller.head(path), caller.get(path)
+            assert (head.status_code, answer.status_code, head.content) == (status, status, b"")
+            assert head.headers["Content-Length"] == str(len(answer.content))
+            assert head.headers["Content-Type"] == answer.headers["Content-Type"]
 
 
 async def test_an_instance_is_the_encoded_path(client: httpx.AsyncClient) -> None:
