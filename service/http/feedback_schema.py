@@ -37,10 +37,17 @@ Stars = Annotated[int, Field(ge=MIN_STARS, le=MAX_STARS)]
 Thumb = Literal["up", "down"]
 
 
-class ComparisonBody(BaseModel):
-    """This text beside another one for the same brief."""
-
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_not_given(cls, body: object) -> object:
+        return without_empty_texts(body, cls)
+
+
+class ComparisonBody(_Body):
+    """This text beside another one for the same brief."""
 
     verdict: Literal["better", "worse"] = Field(description="What this text is, compared with the other one.")
     than_request_id: RequestId | None = Field(
@@ -57,20 +64,19 @@ class ComparisonBody(BaseModel):
         return ComparisonOrder(self.verdict == "better", self.than_request_id, self.than_text)
 
 
-class EditBody(BaseModel):
+class EditBody(_Body):
     """What somebody made of the text."""
 
-    model_config = ConfigDict(extra="forbid")
-
     text: Text = Field(description="The text as it is now, changed or not.", examples=["Unsere neue Klingel ist da!"])
-    published: bool = Field(default=False, description="Whether this text went live.", examples=[True])
+    published: bool | None = Field(
+        default=None, description="Whether this text went live; no unless it is said.", examples=[True]
+    )
 
 
-class FeedbackRequest(BaseModel):
+class FeedbackRequest(_Body):
     """What is said of one reply: one kind or several. A field that is null or an empty text counts as not given."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"request_id": EXAMPLE_ID, "rating": 4, "comment": "A little long.", "end_user": "user-4711"},
@@ -123,11 +129,6 @@ class FeedbackRequest(BaseModel):
     comment: Text | None = Field(default=None, description="A remark; nothing is learnt from it.", examples=["Long."])
     implicit: Signal | None = Field(default=None, description="What became of the text.", examples=["published"])
 
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_not_given(cls, body: object) -> object:
-        return without_empty_texts(body, cls)
-
     def order(self) -> FeedbackOrder:
         """The order. Raises InvalidInput for rules between fields."""
         opinions = self._opinions()
@@ -145,7 +146,7 @@ class FeedbackRequest(BaseModel):
         found: list[Opinion | None] = [
             Rating(self.rating) if self.rating is not None else None,
             Thumbs(self.thumbs == "up") if self.thumbs is not None else None,
-            TextEdit(self.edit.text, self.edit.published) if self.edit is not None else None,
+            TextEdit(self.edit.text, bool(self.edit.published)) if self.edit is not None else None,
             Comment(self.comment) if self.comment is not None else None,
             Implicit(self.implicit) if self.implicit is not None else None,
         ]

@@ -48,7 +48,7 @@ DeliveryId = Annotated[str, Path(min_length=1, max_length=64, description="A del
 )
 async def create_endpoint(body: EndpointBody, tenant: Tenant, office: Office) -> NewEndpoint:
     """The answer holds the secret, this once. The receiver needs no handshake; `POST …/test` sends it an event."""
-    endpoint = await office.endpoints.create(tenant.id, body.url, body.event_types, body.description)
+    endpoint = await office.endpoints.create(tenant.id, body.url, body.event_types or (), body.description or "")
     return NewEndpoint.of(endpoint)
 
 

@@ -61,7 +61,7 @@ async def test_several_kinds_in_one_call_are_kept_and_listed(caller: httpx.Async
 
 
 async def test_an_empty_text_counts_as_not_given(caller: httpx.AsyncClient) -> None:
-    """As a form sends what nobody filled in; a call of nothing else says nothing."""
+    """As a form sends what nobody filled in, nor does null; a call of nothing else says nothing."""
     reply = await written(caller)
     empty = dict.fromkeys(("idempotency_key", "language", "about", "end_user", "comment", "edit", "thumbs"), "")
     receipt = await given(caller, **empty, request_id=reply["request_id"], rating="5")
@@ -69,6 +69,9 @@ async def test_an_empty_text_counts_as_not_given(caller: httpx.AsyncClient) -> N
     listed = await caller.get("/v1/feedback", params={"request_id": reply["request_id"], "language": ""})
     (piece,) = listed.json()["feedback"]
     assert (piece["rating"], piece["end_user"], piece["comment"]) == (5, None, None)
+    edit = {"text": "A ring.", "published": None}
+    assert (await given(caller, request_id=reply["request_id"], edit=edit))["kept"][0]["kind"] == "edit"
+    assert (await given(caller, request_id=reply["request_id"], edit=edit | {"published": ""}))["kept"][0]["repeated"]
     status, code, detail = await refused(caller, **empty, request_id=reply["request_id"])
     assert (status, code) == (422, "invalid_request")
     assert detail.startswith("the body must have at least one of")

@@ -46,6 +46,13 @@ async def test_a_payload_is_answered_as_its_brief_would_be(
     assert brief.brand_terms == ("Klingelo",)
 
 
+async def test_null_counts_as_not_given(client: httpx.AsyncClient, tenant_key: dict[str, str]) -> None:
+    """A hook without verification is open to whoever knows its address."""
+    hook = await create(client, tenant_key, verification=None)
+    assert (hook["verification"], hook["secret"]) == ("none", None)
+    assert (await client.post(hook["path"], json=EXAMPLE)).status_code == 200
+
+
 async def test_a_mapping_may_give_every_field_of_a_brief(
     client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str]
 ) -> None:

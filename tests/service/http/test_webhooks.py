@@ -37,6 +37,12 @@ async def test_the_secret_is_shown_once(tenant: httpx.AsyncClient) -> None:
     assert secret not in listed.text + changed.text
 
 
+async def test_null_counts_as_not_given(tenant: httpx.AsyncClient) -> None:
+    """The endpoint then gets every type."""
+    endpoint = await create(tenant, event_types=None, description=None)
+    assert (endpoint["event_types"], endpoint["description"]) == ([], "")
+
+
 async def test_a_rotation_shows_the_new_secret_and_the_end_of_the_old(tenant: httpx.AsyncClient) -> None:
     """The endpoint's view then tells the same time."""
     endpoint = await create(tenant)
