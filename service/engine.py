@@ -28,7 +28,7 @@ from agent.errors import EngineDead, EngineError, InvalidBrief, ModelError, Prom
 from agent.ports import Delta, GenerateRequest
 from service.config import EngineConfig
 from service.engine_arguments import adapter_request, engine_arguments, sampling_params
-from service.engine_output import finished, joined, sampled_tokens, to_completion
+from service.engine_output import finished, joined, sampled_tokens, to_completion, undecodable
 from service.sampled_logprobs import LogprobReader
 from trainer.worker import EngineFacts
 
@@ -183,7 +183,7 @@ class VllmEngine:
         except (ValueError, VLLMValidationError) as error:  # vLLM does not take it; nothing has been sampled
             if request.sampling.schema is None:
                 raise
-            raise InvalidBrief("schema", f"the engine cannot decode to it: {str(error)[:200]}") from error
+            raise undecodable(str(error)) from error
         final = finished(heard, request.sampling)
         kept = await self._kept_logprobs(final, request)
         completion = to_completion(final, request, version, self._text, kept)
