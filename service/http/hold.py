@@ -149,6 +149,8 @@ async def _plain(request: Request, desk: JobDesk, call: Call, work: "asyncio.Tas
 async def _as_job(request: Request, desk: JobDesk, call: Call) -> Response:
     tenant, wait_s = call.order.tenant, call.preference.wait_s
     submission = await desk.accept(call.order, call.key, at_once=wait_s > 0, slot=passage_of(request))
+    if not submission.created:
+        parts_of(request).node.limits.repeated(passage_of(request))
     job = await _final(request, desk, tenant, submission.job_id, wait_s) if wait_s > 0 else None
     if job is None:
         job = await desk.promised(tenant, submission.job_id)
