@@ -35,7 +35,7 @@ router = APIRouter(
 JobId = Annotated[str, Path(max_length=64, description="The job's id.", examples=[EXAMPLE_ID])]
 Cursor = Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before."), EMPTY_IS_NONE]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most jobs on the page.")]
-State = Annotated[JobState | None, Query(description="Only jobs in this state."), EMPTY_IS_NONE]
+State = Annotated[JobState | None, Query(description="Only jobs in this state.")]
 
 
 @router.get("", summary="List jobs, newest first", responses=problems(422))

@@ -144,7 +144,7 @@ async def list_deliveries(
         str | None, Query(max_length=64, description="`next_cursor` of the page before."), EMPTY_IS_NONE
     ] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Most deliveries of a page.")] = 50,
-    state: Annotated[DeliveryState | None, Query(description="Only these, such as `failed`."), EMPTY_IS_NONE] = None,
+    state: Annotated[DeliveryState | None, Query(description="Only these, such as `failed`.")] = None,
 ) -> DeliveryPage:
     """Kept for a week, with every try. With `state` a page may be short though `next_cursor` leads on."""
     if cursor is not None and not re.fullmatch(ID_PATTERN, cursor):

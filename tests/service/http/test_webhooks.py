@@ -109,7 +109,7 @@ async def test_deliveries_are_listed_newest_first_by_cursor(tenant: httpx.AsyncC
     ids = [(await node.webhooks.deliveries.enqueue("acme", "job.completed", {"id": str(n)}))[0] for n in range(3)]
     first = (await tenant.get("/v1/webhooks/deliveries?limit=2")).json()
     assert [item["id"] for item in first["deliveries"]] == [ids[2], ids[1]]
-    assert (await tenant.get("/v1/webhooks/deliveries?limit=2&cursor=&state=")).json() == first
+    assert (await tenant.get("/v1/webhooks/deliveries?limit=2&cursor=")).json() == first
     second = (await tenant.get(f"/v1/webhooks/deliveries?limit=2&cursor={first['next_cursor']}")).json()
     assert [item["id"] for item in second["deliveries"]] == [ids[0]]
     assert second["next_cursor"] is None
