@@ -64,7 +64,9 @@ def read_reply(text: str, schema: str) -> JsonValue:
         SchemaNotMet: no JSON, or JSON that breaks the schema. Most often the token limit cut it off.
     """
     try:
-        data: JsonValue = json.loads(text)
+        # Of control characters in strings decoding rules out line breaks alone: a tab there is no reason to give up a
+        # reply that fits.
+        data: JsonValue = json.loads(text, strict=False)
     except (ValueError, RecursionError) as error:
         raise SchemaNotMet(f"the reply must be JSON, got {len(text)} characters that are not") from error
     try:

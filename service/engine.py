@@ -28,7 +28,7 @@ from agent.errors import EngineDead, EngineError, InvalidBrief, ModelError, Prom
 from agent.ports import Delta, GenerateRequest
 from service.config import EngineConfig
 from service.engine_arguments import adapter_request, engine_arguments, sampling_params
-from service.engine_output import joined, sampled_tokens, to_completion
+from service.engine_output import finished, joined, sampled_tokens, to_completion, undecodable
 from service.sampled_logprobs import LogprobReader
 from trainer.worker import EngineFacts
 
@@ -179,14 +179,12 @@ class VllmEngine:
             priority=int(request.priority),
         )
         try:
-            final = await self._heard(outputs, request)
+            heard = await self._heard(outputs, request)
         except (ValueError, VLLMValidationError) as error:  # vLLM does not take it; nothing has been sampled
             if request.sampling.schema is None:
                 raise
-            raise InvalidBrief("schema", f"the engine cannot decode to it: {str(error)[:200]}") from error
-        reason = final.outputs[0].finish_reason if final is not None else "no output"
-        if final is None or reason not in ("stop", "length"):
-            raise EngineError(f"generation ended early: {reason}")
+            raise undecodable(str(error)) from error
+        final = finished(heard, request.sampling)
         kept = await self._kept_logprobs(final, request)
         completion = to_completion(final, request, version, self._text, kept)
         return replace(completion, tokens=sampled_tokens(final, request.sampling, self._token_text))

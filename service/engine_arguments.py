@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vllm import SamplingParams
+from vllm.config import StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
@@ -52,6 +53,9 @@ def engine_arguments(
         **_adapter_arguments(num_adapters, adapter_rank, target_modules),
         scheduling_policy="priority",
         logprobs_mode="processed_logprobs",
+        # By itself vLLM chooses one for each schema when it checks it, but decodes all with the choice for the first
+        # since its start: what a schema comes to would depend on who was there before.
+        structured_outputs_config=StructuredOutputsConfig(backend="xgrammar"),
         disable_log_stats=True,  # of vLLM's own loggers; _SilentStats has it measure all the same
     )
 

@@ -1,5 +1,6 @@
 """What vLLM answers, as completions, text and times of ours."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +16,39 @@ from agent.completion import (
     TokenChoice,
     VersionSpan,
 )
-from agent.errors import EngineError
+from agent.errors import EngineError, InvalidBrief
 from agent.ports import GenerateRequest
 
+_PLACE_IN_SOURCE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")
+"""Of xgrammar's own code, in its messages."""
 LEAST_LOGPROB = -9999.0
 """Shown for a token that could not have been sampled: JSON has no infinity. vLLM's own server shows the same."""
+
+
+def undecodable(reason: str) -> InvalidBrief:
+    """The caller's mistake of a schema that vLLM does not take, for a ``reason`` of its own words."""
+    if "not supported by xgrammar" in reason:  # it does not say which
+        reason = (
+            "leave out multipleOf, uniqueItems, contains, a second schema of allOf, a length beside a pattern or"
+            " format, and rare formats"
+        )
+    return InvalidBrief("schema", f"the engine cannot decode to it: {_PLACE_IN_SOURCE.sub('', reason).strip()[:200]}")
+
+
+def finished(final: RequestOutput | None, sampling: Sampling) -> RequestOutput:
+    """The output of a generation that ended as it should.
+
+    Raises:
+        InvalidBrief: not a token came, for want of a grammar: some schemas are refused only when the engine process
+            builds theirs, and it tells no reason.
+        EngineError: it ended early for another reason.
+    """
+    reason = final.outputs[0].finish_reason if final is not None else "no output"
+    if final is not None and reason in ("stop", "length"):
+        return final
+    if final is not None and sampling.schema is not None and reason == "error" and not final.outputs[0].token_ids:
+        raise undecodable("no grammar can be built of it")
+    raise EngineError(f"generation ended early: {reason}")
 
 
 def to_completion(

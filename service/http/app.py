@@ -26,7 +26,7 @@ from service.http import (
     tenant_keys,
     webhooks,
 )
-from service.http.middleware import AccessLog, BodyLimit, Boundary, RequestContext
+from service.http.middleware import AccessLog, BodyLimit, Boundary, HeadAsGet, RequestContext
 from service.http.openai import routes as openai
 from service.http.openapi import DocumentedApp, operation_id, problem_codes
 from service.http.ports import Authenticator, NodePorts, RequestMetrics
@@ -78,6 +78,7 @@ def create_app(
         generate_unique_id_function=operation_id,
         webhooks=events.event_router(),
         middleware=[
+            Middleware(HeadAsGet),
             Middleware(RequestContext),
             Middleware(AccessLog, metrics=metrics),
             Middleware(Boundary),

@@ -102,7 +102,8 @@ async def _call_of(body: ContentRequest, request: Request, tenant: TenantSetting
     understood = body.model_dump_json(exclude_none=True, by_alias=True)
     key_id = caller_of(request).key_id
     order = Order(tenant.id, CONTENT_ROUTE, understood, request_id_of(request), callback_url, key_id=key_id)
-    return call_of(request, tenant, order, parts.config)
+    # A stream cannot be answered again, so a tenant's own setting is not for streams.
+    return call_of(request, order, parts.config, mode="header" if body.stream else tenant.idempotency)
 
 
 @router.get("/me", summary="Who holds this key, and what it may ask for", openapi_extra=needs(None))

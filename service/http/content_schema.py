@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from agent.alternatives import MAX_SAMPLES, Alternatives
 from agent.brief import Brief, Example, Kind, Register
@@ -14,7 +14,7 @@ from agent.errors import InvalidBrief
 from agent.language import find_language, primary_code
 from agent.structure import MAX_SCHEMA_BYTES, MAX_SCHEMA_DEPTH, read_schema
 from agent.variables import NAME, fill_in
-from service.http.validation import shown_name
+from service.http.validation import shown_name, without_empty_texts
 
 MAX_INSTRUCTIONS_CHARS = 20_000
 MAX_TEXT_CHARS = 100_000
@@ -43,7 +43,7 @@ class ExampleBody(BaseModel):
 
 
 class ContentRequest(BaseModel):
-    """What to write. A field that is null counts as not given."""
+    """What to write. A field that is null or an empty text counts as not given."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -217,6 +217,11 @@ class ContentRequest(BaseModel):
         " also when it came in time. Not with `stream`.",
         examples=["https://hooks.example.com/coloq"],
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_not_given(cls, body: object) -> object:
+        return without_empty_texts(body, cls)
 
     def briefs(self, tenant: TenantSettings) -> list[Brief]:
         """One brief for each language.

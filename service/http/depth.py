@@ -18,6 +18,7 @@ async def require_shallow(request: Request) -> None:
 
     Raises:
         InvalidInput: it is deeper.
+        HTTPException: 415, it is compressed.
         ClientGone: the caller hung up within the body.
     """
     if depth_exceeds(await body_of(request), MAX_DEPTH):

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive
 
@@ -43,8 +44,12 @@ async def body_of(request: Request) -> bytes:
     """The whole body.
 
     Raises:
+        HTTPException: 415, it is compressed.
         ClientGone: the caller hung up within it.
     """
+    encoding = request.headers.get("content-encoding", "").strip()
+    if encoding.lower() not in ("", "identity"):
+        raise HTTPException(415, f"send the body as it is, without Content-Encoding, got {encoding[:40]!r}")
     try:
         return await request.body()
     except ClientDisconnect as error:

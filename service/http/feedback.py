@@ -18,6 +18,7 @@ from service.http.guard import needs, tenant_router
 from service.http.hold import CALL_HEADERS
 from service.http.openapi import problems
 from service.http.state import AppParts, Holder, Parts
+from service.http.validation import EMPTY_IS_NONE
 from service.idempotency import AUTOMATIC, HEADER, IdempotencyKey, KeyLife, fingerprint_of, key_of_caller
 from service.tenancy.record import Scope
 
@@ -30,7 +31,9 @@ RequestIdQuery = Annotated[
     str, Query(min_length=1, max_length=MAX_ID_CHARS, description="The reply's `request_id`.", examples=[EXAMPLE_ID])
 ]
 LanguageQuery = Annotated[
-    str | None, Query(min_length=2, max_length=35, description="Which reply of a call for several languages.")
+    str | None,
+    Query(min_length=2, max_length=35, description="Which reply of a call for several languages."),
+    EMPTY_IS_NONE,
 ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agent.errors import InvalidInput
 from agent.feedback import (
@@ -23,6 +23,7 @@ from agent.feedback import (
 )
 from service.feedback.records import ComparisonOrder, FeedbackOrder, Receipt, ReplyRef
 from service.http.content_order import CONTENT_ROUTE
+from service.http.validation import without_empty_texts
 from service.idempotency import MAX_KEY_CHARS, name_of_key
 
 MAX_ID_CHARS = 128
@@ -36,10 +37,17 @@ Stars = Annotated[int, Field(ge=MIN_STARS, le=MAX_STARS)]
 Thumb = Literal["up", "down"]
 
 
-class ComparisonBody(BaseModel):
-    """This text beside another one for the same brief."""
-
+class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_not_given(cls, body: object) -> object:
+        return without_empty_texts(body, cls)
+
+
+class ComparisonBody(_Body):
+    """This text beside another one for the same brief."""
 
     verdict: Literal["better", "worse"] = Field(description="What this text is, compared with the other one.")
     than_request_id: RequestId | None = Field(
@@ -56,20 +64,19 @@ class ComparisonBody(BaseModel):
         return ComparisonOrder(self.verdict == "better", self.than_request_id, self.than_text)
 
 
-class EditBody(BaseModel):
+class EditBody(_Body):
     """What somebody made of the text."""
 
-    model_config = ConfigDict(extra="forbid")
-
     text: Text = Field(description="The text as it is now, changed or not.", examples=["Unsere neue Klingel ist da!"])
-    published: bool = Field(default=False, description="Whether this text went live.", examples=[True])
+    published: bool | None = Field(
+        default=None, description="Whether this text went live; no unless it is said.", examples=[True]
+    )
 
 
-class FeedbackRequest(BaseModel):
-    """What is said of one reply: one kind or several. A field that is null counts as not given."""
+class FeedbackRequest(_Body):
+    """What is said of one reply: one kind or several. A field that is null or an empty text counts as not given."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"request_id": EXAMPLE_ID, "rating": 4, "comment": "A little long.", "end_user": "user-4711"},
@@ -139,7 +146,7 @@ class FeedbackRequest(BaseModel):
         found: list[Opinion | None] = [
             Rating(self.rating) if self.rating is not None else None,
             Thumbs(self.thumbs == "up") if self.thumbs is not None else None,
-            TextEdit(self.edit.text, self.edit.published) if self.edit is not None else None,
+            TextEdit(self.edit.text, bool(self.edit.published)) if self.edit is not None else None,
             Comment(self.comment) if self.comment is not None else None,
             Implicit(self.implicit) if self.implicit is not None else None,
         ]

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from agent.errors import ColoqError
 from service.http.disconnect import ClientGone
+from service.http.openai.errors import ROUTES_HINT, speaks_openai
 from service.http.problem_schema import FieldError
 from service.http.problems import broken_rules, problem_of, problem_response, row_of
 from service.http.state import request_id_of
@@ -124,6 +125,8 @@ def _routes(request: Request) -> Iterator[Route]:
 
 
 def _no_route(request: Request) -> str:
+    if speaks_openai(path_of(request)):
+        return f"there is no route at this path; {ROUTES_HINT}"
     paths = sorted({route.path for route in _routes(request)})
     nearest = difflib.get_close_matches(path_of(request)[:200], paths, n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else "GET /openapi.json lists every route"

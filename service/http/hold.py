@@ -17,15 +17,13 @@ that work; a job is carried out from its stored order, by the executor.
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from agent.config import TenantSettings
-from agent.errors import InvalidInput, StoreError
+from agent.errors import InvalidInput
 from service.config import NodeConfig
 from service.http.disconnect import ClientGone, disconnection
 from service.http.jobs_schema import POLL_AFTER_S, JobView
@@ -100,9 +98,12 @@ class Call:
         return self.key is not None or self.order.callback_url is not None
 
 
-def call_of(request: Request, tenant: TenantSettings, order: Order, config: NodeConfig) -> Call:
+def call_of(request: Request, order: Order, config: NodeConfig, *, mode: str) -> Call:
     """The call that a request makes of an order, whose body says what was understood: two bodies that mean the same are
     equal in it.
+
+    Args:
+        mode: how repetitions are recognised where the request's headers do not say.
 
     Raises:
         InvalidInput: the idempotency headers break a rule.
@@ -111,7 +112,7 @@ def call_of(request: Request, tenant: TenantSettings, order: Order, config: Node
         request.headers.getlist("prefer"), hold_s=config.agent.hold_s, max_wait_s=config.jobs.max_wait_s
     )
     held = replace(order, wait_s=preference.wait_s or None)
-    return Call(held, _key(request, tenant, order, config), preference)
+    return Call(held, _key(request, order, config, mode), preference)
 
 
 async def answer(request: Request, call: Call, work: Callable[[], Coroutine[Any, Any, Answer]]) -> Response:
@@ -148,14 +149,15 @@ async def _plain(request: Request, desk: JobDesk, call: Call, work: "asyncio.Tas
 async def _as_job(request: Request, desk: JobDesk, call: Call) -> Response:
     tenant, wait_s = call.order.tenant, call.preference.wait_s
     submission = await desk.accept(call.order, call.key, at_once=wait_s > 0, slot=passage_of(request))
+    if not submission.created:
+        parts_of(request).node.limits.repeated(passage_of(request))
     job = await _final(request, desk, tenant, submission.job_id, wait_s) if wait_s > 0 else None
     if job is None:
         job = await desk.promised(tenant, submission.job_id)
     if job.answer is None:
         return _accepted(job)
     if call.key is not None:
-        with suppress(StoreError):  # the key then only lives longer
-            await desk.answered(tenant, call.key)
+        await desk.answered(job)
     return _answered(job.answer, replayed=not submission.created)
 
 
@@ -184,12 +186,12 @@ async def _held(request: Request, desk: JobDesk, work: "asyncio.Task[Any]", wait
     return work.done()
 
 
-def _key(request: Request, tenant: TenantSettings, order: Order, config: NodeConfig) -> IdempotencyKey | None:
+def _key(request: Request, order: Order, config: NodeConfig, mode: str) -> IdempotencyKey | None:
     life = KeyLife(config.jobs.idempotency_ttl_s, config.jobs.answered_body_ttl_s)
     headers = request.headers.getlist(HEADER)
     if len(headers) > 1:
         raise InvalidInput(HEADER, f"must be sent once, got {len(headers)} of them")
-    mode = request.headers.get(MODE_HEADER, tenant.idempotency)
+    mode = request.headers.get(MODE_HEADER, mode)
     if mode not in ("header", "body"):
         raise InvalidInput(MODE_HEADER, f"must be one of header, body, got {shown(mode)}")
     if headers and headers[0].strip(' "') != AUTOMATIC:

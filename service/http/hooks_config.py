@@ -27,9 +27,7 @@ async def create_hook(body: HookBody, tenant: Tenant, parts: Parts) -> HookWithS
     """The mapping is tried on the example before it is stored. A platform then sends its payloads to `path`, without a
     key; the hook's secret, when it has one, is in this answer only."""
     checked_brief(body.mapping, body.example, tenant, parts.config.agent)
-    hook = await parts.node.webhooks.hooks.create(
-        tenant.id, body.name, body.mapping, body.example, body.verification.check()
-    )
+    hook = await parts.node.webhooks.hooks.create(tenant.id, body.name, body.mapping, body.example, body.check())
     return HookWithSecret.showing(hook, secret=True)
 
 

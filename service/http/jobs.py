@@ -10,7 +10,7 @@ from service.http.guard import TENANT_KEY, TenantRoute
 from service.http.jobs_schema import EXAMPLE_ID, POLL_AFTER_S, JobList, JobView
 from service.http.openapi import problems
 from service.http.state import Parts, Tenant
-from service.http.validation import shown
+from service.http.validation import EMPTY_IS_NONE, shown
 from service.jobs.records import ID_PATTERN, JobState
 
 MAX_PAGE = 100
@@ -33,7 +33,7 @@ router = APIRouter(
 )
 
 JobId = Annotated[str, Path(max_length=64, description="The job's id.", examples=[EXAMPLE_ID])]
-Cursor = Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before.")]
+Cursor = Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before."), EMPTY_IS_NONE]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="Most jobs on the page.")]
 State = Annotated[JobState | None, Query(description="Only jobs in this state.")]
 
@@ -54,7 +54,9 @@ async def list_jobs(
 async def get_job(job_id: JobId, response: Response, tenant: Tenant, parts: Parts) -> JobView:
     """Poll it until it is final; `Retry-After` says when to look again."""
     job = await parts.node.jobs.get(tenant.id, job_id)
-    if not job.state.final:
+    if job.state.final:
+        await parts.node.jobs.answered(job)
+    else:
         response.headers["Retry-After"] = str(POLL_AFTER_S)
     return JobView.of(job)
 

@@ -17,7 +17,7 @@ DESCRIPTIONS = {
     404: "No such thing.",
     409: "Not in the current state.",
     413: "The body is larger than the node takes.",
-    415: "The body is not declared as JSON.",
+    415: "The body is not declared as JSON, or it is compressed.",
     422: "The request breaks a rule; `errors` names each field.",
     408: "The request did not come in time.",
     429: "A limit is reached; try again after `Retry-After` seconds.",

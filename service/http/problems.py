@@ -70,8 +70,8 @@ ROWS: Mapping[type[Exception], Row] = {
         404,
         "reply_not_kept",
         "The reply is not kept",
-        "Feedback can be given as long as the journal keeps the reply; one that failed or was streamed to nobody never"
-        " was there.",
+        "Feedback can be given once the reply is written, as long as the journal keeps it; one that failed or was"
+        " streamed to nobody never was there.",
     ),
     errors.Conflict: Row(409, "conflict", "Not in the current state"),
     errors.TooFewPairs: Row(
@@ -80,7 +80,13 @@ ROWS: Mapping[type[Exception], Row] = {
     errors.CanaryRunning: Row(409, "canary_running", "A canary is running", "Stop it first, or wait for its end."),
     errors.NeedsAdapters: Row(409, "needs_adapters", "Not with one copy of the weights"),
     errors.NoAdapterSlot: Row(409, "no_adapter_slot", "No adapter slot is free"),
-    errors.JobCancelled: Row(409, "job_cancelled", "The job was cancelled", "Send the request again for a new job."),
+    errors.JobCancelled: Row(
+        409,
+        "job_cancelled",
+        "The job was cancelled",
+        "For a new job send the request again: under another Idempotency-Key if it had one, with X-Idempotency-Mode:"
+        " header if it was known by its body.",
+    ),
     errors.JobAbandoned: Row(
         500,
         "job_abandoned",
@@ -147,7 +153,7 @@ STATUS_ROWS: Mapping[int, Row] = {
     405: Row(405, "method_not_allowed", "The route has no such method"),
     408: Row(408, "request_timeout", "The request did not come in time"),
     413: Row(413, "body_too_large", "The body is too large"),
-    415: Row(415, "unsupported_media_type", "The body is not declared as JSON"),
+    415: Row(415, "unsupported_media_type", "The body is not declared as JSON, or it is compressed"),
     431: Row(431, "headers_too_large", "The header fields are too large"),
 }
 """Rows of what the framework raises as `HTTPException`, by status."""

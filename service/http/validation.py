@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import annotated_types
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from service.http.problem_schema import FieldError
@@ -19,6 +19,8 @@ from service.http.problem_schema import FieldError
 MAX_SHOWN_CHARS = 60
 """Longest part of a rejected value that a message repeats."""
 MAX_FIELD_ERRORS = 20
+EMPTY_IS_NONE = BeforeValidator(lambda value: None if value == "" else value)
+"""Behind the `Query` of a parameter: `?cursor=` is what platforms send of a field that is mapped from nothing."""
 
 _NUMBER_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "text"}
 
@@ -41,6 +43,15 @@ def field_errors(
     errors = [_field_error(error, model, body) for error in found]
     unique = list({(error.field, error.message): error for error in errors}.values())
     return unique[:MAX_FIELD_ERRORS]
+
+
+def without_empty_texts(body: object, model: type[BaseModel]) -> object:
+    """A body in which null takes the place of empty texts, where ``model`` takes null for the field: that is what
+    platforms send for a field that is mapped from an empty cell, whatever its type."""
+    if not isinstance(body, Mapping):
+        return body
+    optional = {info.alias or name for name, info in model.model_fields.items() if not info.is_required()}
+    return {name: None if value == "" and name in optional else value for name, value in body.items()}
 
 
 def _field_error(error: Mapping[str, Any], model: type[BaseModel] | None, body: object) -> FieldError:

@@ -17,6 +17,7 @@ MAX_PAYLOAD_ITEMS = 10_000
 PayloadItems = Annotated[list[JsonValue], Field(max_length=MAX_PAYLOAD_ITEMS)]
 
 _EVENT_TYPES = "Types of events to send; an empty list sends every type."
+_NEW_EVENT_TYPES = "Types of events to send; an empty list, or none, sends every type."
 
 
 class _Body(BaseModel):
@@ -33,8 +34,8 @@ class EndpointBody(_Body):
     )
 
     url: Url = Field(description="Public https URL that takes POST. Redirects are not followed.")
-    event_types: list[EventType] = Field(default_factory=list, max_length=32, description=_EVENT_TYPES)
-    description: str = Field(default="", max_length=200, description="Your own note.")
+    event_types: list[EventType] | None = Field(default=None, max_length=32, description=_NEW_EVENT_TYPES)
+    description: str | None = Field(default=None, max_length=200, description="Your own note.")
 
 
 class EndpointPatch(_Body):
@@ -200,9 +201,13 @@ class HookBody(_Body):
     name: str = Field(min_length=1, max_length=100, description="Your own name for it.")
     mapping: dict[str, JsonValue] = Field(min_length=1, max_length=MAX_MAPPED_FIELDS, description=_MAPPING)
     example: dict[str, JsonValue] | PayloadItems = Field(description=_EXAMPLE)
-    verification: VerificationBody = Field(
-        default_factory=lambda: VerificationBody(kind=Verification.NONE), description="How calls are verified."
+    verification: VerificationBody | None = Field(
+        default=None, description="How calls are verified; not at all unless it is said."
     )
+
+    def check(self) -> Check:
+        """The check to store. Raises InvalidInput."""
+        return Check() if self.verification is None else self.verification.check()
 
 
 class HookPatch(_Body):

@@ -1,13 +1,16 @@
 """The tenants' routes for events that are sent out: endpoints, and the log of deliveries."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Response
 
+from agent.errors import InvalidInput
 from service.http.guard import ADMIN_ONLY, tenant_router
 from service.http.openapi import problems
 from service.http.state import Parts, Tenant
+from service.http.validation import EMPTY_IS_NONE, shown
 from service.http.webhook_schema import (
     DeliveryPage,
     DeliveryView,
@@ -20,6 +23,7 @@ from service.http.webhook_schema import (
     SampleEvent,
 )
 from service.webhooks.assembly import Webhooks
+from service.webhooks.deliveries import ID_PATTERN
 from service.webhooks.events import EventType, sample, timestamp
 from service.webhooks.records import DeliveryState
 
@@ -44,7 +48,7 @@ DeliveryId = Annotated[str, Path(min_length=1, max_length=64, description="A del
 )
 async def create_endpoint(body: EndpointBody, tenant: Tenant, office: Office) -> NewEndpoint:
     """The answer holds the secret, this once. The receiver needs no handshake; `POST …/test` sends it an event."""
-    endpoint = await office.endpoints.create(tenant.id, body.url, body.event_types, body.description)
+    endpoint = await office.endpoints.create(tenant.id, body.url, body.event_types or (), body.description or "")
     return NewEndpoint.of(endpoint)
 
 
@@ -136,11 +140,15 @@ async def rotate_callback_secret(tenant: Tenant, office: Office) -> NewSecret:
 async def list_deliveries(
     tenant: Tenant,
     office: Office,
-    cursor: Annotated[str | None, Query(max_length=64, description="`next_cursor` of the page before.")] = None,
+    cursor: Annotated[
+        str | None, Query(max_length=64, description="`next_cursor` of the page before."), EMPTY_IS_NONE
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=100, description="Most deliveries of a page.")] = 50,
     state: Annotated[DeliveryState | None, Query(description="Only these, such as `failed`.")] = None,
 ) -> DeliveryPage:
     """Kept for a week, with every try. With `state` a page may be short though `next_cursor` leads on."""
+    if cursor is not None and not re.fullmatch(ID_PATTERN, cursor):
+        raise InvalidInput("cursor", f"must be the next_cursor of an earlier page, got {shown(cursor)}")
     page = await office.deliveries.page(tenant.id, cursor=cursor, limit=limit, state=state)
     return DeliveryPage(deliveries=[DeliveryView.of(item) for item in page.deliveries], next_cursor=page.next_cursor)
 

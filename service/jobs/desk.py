@@ -98,7 +98,7 @@ class JobDesk:
         Cancelling the call does not keep an order that the store has taken from being carried out.
 
         Raises:
-            IdempotencyKeyReused: the key stands for another body.
+            IdempotencyKeyReused: the key stands for another body, and its job has not failed.
             StoreError: nothing was accepted, as far as this node knows.
         """
         accepting = asyncio.create_task(self._accept(order, key, Lane.HELD if at_once else Lane.QUEUED, slot))
@@ -186,9 +186,11 @@ class JobDesk:
                     async with asyncio.timeout(_POLL_S):
                         await moved.wait()
 
-    async def answered(self, tenant: str, key: IdempotencyKey) -> None:
-        """A caller gets this key's answer now."""
-        await self._store.answered(tenant, key)
+    async def answered(self, job: Job) -> None:
+        """A caller gets this final job's answer now. A store that is away changes nothing: a key then only lives
+        longer."""
+        with suppress(StoreError):
+            await self._store.answered(job.order.tenant, job.id)
 
     @staticmethod
     def _release(released: "asyncio.Future[None]") -> None:

@@ -36,6 +36,8 @@ class MemoryJobStore:
     _holders: dict[str, str] = field(default_factory=dict)
     """Who has which entry; an entry without a holder is new."""
     _keys: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    _shortened: dict[str, str] = field(default_factory=dict)
+    """Keys that live shorter once their job's answer was told, by job."""
     _job_of_key: dict[tuple[str, str], str] = field(default_factory=dict)
     """Stays when the key is freed."""
     _ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
@@ -45,14 +47,17 @@ class MemoryJobStore:
         self._check()
         if key is not None and (known := self._keys.get((order.tenant, key.name))) is not None:
             fingerprint, job_id = known
-            if fingerprint != key.fingerprint:
+            if fingerprint == key.fingerprint:
+                return Submission(job_id, created=False)
+            if self.jobs[job_id].state is not JobState.FAILED:
                 raise IdempotencyKeyReused(HEADER, "must be new for a new body, but it was used for another one")
-            return Submission(job_id, created=False)
         job = Job(new_job_id(), order, JobState.QUEUED, _now())
         self.jobs[job.id] = job
         if key is not None:
             self._keys[order.tenant, key.name] = key.fingerprint, job.id
             self._job_of_key[order.tenant, key.name] = job.id
+            if key.answered_ttl_s is not None:
+                self._shortened[job.id] = key.name
         claim = self._add(order.tenant, job.id, lane)
         if lane is not Lane.HELD:
             return Submission(job.id, created=True)
@@ -145,10 +150,11 @@ class MemoryJobStore:
         self._check()
         self._remove(claim.entry)
 
-    async def answered(self, tenant: str, key: IdempotencyKey) -> None:
+    async def answered(self, tenant: str, job_id: str) -> None:
         """See JobStore; nothing expires here."""
         self._check()
-        self.answered_keys.append(key.name)
+        if job_id in self._shortened:
+            self.answered_keys.append(self._shortened[job_id])
 
     async def forget_idle_consumers(self, consumer: str, *, idle_s: float) -> None:
         """See JobStore; there is nothing to forget."""

@@ -14,7 +14,7 @@ class JobStore(Protocol):
         """Accept an order, or find the job that stands for its key. Lane HELD: ``consumer`` has it at once.
 
         Raises:
-            IdempotencyKeyReused: the key stands for another body.
+            IdempotencyKeyReused: the key stands for another body, and its job has not failed.
         """
         ...
 
@@ -70,8 +70,9 @@ class JobStore(Protocol):
         """Remove an entry for good."""
         ...
 
-    async def answered(self, tenant: str, key: IdempotencyKey) -> None:
-        """A caller got the answer of this key: keep it ``answered_ttl_s`` from now on, if that is set."""
+    async def answered(self, tenant: str, job_id: str) -> None:
+        """A caller got the answer of this job: its key, if it stands for the job still and has an ``answered_ttl_s``,
+        is kept for so long from now on."""
         ...
 
     async def forget_idle_consumers(self, consumer: str, *, idle_s: float) -> None:

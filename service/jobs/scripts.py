@@ -1,6 +1,6 @@
 """The store's side of a job's life, as Lua: each script is one step that happens whole or not at all.
 
-    t:<tenant>:jobs:job:<id>     hash: order, state, times, attempts, answer, and which entry of which lane it has
+    t:<tenant>:jobs:job:<id>     hash: order, state, times, attempts, answer, which entry of which lane it has, its key
     t:<tenant>:jobs:index        sorted set of ids, all scored 0, so sorted by id and so by age
     t:<tenant>:jobs:expiry       sorted set of finished ids, scored by the millisecond in which they expire
     t:<tenant>:jobs:held         stream of lane HELD; consumer group `nodes`, as in the two others
@@ -19,11 +19,13 @@ SUBMIT = """
 local job, index, expiry, registry, lane, idem = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[9]
 local id, order, created, lane_name, consumer, tenant = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local prefix, now_ms, fingerprint, ttl_ms, retention_ms = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local answered_ttl_ms = ARGV[12]
 if idem then
     local known = redis.call('GET', idem)
     if known then
         local known_fingerprint, known_id = string.match(known, '^(%S+) (%S+)$')
-        if known_id and redis.call('EXISTS', prefix .. known_id) == 1 then
+        local state = known_id and redis.call('HGET', prefix .. known_id, 'state')
+        if state and not (state == 'failed' and known_fingerprint ~= fingerprint) then
             return {'known', known_id, known_fingerprint}
         end
     end
@@ -42,7 +44,7 @@ redis.call('HSET', job, 'order', order, 'state', 'queued', 'created_at', created
     'lane', lane_name, 'entry', entry)
 redis.call('ZADD', index, 0, id)
 if idem then
-    redis.call('HSET', job, 'idem', idem)
+    redis.call('HSET', job, 'idem', idem, 'answered_ttl_ms', answered_ttl_ms)
     redis.call('SET', idem, fingerprint .. ' ' .. id, 'PX', ttl_ms)
     redis.call('SET', KEYS[10], id, 'PX', retention_ms)
 end
@@ -51,8 +53,9 @@ if lane_name == 'held' then
 end
 return {'created', id, entry}
 """
-"""Accepts an order, or names the job that stands for its key. Every entry of lane HELD is claimed by the call that adds
-it, so the one new entry there is always its own."""
+"""Accepts an order, or names the job that stands for its key. Of a failed job nothing was written, so its key may come
+with another body: the caller has mended the order. Every entry of lane HELD is claimed by the call that adds it, so the
+one new entry there is always its own."""
 
 _IS_OPEN = """
 local function is_open(job)
@@ -124,7 +127,12 @@ return 1
 )
 """Keeps a claim fresh; 0 when the job is final or gone, or another node has taken it over."""
 
-SHORTEN = """
-if redis.call('PTTL', KEYS[1]) > tonumber(ARGV[1]) then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+ANSWERED = """
+local place = redis.call('HMGET', KEYS[1], 'idem', 'answered_ttl_ms')
+local idem, ttl_ms = place[1], tonumber(place[2] or '')
+local known = idem and ttl_ms and redis.call('GET', idem)
+if not known or string.sub(known, -#ARGV[1]) ~= ARGV[1] then return 0 end
+if redis.call('PTTL', idem) > ttl_ms then redis.call('PEXPIRE', idem, ttl_ms) end
 return 1
 """
+"""Shortens the life of the key that stands for a job, where its call asked for that."""

@@ -67,7 +67,7 @@ class RedisJobStore:
         self._put_back = self._redis.register_script(scripts.PUT_BACK)
         self._finish = self._redis.register_script(scripts.FINISH)
         self._renew = self._redis.register_script(scripts.RENEW)
-        self._shorten = self._redis.register_script(scripts.SHORTEN)
+        self._answered = self._redis.register_script(scripts.ANSWERED)
         self._sync: _Sync | None = None
         self._turn = 0
 
@@ -80,7 +80,8 @@ class RedisJobStore:
         arguments += [tenant, _job(tenant, ""), _milliseconds(_now())]
         if key is not None:
             keys += [_idempotency(tenant, key), _job_of_key(tenant, key.name)]
-            arguments += [key.fingerprint, int(key.ttl_s * 1000), self._retention_ms]
+            answered_ttl_ms = "" if key.answered_ttl_s is None else int(key.answered_ttl_s * 1000)
+            arguments += [key.fingerprint, int(key.ttl_s * 1000), self._retention_ms, answered_ttl_ms]
         with store_errors("accept a job"):
             outcome, found_id, detail = cast("list[str]", await self._submit(keys=keys, args=arguments))
         if outcome == "created":
@@ -229,11 +230,10 @@ class RedisJobStore:
             pipeline.xdel(stream, claim.entry)
             await pipeline.execute()
 
-    async def answered(self, tenant: str, key: IdempotencyKey) -> None:
+    async def answered(self, tenant: str, job_id: str) -> None:
         """See JobStore."""
-        if key.answered_ttl_s is not None:
-            with store_errors("shorten a key's life"):
-                await self._shorten(keys=[_idempotency(tenant, key)], args=[int(key.answered_ttl_s * 1000)])
+        with store_errors("shorten a key's life"):
+            await self._answered(keys=[_job(tenant, job_id)], args=[job_id])
 
     async def forget_idle_consumers(self, consumer: str, *, idle_s: float) -> None:
         """See JobStore."""

@@ -55,12 +55,12 @@ def _adopted(rate: Rate | None, quota: int | None, now_s: float) -> Rate | None:
 class Passage:
     """A request that was let in. Call ``leave`` once it is answered; twice is the same as once."""
 
-    _meters: tuple[_Meter, ...] = ()
+    meters: tuple[_Meter, ...] = ()
     _open: bool = field(default=True)
 
     def pass_on(self) -> "Passage":
         """The same passage for another holder; ``leave`` of this one changes nothing from now on."""
-        passed = Passage(self._meters, self._open)
+        passed = Passage(self.meters, self._open)
         self._open = False
         return passed
 
@@ -68,7 +68,7 @@ class Passage:
         """The request no longer counts as running."""
         if self._open:
             self._open = False
-            for meter in self._meters:
+            for meter in self.meters:
                 meter.num_running -= 1
 
 
@@ -101,6 +101,13 @@ class Limiter:
                 meter.num_running += 1
                 self._usage.add(meter.tenant, f"{meter.unit_prefix}requests", 1)
         return Passage(meters if generates else ())
+
+    def repeated(self, passage: Passage) -> None:
+        """A request that was let in turned out to be the repetition of another one: the day counts the two as one."""
+        for meter in passage.meters:
+            name = f"{meter.unit_prefix}requests"
+            if self._usage.used(meter.tenant, name) > 0:  # a new day may have begun since
+                self._usage.add(meter.tenant, name, -1)
 
     def occupy(self, tenant: str, key_id: str | None) -> Passage:
         """Count work that was accepted earlier among what runs, whatever the limits say."""

@@ -13,6 +13,8 @@ from service.webhooks.events import EventType, compact, event_body, fits, sample
 from service.webhooks.ports import DeliveryQueue, EndpointRecords, LogPage
 from service.webhooks.records import Clock, Delivery, DeliveryState, Endpoint, Lane, utc_now
 
+ID_PATTERN = r"^msg_[0-9a-f]{32}$"
+"""What a delivery's id looks like."""
 _SCANNED = 1000
 """Deliveries looked at for a page of one state."""
 

@@ -17,9 +17,13 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
+import structlog
+
 from agent.errors import DestinationRefused
 from service.webhooks.addresses import Address, Network, is_public
 from service.webhooks.config import WebhooksConfig
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
 
 MAX_URL_CHARS = 2048
 MAX_ADDRESSES = 16
@@ -210,19 +214,27 @@ class Destinations:
 
     rules: DestinationRules
     resolver: Resolver
+    look_up_s: float = 2.0
+    """Longest time that a caller waits for a name to be looked up."""
 
     async def check(self, url: str, field: str = "url") -> Destination:
-        """The destination of a URL that may be called now.
+        """The destination of a URL that may be called.
+
+        A name that cannot be looked up at this moment is no mistake of the caller, whom a refusal would keep from
+        trying again, so it passes: each connection looks its name up once more, and checks what it finds.
 
         Raises:
-            DestinationRefused: it breaks a rule, its name cannot be resolved, or leads to an address that is not
-                public.
+            DestinationRefused: it breaks a rule, its name does not exist, or leads to an address that is not public.
         """
         destination = self.rules.parse(url, field)
         try:
-            await self.addresses(destination.host, destination.port, field)
-        except OSError as error:
-            raise DestinationRefused(field, f"must name a host that resolves, got {destination.host}") from error
+            async with asyncio.timeout(self.look_up_s):
+                await self.addresses(destination.host, destination.port, field)
+        except OSError as error:  # TimeoutError is one
+            if isinstance(error, TimeoutError) or error.errno == socket.EAI_AGAIN:
+                log.warning("destination_not_looked_up", field=field, reason=type(error).__name__)
+            else:
+                raise DestinationRefused(field, f"must name a host that resolves, got {destination.host}") from error
         return destination
 
     async def addresses(self, host: str, port: int, field: str = "url") -> tuple[str, ...]:

@@ -4,7 +4,7 @@
 
 A value is a constant, or an object with `from`, a JMESPath expression (https://jmespath.org) over the payload, and
 perhaps a `default` for when it finds nothing. Payloads of forms are texts, so a text becomes a number or a list where
-the brief wants one. Knows a brief only as a pydantic model's fields.
+the brief wants one. Knows a brief only as a pydantic model's fields, by the names that callers give them.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, get_args
 
-from jmespath.exceptions import JMESPathError
+from jmespath.exceptions import JMESPathError, JMESPathTypeError
 from jmespath.parser import ParsedResult
 from pydantic import BaseModel, JsonValue
 
@@ -48,7 +48,7 @@ class PayloadMapping:
             InvalidInput: a field that the model does not have, or an expression that is none; the field is
                 ``mapping.<field>``.
         """
-        self._model = model
+        self._fields = {info.alias or name: info for name, info in model.model_fields.items()}
         self._sources = {name: self._source(name, value) for name, value in raw.items()}
 
     def apply(self, payload: JsonValue) -> dict[str, JsonValue]:
@@ -61,10 +61,9 @@ class PayloadMapping:
         return {name: value for name, value in found.items() if value is not None}
 
     def _source(self, name: str, value: JsonValue) -> _Extraction | _Constant:
-        fields = self._model.model_fields
-        if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known fields are {', '.join(sorted(fields))}"
+        if name not in self._fields:
+            near = difflib.get_close_matches(name, self._fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known fields are {', '.join(sorted(self._fields))}"
             raise InvalidInput(f"mapping.{name[:60]}", f"is not a field of a brief; {hint}")
         if not isinstance(value, dict) or "from" not in value:
             return _Constant(value)
@@ -80,12 +79,21 @@ class PayloadMapping:
         try:
             found = source.expression.search(payload)
         except (JMESPathError, TypeError, ValueError, RecursionError) as error:
-            raise InvalidInput(
-                f"mapping.{name}", f"cannot be applied to this payload: {str(error)[:200] or type(error).__name__}"
-            ) from error
+            raise InvalidInput(f"mapping.{name}", f"cannot be applied to this payload: {_reason(error)}") from error
         if found is None or found == "":
             found = source.default
-        return _fitted(found, _types_of(self._model.model_fields[name].annotation))
+        return _fitted(found, _types_of(self._fields[name].annotation))
+
+
+def _reason(error: Exception) -> str:
+    """What an expression did not take, and what takes it."""
+    reason = str(error)[:200] or type(error).__name__
+    match error:
+        case JMESPathTypeError(current_value=None):
+            return f"{reason}; the payload lacks a field that it needs, in whose place not_null(field, '') has a text"
+        case JMESPathTypeError(current_value=int() | float()):
+            return f"{reason}; to_string(field) makes a text of a number"
+    return reason
 
 
 def _compiled(name: str, expression: JsonValue) -> ParsedResult:

@@ -84,6 +84,14 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
 
+@dataclass(slots=True)
+class _Head:
+    """What is kept of an answer; nothing until it came."""
+
+    status: int | None = None
+    retry_after: str | None = None
+
+
 class HttpSender:
     """`Sender` over HTTP/1.1."""
 
@@ -94,12 +102,11 @@ class HttpSender:
     async def send(self, destination: Destination, headers: Mapping[str, str], body: str) -> Outcome:
         """See Sender."""
         began = time.perf_counter()
-        status: int | None = None
-        retry_after: str | None = None
+        answered = _Head()
         error: str | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
-                status, retry_after = await self._exchange(destination, headers, body)
+                await self._exchange(destination, headers, body, answered)
         except (TimeoutError, httpcore.TimeoutException):
             error = "timeout"
         except DestinationRefused:
@@ -110,11 +117,14 @@ class HttpSender:
             error = "broken_answer"
         except OSError:
             error = "name_not_resolved"
-        return Outcome((time.perf_counter() - began) * 1000, status, error, retry_after)
+        if answered.status is not None:  # what is wrong with the rest of the answer does not undo it
+            error = None
+        return Outcome((time.perf_counter() - began) * 1000, answered.status, error, answered.retry_after)
 
     async def _exchange(
-        self, destination: Destination, headers: Mapping[str, str], body: str
-    ) -> tuple[int, str | None]:
+        self, destination: Destination, headers: Mapping[str, str], body: str, answered: "_Head"
+    ) -> None:
+        """Fills ``answered`` in as soon as it is there."""
         content = body.encode()
         url = httpcore.URL(
             scheme=destination.scheme.encode(),
@@ -130,12 +140,12 @@ class HttpSender:
             *headers.items(),
         ]
         async with self._pool.stream("POST", url, headers=sent, content=content) as response:
+            answered.status, answered.retry_after = response.status, _header(response.headers, b"retry-after")
             num_bytes = 0
             async for part in response.aiter_stream():
                 num_bytes += len(part)
                 if num_bytes > _MAX_READ_BYTES:
                     break
-        return response.status, _header(response.headers, b"retry-after")
 
 
 def _is_about_tls(failure: httpcore.ConnectError) -> bool:

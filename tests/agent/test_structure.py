@@ -95,6 +95,11 @@ def test_a_reply_that_does_not_fit_is_an_error(text: str, message: str) -> None:
         read_reply(text, read_schema(PRODUCT))
 
 
+def test_control_characters_that_decoding_lets_pass_are_read() -> None:
+    """JSON wants them escaped; the engine writes them as they are, in strings with a bound of length."""
+    assert read_reply('{"title": "a\tb\x05"}', read_schema(PRODUCT)) == {"title": "a\tb\x05"}
+
+
 @pytest.mark.parametrize(
     "schema",
     [{"anyOf": [{"$ref": "#"}]}, {"type": "string", "pattern": "^(a|aa)+$"}],

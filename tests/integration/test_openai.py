@@ -140,9 +140,12 @@ def test_json_keeps_to_its_schema(sdk: OpenAI, node: NodeProcess) -> None:
         assert data["stars"] in range(1, 6)
 
 
-def test_a_schema_that_cannot_be_decoded_to_is_the_callers_mistake(sdk: OpenAI) -> None:
-    """`uniqueItems` is a JSON Schema keyword that no backend of the engine knows."""
-    schema: dict[str, object] = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "array", "items": {"type": "integer"}, "uniqueItems": True}, {"type": "object", "minProperties": 1}],
+)
+def test_a_schema_that_cannot_be_decoded_to_is_the_callers_mistake(sdk: OpenAI, schema: dict[str, object]) -> None:
+    """`uniqueItems` is a JSON Schema keyword that no backend knows; of no properties there cannot be one."""
     with pytest.raises(openai.BadRequestError, match="schema: the engine cannot decode to it") as caught:
         sdk.chat.completions.create(
             model="coloq",

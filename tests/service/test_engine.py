@@ -15,10 +15,10 @@ with warnings.catch_warnings():
     from vllm.v1.metrics.stats import RequestStateStats
 
     from service.engine_arguments import adapter_request, engine_arguments, sampling_params
-    from service.engine_output import joined, sampled_tokens, timing_of, to_completion
+    from service.engine_output import finished, joined, sampled_tokens, timing_of, to_completion, undecodable
 
 from agent.completion import FinishReason, GenerationTiming, SampledToken, Sampling, TokenChoice, VersionSpan
-from agent.errors import EngineError
+from agent.errors import EngineError, InvalidBrief
 from agent.ports import GenerateRequest
 from service.config import EngineConfig
 
@@ -217,8 +217,54 @@ def test_what_was_not_measured_is_no_timing() -> None:
     assert timing_of(back) == GenerationTiming(0.0, None)
 
 
+def test_one_backend_checks_every_schema_and_decodes_to_it(tmp_path: Path) -> None:
+    """A schema comes to the same whichever was the first since the engine's start."""
+    arguments = engine_arguments(str(tmp_path), EngineConfig(), num_adapters=0, adapter_rank=16, worker="w")
+    assert arguments.structured_outputs_config.backend == "xgrammar"
+
+
 @pytest.mark.parametrize("logprobs", [None, [-0.5]])
 def test_a_token_without_its_logprob_is_an_error(logprobs: list[float] | None) -> None:
     """A reply that could not be trained on is not passed on as if it could."""
     with pytest.raises(EngineError, match="every token needs a logprob"):
         to_completion(output([3, 4], logprobs), REQUEST, 0, str)
+
+
+@pytest.mark.parametrize(
+    ("schema", "token_ids", "reason", "error"),
+    [
+        (None, [3], "stop", None),
+        ('{"type":"object"}', [3], "length", None),
+        ('{"minProperties":1}', [], "error", InvalidBrief),  # the engine process could not build a grammar
+        ('{"minProperties":1}', [3], "error", EngineError),
+        (None, [], "error", EngineError),
+        ('{"type":"object"}', [], "abort", EngineError),
+    ],
+)
+def test_a_schema_without_a_grammar_is_the_callers_mistake(
+    schema: str | None, token_ids: list[int], reason: str, error: type[Exception] | None
+) -> None:
+    """Sending it again does not help, so it is no failure of the engine; any other early end is one."""
+    ended = output(token_ids, None)
+    ended.outputs[0].finish_reason = reason
+    sampling = Sampling(max_tokens=3, schema=schema)
+    if error is None:
+        assert finished(ended, sampling) is ended
+        return
+    with pytest.raises(error):
+        finished(ended, sampling)
+
+
+def test_a_schema_that_is_not_taken_says_what_to_leave_out() -> None:
+    """xgrammar's check names no keyword; other reasons are vLLM's own."""
+    told = undecodable("The provided JSON schema contains features not supported by xgrammar.")
+    assert told.field == "schema"
+    assert "leave out multipleOf, uniqueItems" in told.message
+    reason = "Failed to transform json schema into a grammar: [14:28:39] /project/cpp/a.cc:4944: enum array is empty\n"
+    assert undecodable(reason).message.endswith("into a grammar: enum array is empty")
+
+
+def test_a_generation_without_an_output_is_an_error() -> None:
+    """vLLM ends such a stream without a word."""
+    with pytest.raises(EngineError, match="no output"):
+        finished(None, Sampling(max_tokens=3))

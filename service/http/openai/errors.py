@@ -1,16 +1,28 @@
-"""Problems in the shape of OpenAI's errors, on the routes that its clients call.
+"""Problems in the shape of OpenAI's errors, on the routes that its clients call, also those that are not here: of an
+error in another shape a client shows the status alone.
 
 Source: https://platform.openai.com/docs/guides/error-codes and the error classes of the `openai` package. A broken rule
 is 400 there, where the node's own routes say 422.
 """
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from service.http.problem_schema import Problem
 
-_PATHS = ("/v1/chat/", "/v1/models")
+ROUTES_HINT = (
+    "of OpenAI's API this node has POST /v1/chat/completions and GET /v1/models: a client's base URL ends with /v1, and"
+    " its Responses API is off"
+)
+"""What a client that calls another of OpenAI's routes is told."""
+
+_PATHS = re.compile(
+    r"(/v1)*/(chat|models|responses|completions|embeddings|images|audio|moderations|assistants|threads|conversations)"
+    r"(/.*)?",
+    re.DOTALL,
+)
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _UNPROCESSABLE, _BAD_REQUEST = 422, 400
 
@@ -32,7 +44,7 @@ class OpenAIError(BaseModel):
 
 def speaks_openai(path: str) -> bool:
     """True for paths whose errors have OpenAI's shape."""
-    return path.startswith(_PATHS)
+    return _PATHS.fullmatch(path) is not None
 
 
 def openai_status(status: int) -> int:
@@ -64,7 +76,7 @@ _DESCRIPTIONS = {
     403: "The key is not for this route.",
     404: "No such model.",
     413: "The body is larger than the node takes.",
-    415: "The body is not declared as JSON.",
+    415: "The body is not declared as JSON, or it is compressed.",
     429: "A limit is reached; try again after `Retry-After` seconds.",
     500: "The node failed.",
     503: "Not ready; try again after `Retry-After` seconds.",

@@ -9,9 +9,10 @@ import pytest
 from agent.alternatives import Alternatives
 from agent.brief import Brief, Example, Kind
 from agent.completion import Bias, GenerationTiming, Sampling
-from agent.config import AgentConfig
+from agent.config import AgentConfig, TenantSettings
 from agent.errors import EngineDead, EngineError, PromptTooLong
 from service.config import NodeConfig
+from service.http.content_schema import ContentRequest
 from service.http.fakes import FakeNode
 
 UNLIMITED = {
@@ -116,6 +117,25 @@ async def test_every_field_reaches_the_node(
     )
     assert sampling == Sampling(max_tokens=64, temperature=0.0, top_p=0.9, seed=7)
     assert request_id == response.headers["X-Request-Id"]
+
+
+async def test_an_empty_text_counts_as_not_given(
+    client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str], tenants: dict[str, TenantSettings]
+) -> None:
+    """Whatever the field takes: it is what Make and Zapier send for a field that is mapped from an empty cell. It is
+    still no value for `kind`, and no excuse for a name that is none."""
+    tenants["tenant-key"] = tenants["tenant-key"].model_copy(update={"fallback_language": "de"})
+    optional = {info.alias or name for name, info in ContentRequest.model_fields.items()} - {"kind", "instructions"}
+    empty = dict.fromkeys(optional, "")
+    body = {"kind": "create", "instructions": "Eine Klingel."}
+    for fields in (empty, {}):
+        response = await client.post("/v1/content", headers=tenant_key, json={**body, **fields})
+        assert response.status_code == 200, response.text
+    assert node.content.calls[0][:2] == node.content.calls[1][:2]
+    for name, value, field in (("kind", "", "kind"), ("maxwords", "", "maxwords"), ("keywords", [""], "keywords.0")):
+        response = await client.post("/v1/content", headers=tenant_key, json={**body, name: value})
+        assert response.status_code == 422
+        assert [error["field"] for error in response.json()["errors"]] == [field]
 
 
 async def test_a_translation_and_its_schema_reach_the_node(

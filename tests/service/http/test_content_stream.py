@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from agent.commission import Commission
-from agent.config import AgentConfig
+from agent.config import AgentConfig, TenantSettings
 from agent.episode import Reply
 from agent.errors import EngineDead
 from agent.ports import Delta
@@ -84,6 +84,20 @@ async def test_several_languages_share_a_stream(
     for language in ("en", "de"):
         assert "".join(data["text"] for _, data in deltas if data["language"] == language) == agent_node.says
     assert [result["language"] for result in reply["results"]] == ["en", "de"]
+
+
+async def test_a_tenant_whose_calls_are_known_by_their_body_may_stream(
+    client: httpx.AsyncClient, node: FakeNode, tenants: dict[str, TenantSettings], tenant_key: dict[str, str]
+) -> None:
+    """The same body twice is two streams; one whose own headers ask for a key is refused, for a stream is not kept."""
+    tenants["tenant-key"] = tenants["tenant-key"].model_copy(update={"idempotency": "body"})
+    for _ in range(2):
+        response = await client.post("/v1/content", headers=tenant_key, json=BRIEF)
+        assert response.status_code == 200, response.text
+    assert len(node.content.calls) == 2
+    for header in ({"Idempotency-Key": "bell"}, {"X-Idempotency-Mode": "body"}):
+        refused = await client.post("/v1/content", headers=tenant_key | header, json=BRIEF)
+        assert [error["field"] for error in refused.json()["errors"]] == ["stream"]
 
 
 async def test_a_failure_before_the_first_text_has_its_status(

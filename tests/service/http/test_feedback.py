@@ -60,6 +60,23 @@ async def test_several_kinds_in_one_call_are_kept_and_listed(caller: httpx.Async
     assert listed["feedback"][0]["comment"] is None
 
 
+async def test_an_empty_text_counts_as_not_given(caller: httpx.AsyncClient) -> None:
+    """As a form sends what nobody filled in, nor does null; a call of nothing else says nothing."""
+    reply = await written(caller)
+    empty = dict.fromkeys(("idempotency_key", "language", "about", "end_user", "comment", "edit", "thumbs"), "")
+    receipt = await given(caller, **empty, request_id=reply["request_id"], rating="5")
+    assert receipt["kept"] == [{"kind": "rating", "repeated": False}]
+    listed = await caller.get("/v1/feedback", params={"request_id": reply["request_id"], "language": ""})
+    (piece,) = listed.json()["feedback"]
+    assert (piece["rating"], piece["end_user"], piece["comment"]) == (5, None, None)
+    edit = {"text": "A ring.", "published": None}
+    assert (await given(caller, request_id=reply["request_id"], edit=edit))["kept"][0]["kind"] == "edit"
+    assert (await given(caller, request_id=reply["request_id"], edit=edit | {"published": ""}))["kept"][0]["repeated"]
+    status, code, detail = await refused(caller, **empty, request_id=reply["request_id"])
+    assert (status, code) == (422, "invalid_request")
+    assert detail.startswith("the body must have at least one of")
+
+
 async def test_the_same_said_twice_counts_once(caller: httpx.AsyncClient, agent_node: AgentNode) -> None:
     """Without a header by its content; with an Idempotency-Key by that, and another body under it is refused."""
     request_id = (await written(caller))["request_id"]

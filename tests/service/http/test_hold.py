@@ -165,6 +165,18 @@ async def test_one_key_with_two_bodies_is_422(caller: httpx.AsyncClient, node: F
     assert len(node.content.calls) == 1
 
 
+async def test_advice_can_be_followed_under_the_same_key(caller: httpx.AsyncClient, node: FakeNode) -> None:
+    """A refused call is mended and sent again, and platforms take the key from the record that it is for."""
+    headers = {"Idempotency-Key": "text-4711", **SOON}
+    node.content.error = PromptTooLong("too long")
+    refused = await caller.post("/v1/content", json=BRIEF, headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (422, "prompt_too_long")
+    node.content.error = None
+    mended = await caller.post("/v1/content", json={**BRIEF, "max_tokens": 20}, headers=headers)
+    assert (mended.status_code, mended.headers.get("Idempotency-Replayed")) == (200, None)
+    assert len(node.content.calls) == 2
+
+
 async def test_keys_of_two_tenants_do_not_meet(
     caller: httpx.AsyncClient, node: FakeNode, other_key: dict[str, str]
 ) -> None:
@@ -216,10 +228,20 @@ async def test_nine_calls_of_one_body_that_time_out_are_one_generation(
 async def test_an_answered_body_starts_its_shorter_life(caller: httpx.AsyncClient, store: MemoryJobStore) -> None:
     """Only once a caller got the answer: 202 does not count."""
     headers = {"X-Idempotency-Mode": "body"}
-    response = await caller.post("/v1/content", json=BRIEF, headers={**headers, "Prefer": "respond-async"})
+    await caller.post("/v1/content", json=BRIEF, headers={**headers, "Prefer": "respond-async"})
     assert store.answered_keys == []
-    await final(caller, response)
+    await asyncio.sleep(0.05)
     await caller.post("/v1/content", json=BRIEF, headers=headers)
+    assert len(store.answered_keys) == 1
+
+
+async def test_an_answer_that_was_polled_has_been_given(caller: httpx.AsyncClient, store: MemoryJobStore) -> None:
+    """Else a body that comes again within a day, long after its job was fetched, would get the old text."""
+    headers = {"X-Idempotency-Mode": "body", "Prefer": "respond-async"}
+    await final(caller, await caller.post("/v1/content", json=BRIEF, headers=headers))
+    assert len(store.answered_keys) == 1
+    chosen = await caller.post("/v1/content", json=BRIEF, headers={"Idempotency-Key": "a", "Prefer": "respond-async"})
+    await final(caller, chosen)
     assert len(store.answered_keys) == 1
 
 
@@ -263,6 +285,27 @@ async def test_a_cancelled_job_answers_who_is_held(caller: httpx.AsyncClient, no
     for response in (await held, await caller.post("/v1/content", json=BRIEF, headers=headers)):
         assert (response.status_code, response.json()["code"]) == (409, "job_cancelled")
     assert node.content.cancelled.is_set()
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ({"Idempotency-Key": "a"}, {"Idempotency-Key": "b"}),
+        ({"X-Idempotency-Mode": "body"}, {"X-Idempotency-Mode": "header"}),
+    ],
+)
+async def test_a_cancelled_job_says_how_to_get_a_new_one(
+    caller: httpx.AsyncClient, node: FakeNode, first: dict[str, str], again: dict[str, str]
+) -> None:
+    """Its key stands for it still, so the very same call is answered with the cancellation; the advice works."""
+    node.content.delay_s = 30
+    job = (await caller.post("/v1/content", json=BRIEF, headers={**first, "Prefer": "respond-async"})).json()
+    await caller.post(f"/v1/jobs/{job['id']}/cancel")
+    node.content.delay_s = 0
+    refused = await caller.post("/v1/content", json=BRIEF, headers={**first, **SOON})
+    assert refused.status_code == 409
+    assert all(word in refused.json()["detail"] for word in ("another Idempotency-Key", "X-Idempotency-Mode: header"))
+    assert (await caller.post("/v1/content", json=BRIEF, headers={**again, **SOON})).status_code == 200
 
 
 class HangsUp:

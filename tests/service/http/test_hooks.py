@@ -19,6 +19,7 @@ MAPPING = {
     "max_words": {"from": "words"},
 }
 EXAMPLE = {"lang": "en", "product": {"title": "Klingel", "tags": "Rad, Stadt"}}
+FORM_MAPPING = {"kind": "create", "language": "de", "instructions": {"from": "title"}}
 HOOK = {"name": "shop", "mapping": MAPPING, "example": EXAMPLE}
 
 
@@ -43,6 +44,25 @@ async def test_a_payload_is_answered_as_its_brief_would_be(
     assert (brief.tenant, brief.kind, brief.language) == ("acme", Kind.CREATE, "de")
     assert (brief.instructions, brief.keywords, brief.max_words) == ("Produkttext: Klingel", ("Rad",), 60)
     assert brief.brand_terms == ("Klingelo",)
+
+
+async def test_null_counts_as_not_given(client: httpx.AsyncClient, tenant_key: dict[str, str]) -> None:
+    """A hook without verification is open to whoever knows its address."""
+    hook = await create(client, tenant_key, verification=None)
+    assert (hook["verification"], hook["secret"]) == ("none", None)
+    assert (await client.post(hook["path"], json=EXAMPLE)).status_code == 200
+
+
+async def test_a_mapping_may_give_every_field_of_a_brief(
+    client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str]
+) -> None:
+    """A form of address and a schema among them."""
+    mapping = {**MAPPING, "register": {"from": "how", "default": "formal"}, "schema": {"type": "object"}}
+    hook = await create(client, tenant_key, mapping=mapping)
+    response = await client.post(hook["path"], json={"product": {"title": "Klingel"}, "how": "informal"})
+    assert response.status_code == 200, response.text
+    brief, *_ = node.content.calls[0]
+    assert (brief.register, brief.schema) == ("informal", '{"type":"object"}')
 
 
 @pytest.mark.parametrize("form", ["urlencoded", "multipart"])
@@ -72,6 +92,47 @@ async def test_forms_are_payloads_too(
 
 def _items(value: object) -> list[str]:
     return value if isinstance(value, list) else [str(value)]
+
+
+@pytest.mark.parametrize(
+    ("content", "charset"),
+    [
+        ("title=Głośny+dzwonek".encode(), ""),  # as `curl -d` sends it
+        (b"title=G%C5%82o%C5%9Bny%20dzwonek", ""),
+        ("title=Głośny dzwonek".encode("iso-8859-2"), '; charset="ISO-8859-2"'),
+        (b"title=G%B3o%B6ny+dzwonek", "; charset=iso-8859-2"),
+    ],
+)
+async def test_a_form_is_read_in_utf_8_or_in_the_charset_that_it_declares(
+    client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str], content: bytes, charset: str
+) -> None:
+    """Percent-encoded or not."""
+    hook = await create(client, tenant_key, mapping=FORM_MAPPING, example={"title": "x"})
+    headers = {"Content-Type": f"application/x-www-form-urlencoded{charset}"}
+    response = await client.post(hook["path"], content=content, headers=headers)
+    assert response.status_code == 200, response.text
+    brief, *_ = node.content.calls[0]
+    assert brief.instructions == "Głośny dzwonek"
+
+
+@pytest.mark.parametrize(
+    ("content", "charset", "told"),
+    [
+        (b"title=G%B3o%B6ny", "", "the form must be text in utf-8"),
+        (b"title=x", "; charset=klingon", "the form must be text in klingon"),
+        (b"a=1&" * 201, "", "the form must have at most 200 fields, got 201"),
+    ],
+)
+async def test_a_form_that_cannot_be_read_is_refused(
+    client: httpx.AsyncClient, node: FakeNode, tenant_key: dict[str, str], content: bytes, charset: str, told: str
+) -> None:
+    """No text is made of letters that were guessed."""
+    hook = await create(client, tenant_key, mapping=FORM_MAPPING, example={"title": "x"})
+    headers = {"Content-Type": f"application/x-www-form-urlencoded{charset}"}
+    response = await client.post(hook["path"], content=content, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+    assert response.json()["detail"].startswith(told)
+    assert node.content.calls == []
 
 
 @pytest.mark.parametrize(
@@ -119,8 +180,9 @@ async def test_json_without_its_media_type_is_taken(client: httpx.AsyncClient, t
 async def test_a_file_in_a_form_is_refused(client: httpx.AsyncClient, tenant_key: dict[str, str]) -> None:
     """Payloads are texts."""
     hook = await create(client, tenant_key)
-    response = await client.post(hook["path"], files={"title": ("a.txt", b"x")})
+    response = await client.post(hook["path"], data={"lang": "de"}, files={"title": ("a.txt", b"x")})
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+    assert response.json()["detail"] == "the form must hold texts only, got a file in title"
 
 
 async def test_an_unknown_a_disabled_and_a_deleted_hook_are_404(

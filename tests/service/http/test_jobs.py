@@ -103,6 +103,13 @@ async def test_a_list_may_be_of_one_state(caller: httpx.AsyncClient, node: FakeN
         assert [job["id"] for job in page["jobs"]] == ids
 
 
+async def test_an_empty_cursor_counts_as_not_given(caller: httpx.AsyncClient) -> None:
+    """A platform that pages through the list has no cursor for its first page."""
+    job_id = await accepted(caller)
+    page = (await caller.get("/v1/jobs?cursor=")).json()
+    assert [job["id"] for job in page["jobs"]] == [job_id]
+
+
 @pytest.mark.parametrize(
     ("query", "message"),
     [

@@ -63,6 +63,25 @@ async def test_a_job_can_be_looked_at_and_cancelled_at_the_limit(caller: httpx.A
     assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
 
 
+@pytest.mark.parametrize("preference", ["wait=20", "respond-async"])
+async def test_a_repeated_call_counts_once_in_a_day(preference: str) -> None:
+    """Four calls of one key use one of the day's two requests; the answer's head says so, and another call fits."""
+    node = FakeNode()
+    tenant = ONE_A_DAY.model_copy(update={"limits": LimitSettings(requests_per_day=2)})
+    app = create_app(node, FakeAuthenticator({"acme-key": tenant}), node.config, FakeMetrics())
+    key = {"Authorization": "Bearer acme-key"}
+    headers = {"Idempotency-Key": "bell", "Prefer": preference}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://node", headers=key) as caller:
+        for _ in range(4):
+            response = await caller.post("/v1/content", json=BRIEF, headers=headers)
+            assert response.status_code in (200, 202)
+        assert response.headers["RateLimit"].startswith('"requests_per_day";r=1;t=')
+        assert node.limits.used_today("acme")[0] == 1
+        assert (await caller.post("/v1/content", json=BRIEF)).status_code == 200
+        assert (await caller.post("/v1/content", json=BRIEF)).status_code == 429
+    await node.jobs.close()
+
+
 async def test_an_accepted_job_that_finds_no_room_is_tried_again(
     caller: httpx.AsyncClient, node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

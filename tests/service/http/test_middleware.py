@@ -1,5 +1,7 @@
 """What surrounds every request: ids, counting, logging, limits, the last boundary."""
 
+import gzip
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 import structlog
 from fastapi import FastAPI
 
-from service.http.fakes import FakeMetrics, FakeNode
+from service.http.fakes import FakeMetrics, FakeNode, served
 from service.http.middleware import new_request_id
 
 SECRET = "Geheimrezept"
@@ -156,6 +158,19 @@ async def test_a_body_must_be_declared_as_json(
         assert "'Content-Type: application/json'" in response.json()["detail"]
 
 
+@pytest.mark.parametrize("path", ["/v1/content", "/v1/chat/completions", "hook"])
+async def test_a_compressed_body_is_415(client: httpx.AsyncClient, tenant_key: dict[str, str], path: str) -> None:
+    """It says which header to leave out, not that JSON was no JSON."""
+    if path == "hook":
+        mapping = {"kind": "create", "language": "de", "instructions": {"from": "t"}}
+        hook = {"name": "h", "mapping": mapping, "example": {"t": "x"}}
+        path = (await client.post("/v1/hooks-config", headers=tenant_key, json=hook)).json()["path"]
+    headers = tenant_key | {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    response = await client.post(path, headers=headers, content=gzip.compress(json.dumps(BRIEF).encode()))
+    assert response.status_code == 415
+    assert "without Content-Encoding, got 'gzip'" in response.text
+
+
 async def test_an_unknown_path_is_404_with_the_nearest_route(client: httpx.AsyncClient) -> None:
     """A typing mistake in a scenario is found at once; a trailing slash is a mistake, not a redirect."""
     for path in ("/v1/contents", "/v1/content/"):
@@ -169,6 +184,16 @@ async def test_a_wrong_method_is_405_with_every_allowed_one(client: httpx.AsyncC
     response = await client.put("/admin/tuning/runs")
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
     assert response.headers["Allow"] == "GET, POST"
+
+
+def test_head_has_the_head_of_gets_answer(app: FastAPI, tenant_key: dict[str, str]) -> None:
+    """And no body, on one connection with what follows; monitors ask so whether a node is up."""
+    with served(app) as url, httpx.Client(base_url=url, headers=tenant_key) as caller:
+        for path, status in (("/healthz", 200), ("/v1/me", 200), ("/v1/jobs/job_x", 404), ("/v1/content", 405)):
+            head, answer = caller.head(path), caller.get(path)
+            assert (head.status_code, answer.status_code, head.content) == (status, status, b"")
+            assert head.headers["Content-Length"] == str(len(answer.content))
+            assert head.headers["Content-Type"] == answer.headers["Content-Type"]
 
 
 async def test_an_instance_is_the_encoded_path(client: httpx.AsyncClient) -> None:

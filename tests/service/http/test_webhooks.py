@@ -37,6 +37,12 @@ async def test_the_secret_is_shown_once(tenant: httpx.AsyncClient) -> None:
     assert secret not in listed.text + changed.text
 
 
+async def test_null_counts_as_not_given(tenant: httpx.AsyncClient) -> None:
+    """The endpoint then gets every type."""
+    endpoint = await create(tenant, event_types=None, description=None)
+    assert (endpoint["event_types"], endpoint["description"]) == ([], "")
+
+
 async def test_a_rotation_shows_the_new_secret_and_the_end_of_the_old(tenant: httpx.AsyncClient) -> None:
     """The endpoint's view then tells the same time."""
     endpoint = await create(tenant)
@@ -97,17 +103,19 @@ async def test_samples_are_a_list_of_objects_with_ids(tenant: httpx.AsyncClient)
 
 
 async def test_deliveries_are_listed_newest_first_by_cursor(tenant: httpx.AsyncClient, node: FakeNode) -> None:
-    """Three in pages of two; a limit out of bounds is refused."""
+    """Three in pages of two, the first by no cursor or an empty one. A limit out of bounds is refused, as is a cursor
+    that is none: an empty page would say that there are no deliveries."""
     await create(tenant)
     ids = [(await node.webhooks.deliveries.enqueue("acme", "job.completed", {"id": str(n)}))[0] for n in range(3)]
     first = (await tenant.get("/v1/webhooks/deliveries?limit=2")).json()
     assert [item["id"] for item in first["deliveries"]] == [ids[2], ids[1]]
+    assert (await tenant.get("/v1/webhooks/deliveries?limit=2&cursor=")).json() == first
     second = (await tenant.get(f"/v1/webhooks/deliveries?limit=2&cursor={first['next_cursor']}")).json()
     assert [item["id"] for item in second["deliveries"]] == [ids[0]]
     assert second["next_cursor"] is None
     assert (await tenant.get("/v1/webhooks/deliveries?state=failed")).json()["deliveries"] == []
     assert len((await tenant.get("/v1/webhooks/deliveries?state=pending")).json()["deliveries"]) == 3
-    for query in ("limit=0", "state=lost"):
+    for query in ("limit=0", "state=lost", "cursor=next"):
         assert (await tenant.get(f"/v1/webhooks/deliveries?{query}")).status_code == 422
 
 

@@ -18,7 +18,7 @@ from service.config import JobsConfig, StoreConfig
 from service.idempotency import IdempotencyKey
 from service.jobs.fakes import MemoryJobStore
 from service.jobs.ports import JobStore
-from service.jobs.records import Answer, Claim, JobState, Lane, Order
+from service.jobs.records import Answer, Claim, JobState, Lane, Order, Submission
 from service.jobs.store import RedisJobStore
 from service.store import Store, open_store
 
@@ -159,6 +159,30 @@ async def test_a_key_with_another_body_is_refused(jobs: JobStore) -> None:
         await jobs.submit(order(), Lane.QUEUED, "n1", key(fingerprint="another"))
 
 
+async def test_a_refused_order_may_be_mended_under_its_key(jobs: JobStore) -> None:
+    """Nothing was written: the same body gets the refusal again, another one is a job of its own, which the key stands
+    for from then on, also against the first body."""
+    refused = await jobs.submit(order(), Lane.QUEUED, "n1", key())
+    await jobs.finish("acme", refused.job_id, JobState.FAILED, REFUSED)
+    assert await jobs.submit(order(), Lane.QUEUED, "n1", key()) == Submission(refused.job_id, created=False)
+    mended = await jobs.submit(order(), Lane.QUEUED, "n1", key(fingerprint="mended"))
+    assert mended.created
+    with pytest.raises(IdempotencyKeyReused):
+        await jobs.submit(order(), Lane.QUEUED, "n1", key())
+    found = await jobs.of_key("acme", "k")
+    assert found is not None
+    assert found.id == mended.job_id
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.CANCELLED])
+async def test_what_was_written_or_stopped_keeps_its_key_from_other_bodies(jobs: JobStore, state: JobState) -> None:
+    """Only a failed job lets it go."""
+    first = await jobs.submit(order(), Lane.QUEUED, "n1", key())
+    await jobs.finish("acme", first.job_id, state, DONE)
+    with pytest.raises(IdempotencyKeyReused):
+        await jobs.submit(order(), Lane.QUEUED, "n1", key(fingerprint="another"))
+
+
 @pytest.mark.parametrize(
     ("state", "answer", "is_freed"),
     [
@@ -258,12 +282,17 @@ async def test_an_answered_body_is_forgotten_sooner(store: Store) -> None:
     """60 s become 0.05 s once a caller got its answer; a key that the caller chose keeps its life."""
     jobs = RedisJobStore(store, JobsConfig())
     by_body, by_caller = key("body", answered_ttl_s=0.05), key("caller")
-    for each in (by_body, by_caller):
-        await jobs.submit(order(), Lane.QUEUED, "n1", each)
-        await jobs.answered("acme", each)
+    ids = [(await jobs.submit(order(), Lane.QUEUED, "n1", each)).job_id for each in (by_body, by_caller, None)]
+    for job_id in ids:
+        await jobs.answered("acme", job_id)
     await asyncio.sleep(0.1)
-    assert (await jobs.submit(order(), Lane.QUEUED, "n1", by_body)).created
+    again = await jobs.submit(order(), Lane.QUEUED, "n1", by_body)
+    assert again.created
     assert not (await jobs.submit(order(), Lane.QUEUED, "n1", by_caller)).created
+    # The key stands for another job by now: who still asks for the first one's answer does not shorten its life.
+    await jobs.answered("acme", ids[0])
+    await asyncio.sleep(0.1)
+    assert (await jobs.submit(order(), Lane.QUEUED, "n1", by_body)).job_id == again.job_id
 
 
 async def test_keys_begin_with_the_tenant(store: Store) -> None:

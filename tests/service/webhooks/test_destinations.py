@@ -1,5 +1,8 @@
 """Which URLs and addresses the node sends to."""
 
+import asyncio
+import socket
+from collections.abc import Sequence
 from ipaddress import ip_address
 
 import pytest
@@ -210,6 +213,34 @@ async def test_an_answer_that_changes_is_checked_again() -> None:
     await checked.check("https://rebind.example.com/")
     with pytest.raises(DestinationRefused, match="public addresses only"):
         await checked.addresses("rebind.example.com", 443)
+
+
+class NoNameServer:
+    """A resolver that gets no answer."""
+
+    def __init__(self, error: OSError | None) -> None:
+        """``error`` None keeps its caller waiting."""
+        self._error = error
+
+    async def resolve(self, host: str, port: int) -> Sequence[str]:
+        """See Resolver."""
+        if self._error is not None:
+            raise self._error
+        await asyncio.sleep(60)
+        return [PUBLIC]
+
+
+@pytest.mark.parametrize("error", [None, socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")])
+async def test_a_name_that_cannot_be_looked_up_now_is_no_mistake_of_the_caller(error: OSError | None) -> None:
+    """A refusal would keep a platform from trying again, and a caller is not kept waiting for a name server. A URL that
+    breaks a rule is refused all the same, and the connection checks the name again."""
+    checked = Destinations(DestinationRules(), NoNameServer(error), look_up_s=0.01)
+    assert (await checked.check("https://hooks.example.com/a")).url == "https://hooks.example.com/a"
+    with pytest.raises(DestinationRefused):
+        await checked.check("https://127.0.0.1/a")
+    unknown = NoNameServer(socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+    with pytest.raises(DestinationRefused, match="host that resolves"):
+        await Destinations(DestinationRules(), unknown).check("https://hooks.example.com/a")
 
 
 async def test_the_refusal_of_a_name_does_not_tell_its_addresses() -> None:

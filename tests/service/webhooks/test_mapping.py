@@ -60,6 +60,15 @@ def test_texts_of_forms_fit_the_fields(field: str, value: JsonValue, expected: J
     assert applied({field: {"from": "v"}}, {"v": value}) == {field: expected}
 
 
+def test_every_field_has_the_name_that_callers_give_it() -> None:
+    """`register` and `schema`, as in a body of `POST /v1/content`, not the names that Python has for them."""
+    fields: dict[str, JsonValue] = {"register": "formal", "schema": {"type": "object"}}
+    assert applied({"register": {"from": "how"}, "schema": {"type": "object"}}, {"how": "formal"}) == fields
+    for name in ("register_", "json_schema"):
+        with pytest.raises(InvalidInput, match="is not a field of a brief"):
+            applied({name: "formal"})
+
+
 def test_a_list_may_be_the_payload() -> None:
     """n8n sends items as a list."""
     assert applied({"text": {"from": "[0].json.text"}}, [{"json": {"text": "a"}}]) == {"text": "a"}
@@ -92,6 +101,23 @@ def test_a_payload_that_an_expression_cannot_take_is_the_callers_fault() -> None
     with pytest.raises(InvalidInput, match="cannot be applied to this payload") as refused:
         applied({"text": {"from": "join(' ', [post.title, post.n])"}})
     assert refused.value.field == "mapping.text"
+
+
+@pytest.mark.parametrize(
+    ("expression", "advice", "mended", "text"),
+    [
+        ("join(': ', ['a', post.sub])", "not_null(field, '')", "join(': ', ['a', not_null(post.sub, '')])", "a: "),
+        ("join(': ', ['a', post.n])", "to_string(field)", "join(': ', ['a', to_string(post.n)])", "a: 7"),
+    ],
+)
+def test_an_expression_that_cannot_be_applied_says_what_can(
+    expression: str, advice: str, mended: str, text: str
+) -> None:
+    """A payload without an optional field, or with a number in it, is no reason to look up JMESPath's types."""
+    with pytest.raises(InvalidInput) as refused:
+        applied({"text": {"from": expression}})
+    assert advice in refused.value.message
+    assert applied({"text": {"from": mended}}) == {"text": text}
 
 
 def test_an_object_without_from_is_a_constant() -> None:

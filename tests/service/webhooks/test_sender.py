@@ -76,6 +76,21 @@ async def test_an_answer_that_drips_ends_at_the_deadline() -> None:
     assert 300 <= outcome.duration_ms < 1500
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Content-Length: 100\r\n\r\nOK",  # and no more
+        b"Transfer-Encoding: chunked\r\n\r\nno chunk\r\n",
+    ],
+)
+async def test_a_status_counts_whatever_follows_it(rest: bytes) -> None:
+    """The receiver took the event; sending it again would have its workflow run twice."""
+    outcome = await post(Receiver(b"HTTP/1.1 200 OK\r\n" + rest), timeout_s=0.3)
+    assert (outcome.status, outcome.error, outcome.delivered) == (200, None, True)
+    refused = await post(Receiver(b"HTTP/1.1 503 X\r\nRetry-After: 9\r\n" + rest), timeout_s=0.3)
+    assert (refused.status, refused.retry_after, refused.delivered) == (503, "9", False)
+
+
 async def test_an_endless_answer_is_cut() -> None:
     """10 MB are announced; after 16 kB the status is enough."""
     body = b"x" * 1_000_000

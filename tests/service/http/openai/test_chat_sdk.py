@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import openai
 import pytest
@@ -229,3 +229,22 @@ def test_errors_are_the_clients_own_classes(sdk: OpenAI, agent_node: AgentNode) 
         sdk.chat.completions.create(model="coloq", messages=MESSAGES, stream=True)
     assert (dead.value.status_code, dead.value.code) == (503, "engine_unavailable")
     assert dead.value.response.headers["Retry-After"] == "15"
+
+
+@pytest.mark.parametrize("path", ["/v1", ""])
+def test_a_route_of_openais_that_is_not_here_says_what_to_set(sdk: OpenAI, path: str) -> None:
+    """The client shows the message: what there is, how a base URL ends, and that it is not to use the Responses API."""
+    client = sdk.with_options(base_url=f"{str(sdk.base_url).removesuffix('/v1/')}{path}")
+    calls: list[Callable[[], object]] = [
+        lambda: client.responses.create(model="coloq", input="Hello."),
+        lambda: client.completions.create(model="coloq", prompt="Hello."),
+        lambda: client.embeddings.create(model="coloq", input="Hello."),
+    ]
+    if not path:
+        calls += [client.models.list, lambda: client.chat.completions.create(model="coloq", messages=MESSAGES)]
+    for call in calls:
+        with pytest.raises(openai.NotFoundError) as missing:
+            call()
+        assert missing.value.code == "route_not_found"
+        for part in ("/v1/chat/completions", "base URL ends with /v1", "Responses API is off"):
+            assert part in missing.value.message
