@@ -112,7 +112,9 @@ async def test_every_choice_of_a_chat_is_counted(engine: FakeEngine, journal: Re
 async def test_journal_is_counted_by_language_and_split(engine: FakeEngine, journal: RedisJournal) -> None:
     """One reply in the journal is one episode of the training split."""
     metrics = Metrics()
-    await content(engine, journal, metrics).write(Commission(BRIEF, Sampling(max_tokens=32), request_id="r1"))
+    metered = content(engine, journal, metrics)
+    await metered.write(Commission(BRIEF, Sampling(max_tokens=32), request_id="r1"))
+    await metered.agent.drain()
     watching = asyncio.create_task(watch_journal(journal, metrics))
     async with asyncio.timeout(5):
         while not samples(metrics, "coloq_journal_episodes{"):  # noqa: ASYNC110 - a gauge tells nobody that it was set

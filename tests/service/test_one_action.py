@@ -101,7 +101,7 @@ async def num_samples(journal: RedisJournal) -> int:
 
 
 async def test_fifty_parallel_posts_of_one_key(
-    caller: httpx.AsyncClient, engine: SlowEngine, journal: RedisJournal
+    caller: httpx.AsyncClient, agent: ContentAgent, engine: SlowEngine, journal: RedisJournal
 ) -> None:
     """One generation, one journal row, one reply for all."""
     headers = {"Idempotency-Key": "8e03978e-40d5-43dd-bc93-6894a57f9324"}
@@ -112,11 +112,12 @@ async def test_fifty_parallel_posts_of_one_key(
     assert {response.status_code for response in responses} == {200}
     assert len({response.text for response in responses}) == 1
     assert len(engine.requests) == 1
+    await agent.drain()
     assert sum((await journal.count()).values()) == 1
 
 
 async def test_nine_calls_of_make_that_time_out(
-    caller: httpx.AsyncClient, engine: SlowEngine, journal: RedisJournal
+    caller: httpx.AsyncClient, agent: ContentAgent, engine: SlowEngine, journal: RedisJournal
 ) -> None:
     """The call and Make's 8 retries, each cut off by the caller while it is held; then the reply is there, and a tenth
     call gets it. One generation, one training sample."""
@@ -130,6 +131,7 @@ async def test_nine_calls_of_make_that_time_out(
     assert (response.status_code, response.headers["Idempotency-Replayed"]) == (200, "true")
     assert response.json()["text"] == "Hallo Welt."
     assert len(engine.requests) == 1
+    await agent.drain()
     assert await num_samples(journal) == 1
 
 

@@ -90,6 +90,7 @@ def serve_arguments(model: Path, engine: EngineConfig, *, port: int, memory_frac
     arguments += ["--dtype", engine.dtype, "--seed", str(engine.seed)]
     arguments += ["--max-model-len", str(engine.max_model_len), "--max-num-seqs", str(engine.max_num_seqs)]
     arguments += ["--scheduling-policy", "priority", "--logprobs-mode", "processed_logprobs"]
+    arguments += ["--structured-outputs-config", '{"backend": "xgrammar"}']
     arguments += _batching(engine, on_cpu=on_cpu) + _memory(engine, memory_fraction, on_cpu=on_cpu)
     if on_cpu or engine.enforce_eager:
         arguments.append("--enforce-eager")
