@@ -276,7 +276,7 @@ def used_share(k: float, num_live: int) -> float:
     return fmean(used)
 
 
-@pytest.mark.parametrize(("num_live", "least"), [(10, 0.8), (30, 0.85), (60, 0.9)])
+@pytest.mark.parametrize(("num_live", "least"), [(10, 0.8), (60, 0.9)])
 def test_chance_does_not_keep_training_down(num_live: int, least: float) -> None:
     """Training that costs nothing has the whole device for most of the time, the more of it the more requests tell."""
     assert used_share(0.0, num_live) >= least
@@ -288,7 +288,7 @@ def test_chance_does_not_hide_what_training_costs(num_live: int) -> None:
     assert 0.3 <= used_share(0.1, num_live) <= 0.6
 
 
-@pytest.mark.parametrize("num_live", [10, 30, 60])
+@pytest.mark.parametrize("num_live", [10, 60])
 def test_what_the_bound_allows_is_used(num_live: int) -> None:
     """The whole device costs the 5 % that the bound allows: most of it is used. Were the baseline's p99 taken for the
     exact one, chance would leave 0.61 to 0.78 of it."""
