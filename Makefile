@@ -20,13 +20,12 @@ demo: setup  ## Start a node, send briefs, tune, swap policies, roll back; write
 test: setup  ## Run the tests
 	@$(PYTEST)
 
-check: setup  ## Everything CI checks: format, lint, import layers, types, tests
+check: setup  ## Everything CI checks: format, lint, types, import layers, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@echo "mypy runs beside the tests, its report comes last"
-	@mkdir -p .mypy_cache; $(BIN)/mypy > .mypy_cache/report 2>&1 & types=$$!; \
-	$(PYTEST); tests=$$?; wait $$types; typed=$$?; cat .mypy_cache/report; exit $$((tests + typed))
+	$(PYTEST)
 
 clean:  ## Remove .venv, caches and the demo's results; a node's data in .coloq stays
 	rm -rf .venv demo dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
