@@ -104,6 +104,12 @@ class Learner:
                 self._release()
                 raise failure
 
+    @property
+    def yields(self) -> bool:
+        """Whether the present run's large kernels wait for the engine's steps."""
+        run = self._run
+        return run is not None and run.settings.yield_to_engine
+
     def begin(self, settings: LearnerSettings, parent: dict[str, Tensor] | None) -> None:
         """Start a run with a fresh optimizer: an adapter with ``parent``'s weights or a new one (B = 0), or the model's
         own weights as they are.

@@ -60,6 +60,11 @@ class LearnerThread:
         """The version of the newest step of the current run."""
         threading.Thread(target=self._run, name="coloq-learner", daemon=True).start()
 
+    @property
+    def yields(self) -> bool:
+        """Whether the present run waits for the engine's steps. Any thread may ask."""
+        return self._learner.yields
+
     def submit(self, command: messages.Command) -> int:
         """Queue a command; returns the ticket to poll for."""
         ticket = next(self._tickets)

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 _MOST_READS = 65536
-"""Of the signal, each a trip to the second-level cache and back: some ten milliseconds on an H100."""
+"""Of the signal, each a trip to the second-level cache and back: an estimated ten milliseconds on an H100."""
 
 
 def wait_until_lowered(signal: Tensor, most_reads: int = _MOST_READS) -> None:

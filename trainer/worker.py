@@ -114,7 +114,7 @@ class ColoqWorker(Worker):
         self._lanes = open_lanes(self.device)
         self._pacer = Pacer(self._lanes.sizes, self._lanes.reason)
         if self.device.type == "cuda":
-            self._signal = StepSignal(self.device, self._pacer.is_flying)
+            self._signal = StepSignal(self.device, self._is_waited_for)
             vllm_changes.announce_forwards(self.get_model(), self._signal.begin)
         self._learner_thread: LearnerThread | None = None
         self._untrainable: str | None = None
@@ -257,6 +257,11 @@ class ColoqWorker(Worker):
         wait = None if self._signal is None else self._signal.wait
         learner = Learner(model, base_model=name, lanes=self._lanes, pacer=self._pacer, interlude=desk, wait=wait)
         self._learner_thread = LearnerThread(learner, on_keep=self._place_adapter, desk=desk)
+
+    def _is_waited_for(self) -> bool:
+        """Whether a micro-batch that waits for the engine's steps may be on the device; asked with every step."""
+        thread = self._learner_thread
+        return thread is not None and thread.yields and self._pacer.is_flying()
 
     def _served_scorer(self, encoder: RewardEncoder) -> Classifier:
         """In the learner's thread."""

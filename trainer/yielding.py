@@ -26,8 +26,8 @@ from trainer.graphs import Program
 from trainer.microbatch import Microbatch
 
 _LARGE = 2**28
-"""Multiplications of a product that is worth waiting for. In a 1.5B model, at 4,096 tokens, it takes some twenty
-microseconds: less than what an adapter adds to a layer, more than what makes its low-rank rows."""
+"""Multiplications of a product that is worth waiting for. At 4,096 tokens of a 1.5B model (Qwen2.5's shape) a layer's
+smallest own product, the keys', has 4096 x 1536 x 256, or 2^30.6, and an adapter's narrow one 2^26.6."""
 _PRODUCTS = ("mm", "addmm", "addmm_", "bmm", "baddbmm")
 _ATTENTION = "_scaled_dot_product_"
 

@@ -50,6 +50,16 @@ def _assert_scores(found: list[list[float]], expected: list[list[float]]) -> Non
         assert ours == pytest.approx(theirs, abs=1e-5)
 
 
+def test_whether_a_run_waits_for_the_engine_is_its_own_setting() -> None:
+    """Without a run nobody waits; each run says for itself, and the engine signals its steps only where one does."""
+    learner = Learner(tiny_llama(), base_model="tiny")
+    assert not learner.yields
+    learner.begin(replace(SETTINGS, yield_to_engine=True), None)
+    assert learner.yields
+    learner.begin(SETTINGS, None)
+    assert not learner.yields
+
+
 def test_a_fresh_adapter_changes_nothing() -> None:
     """B is zero, so the first policy's log-probabilities are the base model's."""
     base = Learner(tiny_llama(), base_model="tiny").logprobs(PROMPTS, REPLIES)
