@@ -5,8 +5,8 @@
 
 Neither a checkpoint nor a publication changes what the next step samples from, so that step is drawn meanwhile:
 
-    report ─┬─► checkpoint ─┬─► next step          report ─► checkpoint ─► gate ─┬─► publish ─┬─► next step
-            └────► draw ────┘                                                    └──► draw ───┘
+    report ─┬─► checkpoint ─► publish ─┬─► next step      report ─► checkpoint ─► gate ─┬─► publish ─┬─► next step
+            └────────► draw ───────────┘                                                └──► draw ───┘
 
 A checkpoint is of the moment before that draw. Whatever ends the run cancels the draw in flight before the candidate is
 undone; its claims stay unsettled.
@@ -133,7 +133,7 @@ class _Run:
         checkpoint = None
         if self.plan.checkpoints_after(step) and self.hooks.on_checkpoint is not None:
             checkpoint = self.hooks.on_checkpoint(self.promotion.standing)
-        if not publishes:
+        if not (publishes and self.plan.gate):
             self._draw_after(step)
         if checkpoint is not None:
             await checkpoint

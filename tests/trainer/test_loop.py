@@ -30,6 +30,7 @@ from trainer.fakes import FakeTrainer
 from trainer.loop import RunHooks
 from trainer.plan import RunPlan
 from trainer.ports import PolicyMetadata, StepResult
+from trainer.promotion import Standing
 from trainer.records import Evaluation, RunRequest, StepReport
 from trainer.rollout import RolloutSampler
 
@@ -484,6 +485,22 @@ async def test_the_next_step_is_drawn_while_a_policy_is_published(tmp_path: Path
     assert [request.policy_version for request in _rollouts(node)] == [0] * 4 + [1] * 4
     assert (len(trainer.batches), hooks.published, node.sink.active_version) == (1, [], 0)
     trainer.go.set()
+    assert await running
+    assert hooks.published == [1, 2, 3]
+
+
+async def test_the_next_step_is_drawn_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    """Where no gate can refuse the candidate the draw need not wait, also before a publication, which does."""
+    node, hooks, go = Node(tmp_path, EPISODES), _Hooks(), asyncio.Event()
+
+    async def write(standing: Standing) -> None:
+        await go.wait()
+
+    plan = RunPlan.of(RunRequest(publish_every=1, gate=False), CONFIG, ("de", "pl"))
+    running = asyncio.create_task(node.loop.run("run_a", plan, replace(hooks.port, on_checkpoint=write)))
+    await _until(lambda: len(_rollouts(node)) == 8 and node.admission.num_asked == 4)
+    assert (hooks.published, node.happened("save")) == ([], [])
+    go.set()
     assert await running
     assert hooks.published == [1, 2, 3]
 
