@@ -26,14 +26,15 @@ class EngineConfig(Section):
     live_reserve: Annotated[int, Field(ge=1)] = 2
     """Sequence slots that rollouts never take."""
     max_num_batched_tokens: Annotated[int, Field(ge=16)] | None = None
-    """Tokens per engine step; unset takes vLLM's default."""
+    """Most tokens of an engine step; a longer prompt is read in several. Unset takes 2,048 on a GPU, or one for each of
+    `max_num_seqs` where that is more. On a CPU a prompt is never split."""
     kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
     """Memory of the KV cache, in GiB; unset takes 0.5 on a CPU and what the memory plan leaves on a GPU."""
     enforce_eager: bool = False
     """Skip CUDA graphs and torch.compile: starts faster, serves slower. Always so on a CPU."""
     cuda_graphs: Literal["full", "piecewise"] = "full"
-    """What is captured of a step with prompts in it: all of it, or what lies between its attention layers, as vLLM does
-    by itself (with `torch_compile` only)."""
+    """What is captured of a step with prompts in it: all of it, for steps up to the largest, or what lies between its
+    attention layers in steps of up to 512 tokens, as vLLM does by itself (with `torch_compile` only)."""
     torch_compile: bool = False
     """Let torch.compile make the kernels between attention layers. Starts take longer; without it `piecewise` captures
     steps of decoding alone."""

@@ -12,7 +12,7 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from agent.completion import BASE_VERSION, Sampling
 from service.config import EngineConfig
-from service.engine_footprint import CPU_KV_CACHE_GIB
+from service.engine_footprint import CPU_KV_CACHE_GIB, graph_sizes, step_tokens
 
 _IN_PROCESS_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """The worker lives in the engine process. Named by path: vLLM's CPU platform replaces the short name `uni` by a third
@@ -46,7 +46,7 @@ def engine_arguments(
         kv_cache_memory_bytes=kv_cache_bytes or int((config.kv_cache_gib or CPU_KV_CACHE_GIB) * 2**30),
         gpu_memory_utilization=_FREE_AT_START,
         enforce_eager=True if on_cpu else config.enforce_eager,
-        **({} if on_cpu or config.enforce_eager else {"compilation_config": _compilation(config)}),
+        **({} if on_cpu else _graph_arguments(config)),
         distributed_executor_backend=_IN_PROCESS_EXECUTOR if on_cpu else "uni",
         worker_cls=worker,
         use_tqdm_on_load=False,
@@ -73,18 +73,24 @@ def _adapter_arguments(num_adapters: int, adapter_rank: int, target_modules: Seq
     }
 
 
-def _compilation(config: EngineConfig) -> dict[str, Any]:
+def _graph_arguments(config: EngineConfig) -> dict[str, Any]:
     """Steps of decoding alone are captured whole in either mode."""
-    return {
-        "mode": 3 if config.torch_compile else 0,
-        "cudagraph_mode": "FULL" if config.cuda_graphs == "full" else "FULL_AND_PIECEWISE",
-    }
+    if config.enforce_eager:
+        return {}
+    asked: dict[str, Any] = {"mode": 3 if config.torch_compile else 0, "cudagraph_mode": "FULL_AND_PIECEWISE"}
+    if config.cuda_graphs == "full":
+        largest = min(step_tokens(config), config.max_num_seqs * config.max_model_len)
+        sizes = graph_sizes(config.max_num_seqs, largest, whole=True)
+        asked |= {"cudagraph_mode": "FULL", "cudagraph_capture_sizes": list(sizes)}
+    return {"compilation_config": asked}
 
 
 def _batched_tokens(config: EngineConfig, *, on_cpu: bool) -> int | None:
     """Tokens per engine step. Where prompts are not split, the longest one must fit."""
-    if config.max_num_batched_tokens is None or not on_cpu:
-        return config.max_num_batched_tokens
+    if not on_cpu:
+        return step_tokens(config)
+    if config.max_num_batched_tokens is None:
+        return None
     return max(config.max_num_batched_tokens, config.max_model_len)
 
 

@@ -17,7 +17,7 @@ KV_BLOCK_TOKENS = 16
 CPU_KV_CACHE_GIB = 0.5
 """KV cache of a node on a CPU whose ``engine.kv_cache_gib`` is unset."""
 DEFAULT_BATCHED_TOKENS = 2048
-"""vLLM's tokens per step when ``engine.max_num_batched_tokens`` is unset."""
+"""Tokens per step when ``engine.max_num_batched_tokens`` is unset; vLLM's own default."""
 VOCABULARY_MULTIPLE = 64
 """vLLM pads the vocabulary's rows to a multiple of this."""
 HIDDEN_TENSORS = 3
@@ -28,9 +28,10 @@ SAMPLER_BYTES_PER_LOGIT = 28
 """fp32 logits, their sorted copy with 8-byte indices, probabilities, running sums and log-probabilities. Estimated."""
 GRAPH_BYTES_PER_LAYER = 128 * 2**10
 """What the driver keeps for one layer in one captured graph. Estimated."""
-GRAPH_KINDS = 2
-"""Each size is captured piecewise and whole; with adapter slots, again for a batch that uses some."""
-_LARGEST_GRAPH_TOKENS = 512
+_PIECEWISE_KINDS = 2
+"""Where mixed steps are captured piecewise, each size is captured so and whole."""
+_LARGEST_PIECEWISE_TOKENS = 512
+_SIZES_PER_OCTAVE = 4
 
 _FUSED_LAYERS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers that are one in vLLM: slots for one of them are slots for all."""
@@ -67,9 +68,8 @@ class EngineFootprint:
     def batched_tokens(self) -> int:
         """Tokens of the largest engine step."""
         config = self.config
-        tokens = config.max_num_batched_tokens or DEFAULT_BATCHED_TOKENS
-        if not self.on_gpu:  # prompts are not split there
-            tokens = max(tokens, config.max_model_len)
+        # On a CPU prompts are not split.
+        tokens = step_tokens(config) if self.on_gpu else max(step_tokens(config), config.max_model_len)
         return min(tokens, config.max_num_seqs * config.max_model_len)
 
     def kv_cache_bytes(self, num_sequences: int) -> int:
@@ -110,13 +110,17 @@ class EngineFootprint:
             part="engine",
         )
 
+    @property
+    def _activation_bytes(self) -> int:
+        """Of one token in a forward pass."""
+        shape = self.shape
+        return (HIDDEN_TENSORS * shape.hidden_size + INNER_TENSORS * shape.intermediate_size) * self.item_bytes
+
     def _activations(self) -> MemoryLine:
-        shape, item = self.shape, self.item_bytes
-        each = (HIDDEN_TENSORS * shape.hidden_size + INNER_TENSORS * shape.intermediate_size) * item
         return MemoryLine(
             "engine_activations",
-            self.batched_tokens * each,
-            f"{self.batched_tokens:,} tokens × {each:,} B",
+            self.batched_tokens * self._activation_bytes,
+            f"{self.batched_tokens:,} tokens × {self._activation_bytes:,} B",
             part="engine",
         )
 
@@ -130,13 +134,16 @@ class EngineFootprint:
         )
 
     def _graphs(self) -> MemoryLine:
-        sizes = captured_sizes(self.config.max_num_seqs, self.batched_tokens)
+        """With adapter slots each is captured again for a batch that uses some. All compute in the same memory."""
+        whole = self.config.cuda_graphs == "full"
+        sizes = graph_sizes(self.config.max_num_seqs, self.batched_tokens, whole=whole)
         each = self.shape.num_layers * GRAPH_BYTES_PER_LAYER
-        kinds = GRAPH_KINDS * (2 if self.num_adapters else 1)
+        kinds = (1 if whole else _PIECEWISE_KINDS) * (2 if self.num_adapters else 1)
+        arena = sizes[-1] * self._activation_bytes
         return MemoryLine(
             "engine_graphs",
-            len(sizes) * kinds * each,
-            f"{len(sizes)} sizes × {kinds} kinds × {each:,} B",
+            len(sizes) * kinds * each + arena,
+            f"{len(sizes)} sizes × {kinds} kinds × {each:,} B + {sizes[-1]:,} tokens × {self._activation_bytes:,} B",
             part="engine",
         )
 
@@ -144,8 +151,22 @@ class EngineFootprint:
         return -(-self.shape.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
-def captured_sizes(max_num_seqs: int, max_tokens: int) -> tuple[int, ...]:
-    """Batch sizes that vLLM captures graphs for by default: 1, 2, 4, steps of 8 to 256, then of 16."""
-    largest = min(2 * max_num_seqs, _LARGEST_GRAPH_TOKENS, max_tokens)
+def step_tokens(config: EngineConfig) -> int:
+    """Most tokens of an engine step on a GPU; vLLM wants one for each sequence at the least."""
+    return config.max_num_batched_tokens or max(DEFAULT_BATCHED_TOKENS, config.max_num_seqs)
+
+
+def graph_sizes(max_num_seqs: int, max_tokens: int, *, whole: bool) -> tuple[int, ...]:
+    """Tokens of the steps that graphs are captured for; a step takes the next larger one.
+
+    Whole graphs go up to the largest step there is: without one a step is launched kernel by kernel, which holds the
+    engine's thread so long that more prompts come in than the next step has a graph for, and so on. Piecewise ones are
+    vLLM's own choice.
+    """
+    if whole:
+        sizes = {1, 2, 4, *range(8, 64, 8), *range(64, 256, 16)}
+        sizes |= {(2**octave // _SIZES_PER_OCTAVE) * step for octave in range(8, 20) for step in range(4, 8)}
+        return tuple(sorted({size for size in sizes if size < max_tokens} | {max_tokens}))
+    largest = min(2 * max_num_seqs, _LARGEST_PIECEWISE_TOKENS, max_tokens)
     sizes = {size for size in (1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)) if size <= largest}
     return tuple(sorted({*sizes, *(size for size in (max_num_seqs, max_tokens) if size <= largest)}))

@@ -66,12 +66,15 @@ def test_the_engine_serves_adapters_by_priority_with_processed_logprobs(tmp_path
 def test_a_gpu_is_told_what_to_capture_and_to_compile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], mode: int, graphs: str
 ) -> None:
-    """vLLM's own defaults are the second row. An eager engine is told nothing of either, and neither is a CPU."""
+    """Whole graphs for every step there is; vLLM's own defaults are the second row. An eager engine is told nothing of
+    either, and neither is a CPU."""
     monkeypatch.setattr("service.engine_arguments.current_platform", SimpleNamespace(is_cpu=lambda: False))
     config = EngineConfig.model_validate({"kv_cache_gib": 1.0, **settings})
     arguments = engine_arguments(str(tmp_path), config, num_adapters=0, adapter_rank=8, worker="w.W")
     asked = arguments.compilation_config
     assert (int(asked.mode), asked.cudagraph_mode.name) == (mode, graphs)
+    largest = max(asked.cudagraph_capture_sizes or (0,))
+    assert (largest, arguments.max_num_batched_tokens) == (2048 if graphs == "FULL" else 0, 2048)
     eager = config.model_copy(update={"enforce_eager": True})
     untold = engine_arguments(str(tmp_path), eager, num_adapters=0, adapter_rank=8, worker="w.W").compilation_config
     assert untold.cudagraph_mode is None

@@ -1,9 +1,11 @@
 """Predicted memory of the engine, by hand."""
 
+from functools import partial
+
 import pytest
 
 from service.config import EngineConfig
-from service.engine_footprint import SAMPLER_BYTES_PER_LOGIT, EngineFootprint, captured_sizes
+from service.engine_footprint import SAMPLER_BYTES_PER_LOGIT, EngineFootprint, graph_sizes
 from service.model_shape import find_shape
 from trainer.config import TuningConfig
 from trainer.footprint import MemoryLine
@@ -103,13 +105,29 @@ def test_the_sampler_sees_a_row_of_logits_per_sequence() -> None:
     assert line(engine(max_num_seqs=128), "sampler").size_bytes == 128 * 151936 * (2 + SAMPLER_BYTES_PER_LOGIT)
 
 
-def test_graphs_are_captured_for_vllms_default_sizes() -> None:
+def test_piecewise_graphs_are_captured_for_vllms_default_sizes() -> None:
     """Up to twice the sequences: 1, 2, 4, steps of 8, above 256 of 16; never above 512 or the step's tokens."""
-    assert captured_sizes(8, 2048) == (1, 2, 4, 8, 16)
-    assert captured_sizes(3, 2048) == (1, 2, 3, 4)
-    assert len(captured_sizes(128, 2048)) == 3 + 31 + 1  # 8 .. 248, and 256
-    assert captured_sizes(1024, 2048)[-1] == 512
-    assert captured_sizes(64, 20) == (1, 2, 4, 8, 16, 20)
+    sizes = partial(graph_sizes, whole=False)
+    assert sizes(8, 2048) == (1, 2, 4, 8, 16)
+    assert sizes(3, 2048) == (1, 2, 3, 4)
+    assert len(sizes(128, 2048)) == 3 + 31 + 1  # 8 .. 248, and 256
+    assert sizes(1024, 2048)[-1] == 512
+    assert sizes(64, 20) == (1, 2, 4, 8, 16, 20)
+
+
+@pytest.mark.parametrize("max_num_seqs", [1, 16, 256])
+def test_there_is_a_whole_graph_for_every_step(max_num_seqs: int) -> None:
+    """However many sequences run: four sizes to an octave, 16 apart below 256 and 8 below 64, and the largest step."""
+    sizes = graph_sizes(max_num_seqs, 700, whole=True)
+    assert sizes[:12] == (1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64, 80)
+    assert sizes[-8:] == (240, 256, 320, 384, 448, 512, 640, 700)
+    assert graph_sizes(max_num_seqs, 20, whole=True) == (1, 2, 4, 8, 16, 20)
+
+
+def test_graphs_of_one_set_compute_in_the_same_memory() -> None:
+    """Whole: 35 sizes up to 2048 tokens, without adapters and with, 28 layers of 128 KiB; and activations once."""
+    arena = 2048 * (3 * 1536 + 3 * 8960) * 2
+    assert line(engine(), "engine_graphs").size_bytes == 35 * 2 * 28 * 2**17 + arena
 
 
 def test_an_eager_engine_and_a_cpu_have_no_graphs() -> None:
