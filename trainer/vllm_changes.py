@@ -3,6 +3,7 @@
     CPU   weights stay plain               GPU   graphs are captured at the engine's stream priority
           LoRA is applied per adapter            LoRA's layout is made on the host
                                                  mixed steps' graphs get the query length of their capture
+    both  tokens that nobody reads one by one stay in the engine process until the reply is done
 
 Each replaces one function of vLLM's, and must be made before the model is loaded.
 """
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from vllm.model_executor.layers import utils as layer_utils
 
 from trainer.cpu_lora import add_lora_linear
+from trainer.held_outputs import HeldOutputs
 from trainer.lora_layout import lora_layout, token_slots, write_layout
 
 ENGINE_PRIORITY = -3
@@ -151,3 +153,29 @@ def lay_lora_out_on_the_host() -> None:
         write_layout(lora_layout(slots, num_slots=wrapper.max_loras), wrapper.token_mapping_meta)
 
     PunicaWrapperGPU.update_metadata = on_the_host
+
+
+def hold_outputs_back() -> None:
+    """Make vLLM's scheduler hand on a reply's first token and its end, unless its caller listens.
+
+    Without this the front process is woken by every engine step and works on every token of every request, beside which
+    it has callers to answer. A step's statistics, which nobody reads, are not made either.
+    """
+    from vllm.sampling_params import RequestOutputKind
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    original = Scheduler.update_from_output
+
+    def listens(request: Any) -> bool:
+        asked = request.sampling_params
+        return asked is None or asked.detokenize or asked.output_kind != RequestOutputKind.FINAL_ONLY
+
+    def held_back(scheduler: Any, *args: Any, **kwargs: Any) -> Any:
+        by_client = original(scheduler, *args, **kwargs)
+        held = vars(scheduler).setdefault("coloq_held", HeldOutputs())
+        for step in by_client.values():
+            step.outputs = held.pass_on(step.outputs, scheduler.requests, listens)
+        return {client: step for client, step in by_client.items() if step.outputs or step.finished_requests}
+
+    Scheduler.update_from_output = held_back
+    Scheduler.make_stats = lambda *_, **__: None

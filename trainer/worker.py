@@ -96,6 +96,7 @@ class ColoqWorker(Worker):
         self._sampled = SampledTokens()
         self._stalls = StallWatch()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        vllm_changes.hold_outputs_back()
         if current_platform.is_cpu():
             vllm_changes.keep_plain_weights()
             vllm_changes.group_lora_by_adapter()
