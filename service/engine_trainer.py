@@ -4,6 +4,7 @@ The engine's loop is held only for handing a command over, asking for an answer,
 the live weights.
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ class EngineTrainer:
 
     def __init__(self, engine: WorkerCalls) -> None:
         self._engine = engine
-        self._step_s = 0.0
+        self._took_s: dict[type[messages.Command], float] = {}
+        """The last command of each kind, from its call to its answer."""
 
     async def prepare(
         self, settings: LearnerSettings, *, max_length: int, reply_tokens: int, temperature: float
@@ -37,10 +39,9 @@ class EngineTrainer:
         await self._carry_out(messages.Begin(settings, str(parent) if parent else None))
 
     async def step(self, batch: TrainingBatch, version: int) -> StepResult:
-        done = await self._carry_out(messages.Step.of(batch, version), expected_s=self._step_s)
+        done = await self._carry_out(messages.Step.of(batch, version))
         if done.step is None:
             raise TrainerFailed("the learner answered a step without its result")
-        self._step_s = done.step.duration_s
         return done.step
 
     async def logprobs(self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]]) -> list[list[float]]:
@@ -98,8 +99,11 @@ class EngineTrainer:
         except EngineError as error:
             raise PublicationFailed(f"version {version} could not be {_SWITCHED[method]}: {error}") from error
 
-    async def _carry_out(self, command: messages.Command, *, expected_s: float = 0.0) -> messages.Done:
-        return await carry_out(self._engine, command, expected_s=expected_s)
+    async def _carry_out(self, command: messages.Command) -> messages.Done:
+        kind, began_s = type(command), time.monotonic()
+        done = await carry_out(self._engine, command, expected_s=self._took_s.get(kind, 0.0))
+        self._took_s[kind] = time.monotonic() - began_s
+        return done
 
 
 def _digest(done: messages.Done) -> str:

@@ -4,14 +4,17 @@ The engine's loop is held only for handing a command over and for asking whether
 """
 
 import asyncio
+import time
 from typing import Any, Protocol
 
 from agent.errors import EngineDead, EngineError, PublicationFailed, TrainerFailed
 from trainer import messages
 
-_FIRST_POLL_S, _LONGEST_POLL_S, _POLL_GROWTH = 0.002, 0.02, 1.2
-_PATIENCE = 0.9
-"""Share of the time that a command is expected to take after which its answer is first asked for."""
+_PATIENCE, _LONGEST_PATIENCE_S = 0.9, 0.5
+"""Share of the time that a command is expected to take after which its answer is first asked for. A step that had to
+make way for live requests says little of the next."""
+_LATENESS, _SHORTEST_POLL_S, _LONGEST_POLL_S = 0.1, 0.002, 0.1
+"""An answer is asked for again after this share of the time that it has been waited for."""
 
 
 class WorkerCalls(Protocol):
@@ -33,8 +36,7 @@ async def carry_out(engine: WorkerCalls, command: messages.Command, *, expected_
     """
     try:
         ticket = await engine.call("coloq_submit", messages.encode(command))
-        await asyncio.sleep(_PATIENCE * expected_s)
-        answer = await _answer(engine, ticket)
+        answer = await _answer(engine, ticket, expected_s)
     except EngineDead:
         raise
     except EngineError as error:
@@ -46,11 +48,12 @@ async def carry_out(engine: WorkerCalls, command: messages.Command, *, expected_
     return answer
 
 
-async def _answer(engine: WorkerCalls, ticket: int) -> messages.Answer:
-    delay_s = _FIRST_POLL_S
+async def _answer(engine: WorkerCalls, ticket: int, expected_s: float) -> messages.Answer:
+    began_s = time.monotonic()
+    await asyncio.sleep(min(_PATIENCE * expected_s, _LONGEST_PATIENCE_S))
     while True:
-        await asyncio.sleep(delay_s)
         data = await engine.call("coloq_poll", ticket)
         if data is not None:
             return messages.decode_answer(data)
-        delay_s = min(delay_s * _POLL_GROWTH, _LONGEST_POLL_S)
+        waited_s = time.monotonic() - began_s
+        await asyncio.sleep(min(max(_LATENESS * waited_s, _SHORTEST_POLL_S), _LONGEST_POLL_S))
