@@ -29,7 +29,8 @@ from agent.ports import Delta, GenerateRequest
 from service.config import EngineConfig
 from service.engine_arguments import adapter_request, engine_arguments, sampling_params
 from service.engine_output import finished, joined, sampled_tokens, to_completion, undecodable
-from service.sampled_logprobs import LogprobReader
+from service.sampled_logprobs import LogprobReader, logprobs_among
+from trainer.sampled import handed_over
 from trainer.worker import EngineFacts
 
 log = structlog.get_logger(__name__)
@@ -185,15 +186,17 @@ class VllmEngine:
                 raise
             raise undecodable(str(error)) from error
         final = finished(heard, request.sampling)
-        kept = await self._kept_logprobs(final, request)
-        completion = to_completion(final, request, version, self._text, kept)
+        logprobs = await self._sampled_logprobs(final, request)
+        completion = to_completion(final, request, version, self._text, logprobs)
         return replace(completion, tokens=sampled_tokens(final, request.sampling, self._token_text))
 
-    async def _kept_logprobs(self, final: RequestOutput, request: GenerateRequest) -> tuple[float, ...] | None:
-        """Of the sampled tokens, where the engine process keeps them; None where they came with the output."""
-        if not self.facts.keeps_logprobs:
-            return None
-        return await self._logprobs.read(request.request_id, final.outputs[0].token_ids)
+    async def _sampled_logprobs(self, final: RequestOutput, request: GenerateRequest) -> tuple[float, ...]:
+        """They come with a reply's end, unless it was ended in this process, at a stop string."""
+        token_ids = final.outputs[0].token_ids
+        sampled = handed_over(final.kv_transfer_params)
+        if sampled is None:
+            return await self._logprobs.read(request.request_id, token_ids)
+        return logprobs_among(sampled, token_ids)
 
     async def _heard(self, outputs: AsyncIterator[RequestOutput], request: GenerateRequest) -> RequestOutput | None:
         """The finished output; with a listener there are many, each with what is new, and the last sums them up."""

@@ -1,8 +1,7 @@
 """What vLLM answers, as completions, text and times of ours."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from vllm.outputs import RequestOutput
 from vllm.v1.metrics.stats import RequestStateStats
@@ -56,20 +55,12 @@ def to_completion(
     request: GenerateRequest,
     version: int,
     decode: Callable[[Sequence[int]], str],
-    logprobs: tuple[float, ...] | None = None,
+    logprobs: tuple[float, ...],
 ) -> Completion:
-    """vLLM's finished output as a Completion; ``decode`` makes the text of one that was not detokenised.
-
-    Args:
-        logprobs: of the sampled tokens; None takes those that came with the output.
-
-    Raises:
-        EngineError: a token came without its logprob.
-    """
+    """vLLM's finished output as a Completion, with its tokens' ``logprobs``; ``decode`` makes the text of one that was
+    not detokenised."""
     output = final.outputs[0]
     token_ids = tuple(output.token_ids)
-    if logprobs is None:
-        logprobs = _sampled_logprobs(token_ids, output.logprobs or [])
     detokenised = request.sampling.stop or request.listener is not None
     return Completion(
         text=output.text if detokenised else decode(token_ids),
@@ -81,12 +72,6 @@ def to_completion(
         versions=VersionSpan(version, version),
         timing=timing_of(final.metrics),
     )
-
-
-def _sampled_logprobs(token_ids: Sequence[int], entries: Sequence[Mapping[int, Any]]) -> tuple[float, ...]:
-    if len(entries) != len(token_ids):
-        raise EngineError(f"every token needs a logprob, got {len(token_ids)} tokens, {len(entries)} logprobs")
-    return tuple(entry[token].logprob for entry, token in zip(entries, token_ids, strict=True))
 
 
 def joined(parts: Sequence[RequestOutput]) -> RequestOutput:

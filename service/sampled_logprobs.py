@@ -33,10 +33,7 @@ class LogprobReader:
         sampled = await row
         if sampled is None:
             raise EngineError(f"every token needs a logprob, got {len(token_ids)} tokens of an unknown request")
-        try:
-            return tuple(logprobs_of(sampled, token_ids))
-        except ValueError as error:
-            raise EngineError(f"every token needs a logprob: {error}") from error
+        return logprobs_among(sampled, token_ids)
 
     async def _read_all(self) -> None:
         while self._waiting:
@@ -51,3 +48,11 @@ class LogprobReader:
             for future, row in zip(batch.values(), rows, strict=True):
                 if not future.done():
                     future.set_result(row)
+
+
+def logprobs_among(sampled: SampledRow, token_ids: Sequence[int]) -> tuple[float, ...]:
+    """Those of a reply's tokens among what its request sampled. Raises EngineError when one is missing."""
+    try:
+        return tuple(logprobs_of(sampled, token_ids))
+    except ValueError as error:
+        raise EngineError(f"every token needs a logprob: {error}") from error

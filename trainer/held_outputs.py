@@ -38,6 +38,8 @@ class RequestOutput(Protocol):
     events: list[Any] | None
     finish_reason: Any
     """None while the reply goes on."""
+    kv_transfer_params: dict[str, Any] | None
+    """Handed on to the finished output as it is."""
 
 
 Output = TypeVar("Output", bound=RequestOutput)
@@ -66,7 +68,9 @@ class _Held(NamedTuple):
 class HeldOutputs:
     """Of one scheduler."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_the_end: Callable[[RequestOutput], None] = lambda output: None) -> None:
+        """``at_the_end`` may add to the output with which a reply ends."""
+        self._at_the_end = at_the_end
         self._held: dict[str, _Held] = {}
 
     @property
@@ -86,6 +90,8 @@ class HeldOutputs:
         passed = []
         for output in outputs:
             held = self._held.get(output.request_id)
+            if output.finish_reason is not None:
+                self._at_the_end(output)
             if held is None:
                 self._begin(output, requests, listens)
                 passed.append(output)

@@ -1,16 +1,17 @@
 """What the engine sampled, with its log-probability, kept by request in the engine process until it is asked for.
 
     a step's output ──► note: token and log-probability of each row stay here, vLLM hands on the tokens alone
-    a finished reply ◄── take: all of its tokens and log-probabilities at once
+    a reply's end   ◄── hand_over: all of its tokens and log-probabilities at once
+    a reply that was ended elsewhere ◄── take: the same, when it is asked for
 
 vLLM would send three arrays for each token of each request to the front process, whose event loop would read them.
 Knows nothing of vLLM but the shape of a step's output.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -19,6 +20,7 @@ import numpy.typing as npt
 _MOST_KEPT = 8192
 """Requests that nobody asks for were aborted; the oldest of them go first."""
 _RANDOM_SUFFIX_LENGTH = 8
+_SENT_AS = "coloq_sampled"
 
 
 class StepLogprobs(Protocol):
@@ -44,11 +46,21 @@ class StepOutput(Protocol):
     logprobs: StepLogprobs | None
 
 
+class LastOutput(Protocol):
+    """vLLM's EngineCoreOutput with which a reply ends; its parameters come with the finished output as they are."""
+
+    request_id: str
+    kv_transfer_params: dict[str, Any] | None
+
+
 class SampledRow(msgspec.Struct, frozen=True):
     """What one request has sampled, in order."""
 
     token_ids: list[int]
     logprobs: list[float]
+
+
+_ENCODER, _DECODER = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(SampledRow)
 
 
 @dataclass(slots=True)
@@ -86,6 +98,12 @@ class SampledTokens:
         rows = [self._rows.pop(request_id, None) for request_id in request_ids]
         return [None if row is None else SampledRow(row.token_ids, row.logprobs) for row in rows]
 
+    def hand_over(self, output: LastOutput) -> None:
+        """Send what was noted of a reply along with its end, and forget it."""
+        (row,) = self.take([_given_name(output.request_id)])
+        if row is not None:
+            output.kv_transfer_params = {**(output.kv_transfer_params or {}), _SENT_AS: _ENCODER.encode(row)}
+
     def _row(self, request_id: str) -> _Noted:
         """A later request with a name that was used before begins anew."""
         name = _given_name(request_id)
@@ -95,6 +113,12 @@ class SampledTokens:
             while len(self._rows) > self._most_kept:
                 self._rows.popitem(last=False)
         return row
+
+
+def handed_over(parameters: Mapping[str, Any] | None) -> SampledRow | None:
+    """What came with a reply's end; None where nothing did."""
+    sent = (parameters or {}).get(_SENT_AS)
+    return None if sent is None else _DECODER.decode(sent)
 
 
 def _given_name(request_id: str) -> str:

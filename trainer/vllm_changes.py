@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vllm.model_executor.layers import utils as layer_utils
 
 from trainer.cpu_lora import add_lora_linear
-from trainer.held_outputs import HeldOutputs
+from trainer.held_outputs import HeldOutputs, RequestOutput
 from trainer.lora_layout import lora_layout, token_slots, write_layout
 
 ENGINE_PRIORITY = -3
@@ -155,7 +155,7 @@ def lay_lora_out_on_the_host() -> None:
     PunicaWrapperGPU.update_metadata = on_the_host
 
 
-def hold_outputs_back() -> None:
+def hold_outputs_back(at_the_end: Callable[[RequestOutput], None] = lambda output: None) -> None:
     """Make vLLM's scheduler hand on a reply's first token and its end, unless its caller listens.
 
     Without this the front process is woken by every engine step and works on every token of every request, beside which
@@ -172,7 +172,7 @@ def hold_outputs_back() -> None:
 
     def held_back(scheduler: Any, *args: Any, **kwargs: Any) -> Any:
         by_client = original(scheduler, *args, **kwargs)
-        held = vars(scheduler).setdefault("coloq_held", HeldOutputs())
+        held = vars(scheduler).setdefault("coloq_held", HeldOutputs(at_the_end))
         for step in by_client.values():
             step.outputs = held.pass_on(step.outputs, scheduler.requests, listens)
         return {client: step for client, step in by_client.items() if step.outputs or step.finished_requests}

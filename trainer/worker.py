@@ -77,15 +77,11 @@ class EngineFacts(Struct, frozen=True):
     """Why there are no partitions; None when there are."""
     unfused: str | None
     """Why the training model runs without fused kernels; None when it has them."""
-    keeps_logprobs: bool
-    """True when a finished request's log-probabilities are to be asked for."""
 
 
 class ColoqWorker(Worker):
     """vLLM's Worker for the current platform, with the learner beside the model."""
 
-    keeps_logprobs = not current_platform.is_cpu()
-    """Asking for them takes up to a step, which is long on a CPU; sending them with every token costs little there."""
     _slots: EngineSlots | None = None
     _signal: StepSignal | None = None
     """On a CUDA device."""
@@ -96,7 +92,7 @@ class ColoqWorker(Worker):
         self._sampled = SampledTokens()
         self._stalls = StallWatch()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
-        vllm_changes.hold_outputs_back()
+        vllm_changes.hold_outputs_back(self._sampled.hand_over)
         if current_platform.is_cpu():
             vllm_changes.keep_plain_weights()
             vllm_changes.group_lora_by_adapter()
@@ -142,14 +138,14 @@ class ColoqWorker(Worker):
         return output
 
     def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
-        """vLLM's own; what was sampled stays here with its log-probabilities, where ``keeps_logprobs`` says so."""
+        """vLLM's own; what was sampled stays here with its log-probabilities."""
         try:
             with self._stalls.call("sample_tokens"):
                 output = super().sample_tokens(*args, **kwargs)
         finally:
             if self._signal is not None:
                 self._signal.end()
-        if not self.keeps_logprobs or output is None:
+        if output is None:
             return output
         if isinstance(output, AsyncModelRunnerOutput):
             return _NotedOutput(output, self._sampled, self._stalls)
@@ -173,7 +169,6 @@ class ColoqWorker(Worker):
             partition_sizes=self._lanes.sizes,
             partition_reason=self._lanes.reason,
             unfused=self._unfused,
-            keeps_logprobs=self.keeps_logprobs,
         )
         return msgspec.msgpack.encode(facts)
 

@@ -1,4 +1,4 @@
-"""ColoqWorker that keeps log-probabilities as on a GPU, and remembers what vLLM would have sent with every token."""
+"""ColoqWorker that remembers what vLLM would have sent with every token."""
 
 from collections import defaultdict
 from typing import Any
@@ -7,9 +7,7 @@ from trainer.worker import ColoqWorker
 
 
 class KeepingWorker(ColoqWorker):
-    """Its engine asks for what was sampled; ``sent`` tells the same, read another way."""
-
-    keeps_logprobs = True
+    """``sent`` tells what its engine's replies bring along, read another way."""
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         super().load_model(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""An engine that keeps log-probabilities until they are asked for, as on a GPU: vLLM's CPU engine, told to.
+"""An engine that keeps log-probabilities until a reply is done: vLLM's CPU engine.
 
 The engine is started by another process: this file, run as a module, which writes what it found for the test to judge.
 """
@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from tests.tiny_model import save_tiny_llama
 
 pytestmark = pytest.mark.engine
 
-NUM_REQUESTS = 8
+NUM_REQUESTS = 10
 CHILD_S = 180.0
 """Until vLLM's process is given up."""
 
 
 def test_completions_have_what_vllm_would_have_sent(tmp_path: Path) -> None:
-    """Eight requests at one time, of different lengths: every token with its own log-probability, to the last bit."""
+    """Ten requests at one time, of different lengths: every token with its own log-probability, to the last bit. One is
+    heard as it comes, one ends at a stop string, which the front process sees."""
     process = subprocess.run(
         [sys.executable, "-m", "tests.integration.test_sampled", str(tmp_path)],
         cwd=Path(__file__).parents[2],
@@ -42,7 +44,11 @@ def test_completions_have_what_vllm_would_have_sent(tmp_path: Path) -> None:
     assert len(found) == NUM_REQUESTS
     assert max(len(case["got"]) for case in found) > 20
     for case in found:
-        assert case["got"] == case["sent"]
+        # What was sampled behind a stop string before the engine heard of it is no part of the reply.
+        assert case["got"] == case["sent"][: len(case["got"])]
+        assert len(case["got"]) == len(case["sent"]) or case["reason"] == "stop"
+    assert [case["reason"] for case in found] == ["length"] * 9 + ["stop"]
+    for case in found:
         assert all(value < 0 for _, value in case["got"])
 
 
@@ -68,11 +74,14 @@ async def _ask(folder: Path) -> list[dict[str, Any]]:
             )
             for number in range(NUM_REQUESTS)
         ]
+        requests[8] = replace(requests[8], listener=lambda delta: None)
+        requests[9] = replace(requests[9], sampling=replace(requests[9].sampling, stop=("a", "e", "i", "o", "u", " ")))
         completions = await asyncio.gather(*(engine.sample(request, BASE_VERSION) for request in requests))
         return [
             {
                 "got": list(zip(completion.token_ids, completion.logprobs, strict=True)),
                 "sent": await engine.call("sent", request.request_id),
+                "reason": completion.finish_reason.value,
             }
             for request, completion in zip(requests, completions, strict=True)
         ]

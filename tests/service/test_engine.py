@@ -26,7 +26,7 @@ REQUEST = GenerateRequest("r", (5, 6), Sampling(max_tokens=3, seed=1))
 
 
 def output(
-    token_ids: list[int], logprobs: list[float] | None, *, stats: RequestStateStats | None = None
+    token_ids: list[int], logprobs: list[float] | None = None, *, stats: RequestStateStats | None = None
 ) -> RequestOutput:
     entries = (
         None
@@ -144,7 +144,7 @@ def test_a_streams_parts_are_summed_up() -> None:
     parts[0].outputs[0].finish_reason = None
     parts[1].outputs[0].text = "c"
     request = replace(REQUEST, listener=lambda delta: None)
-    completion = to_completion(joined(parts), request, 0, str)
+    completion = to_completion(joined(parts), request, 0, str, (-0.5, -1.5, -2.5))
     assert (completion.text, completion.token_ids, completion.logprobs) == ("abc", (3, 4, 5), (-0.5, -1.5, -2.5))
     assert completion.timing is not None
     assert completion.finish_reason is FinishReason.STOP
@@ -183,7 +183,7 @@ def test_the_base_model_needs_no_adapter_and_a_version_is_its_own() -> None:
 
 def test_an_output_becomes_a_completion_of_its_version() -> None:
     """Token ids, their logprobs and the version are kept together."""
-    completion = to_completion(output([3, 4], [-0.5, -1.5]), REQUEST, 7, str)
+    completion = to_completion(output([3, 4]), REQUEST, 7, str, (-0.5, -1.5))
     assert (completion.token_ids, completion.logprobs) == ((3, 4), (-0.5, -1.5))
     assert (completion.finish_reason, completion.versions) == (FinishReason.STOP, VersionSpan(7, 7))
     assert completion.prompt_token_ids == (5, 6)
@@ -195,8 +195,8 @@ def test_text_is_made_once_unless_stop_strings_had_it_made() -> None:
     stopping = replace(REQUEST, sampling=replace(REQUEST.sampling, stop=("###",)))
     final = output([3, 4], [-0.5, -1.5])
     final.outputs[0].text = "theirs"
-    assert to_completion(final, REQUEST, 0, lambda ids: f"ours of {ids}").text == "ours of (3, 4)"
-    assert to_completion(final, stopping, 0, str).text == "theirs"
+    assert to_completion(final, REQUEST, 0, lambda ids: f"ours of {ids}", (-0.5, -1.5)).text == "ours of (3, 4)"
+    assert to_completion(final, stopping, 0, str, (-0.5, -1.5)).text == "theirs"
     assert [sampling_params(request.sampling).detokenize for request in (REQUEST, stopping)] == [False, True]
 
 
@@ -205,7 +205,7 @@ def test_a_completion_says_how_long_its_tokens_took() -> None:
     stats = RequestStateStats(
         num_generation_tokens=3, first_token_latency=0.25, first_token_ts=100.0, last_token_ts=100.05
     )
-    timing = to_completion(output([3, 4, 5], [-0.5] * 3, stats=stats), REQUEST, 0, str).timing
+    timing = to_completion(output([3, 4, 5], stats=stats), REQUEST, 0, str, (-0.5,) * 3).timing
     assert timing is not None
     assert [timing.first_token_s, timing.inter_token_s] == pytest.approx([0.25, 0.025])
     single = RequestStateStats(num_generation_tokens=1, first_token_latency=0.25, first_token_ts=9.0, last_token_ts=9.0)
@@ -224,13 +224,6 @@ def test_one_backend_checks_every_schema_and_decodes_to_it(tmp_path: Path) -> No
     """A schema comes to the same whichever was the first since the engine's start."""
     arguments = engine_arguments(str(tmp_path), EngineConfig(), num_adapters=0, adapter_rank=16, worker="w")
     assert arguments.structured_outputs_config.backend == "xgrammar"
-
-
-@pytest.mark.parametrize("logprobs", [None, [-0.5]])
-def test_a_token_without_its_logprob_is_an_error(logprobs: list[float] | None) -> None:
-    """A reply that could not be trained on is not passed on as if it could."""
-    with pytest.raises(EngineError, match="every token needs a logprob"):
-        to_completion(output([3, 4], logprobs), REQUEST, 0, str)
 
 
 @pytest.mark.parametrize(

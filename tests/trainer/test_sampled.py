@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pytest
+from vllm.v1.engine import EngineCoreOutput
 
-from trainer.sampled import SampledRow, SampledTokens, StepLogprobs, logprobs_of
+from trainer.sampled import SampledRow, SampledTokens, StepLogprobs, handed_over, logprobs_of
 
 
 @dataclass
@@ -32,6 +33,21 @@ def test_a_request_is_taken_with_all_its_steps() -> None:
     sampled.note(output({"a-0123abcd": [5], "b-0123abcd": [6]}, [[-0.5], [-1.0]]))
     sampled.note(output({"b-0123abcd": [7], "a-0123abcd": [8]}, [[-1.5], [-2.0]]))
     assert sampled.take(["a", "b", "c"]) == [SampledRow([5, 8], [-0.5, -2.0]), SampledRow([6, 7], [-1.0, -1.5]), None]
+    assert sampled.take(["a"]) == [None]
+
+
+def test_a_replys_end_brings_what_it_sampled() -> None:
+    """Beside whatever else comes with it; nothing is kept. A reply of which nothing was noted brings nothing."""
+    sampled = SampledTokens()
+    sampled.note(output({"a-0123abcd": [5]}, [[-0.5]]))
+    end, other = (
+        EngineCoreOutput(name, [], kv_transfer_params=given) for name, given in (("a-0123abcd", {"x": 1}), ("b", None))
+    )
+    sampled.hand_over(end)
+    sampled.hand_over(other)
+    assert handed_over(end.kv_transfer_params) == SampledRow([5], [-0.5])
+    assert end.kv_transfer_params["x"] == 1
+    assert handed_over(other.kv_transfer_params) is None
     assert sampled.take(["a"]) == [None]
 
 
