@@ -222,10 +222,13 @@ class _RecentPulses:
         pulses = [recent for _, recent in self._pulses]
         stepped = [recent for recent in pulses if recent.num_engine_steps and recent.step_max_ms > 0]
         duration_s = sum(recent.duration_s for recent in pulses)
+        busy_s = sum(recent.busy_share * recent.duration_s for recent in stepped)
         return EngineActivity(
             step_p50_s=median(recent.step_p50_ms for recent in stepped) / 1000 if stepped else None,
             step_p99_s=median(recent.step_p99_ms for recent in stepped) / 1000 if stepped else None,
             step_max_s=max(recent.step_max_ms for recent in stepped) / 1000 if stepped else None,
+            cpu_share=sum(recent.engine_cpu_s for recent in stepped) / busy_s if busy_s else None,
+            device_wait_share=sum(recent.device_wait_s for recent in stepped) / busy_s if busy_s else None,
             train_share=fmean(recent.train_share for recent in pulses),
             train_tokens_per_s=sum(recent.num_train_tokens for recent in pulses) / duration_s if duration_s else 0.0,
         )

@@ -109,6 +109,10 @@ class EngineActivity:
     step_p50_s: float | None
     step_p99_s: float | None
     step_max_s: float | None
+    cpu_share: float | None
+    """CPU time of the engine's thread over the time in which it had something to run; near 1 the host is the limit."""
+    device_wait_share: float | None
+    """The same of its waits for the device."""
     train_share: float
     train_tokens_per_s: float
 
@@ -158,6 +162,9 @@ class Metrics:
         self._baseline = self._gauge("slo_baseline_seconds", "99th percentile without tuning, this load.", "quantity")
         self._violations = self._counter("slo_violations", "Times that a percentile went over its bound.", "quantity")
         self._engine_step = self._gauge("engine_step_seconds", "Engine steps of the last ten seconds.", "quantile")
+        self._engine_thread = self._gauge(
+            "engine_thread_share", "What the thread of a busy engine did, last ten seconds.", "state"
+        )
         self._train_share = self._gauge("train_share", "Share of the last ten seconds in which training ran.")
         self._train_rate = self._gauge("train_tokens_per_second", "Positions trained on, mean of ten seconds.")
         self._webhooks = self._counter("webhook_attempts", "Tries to deliver an event.", "outcome")
@@ -274,6 +281,10 @@ class Metrics:
         for quantile, duration_s in steps.items():
             if duration_s is not None:
                 self._engine_step.labels(quantile).set(duration_s)
+        self._engine_thread.clear()
+        for state, share in {"cpu": activity.cpu_share, "device_wait": activity.device_wait_share}.items():
+            if share is not None:
+                self._engine_thread.labels(state).set(share)
         self._train_share.set(activity.train_share)
         self._train_rate.set(activity.train_tokens_per_s)
 

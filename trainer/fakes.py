@@ -234,6 +234,7 @@ class FakePacedWorker:
         self.num_engine_steps = 0
         self.step_ms = (0.0, 0.0, 0.0)
         """p50, p99 and maximum."""
+        self.engine_cpu_s = self.device_wait_s = 0.0
         self.train_share = 0.0
         self.num_train_tokens = 0
         self.answer: bytes | None = None
@@ -252,6 +253,8 @@ class FakePacedWorker:
             step_p99_ms=p99_ms,
             step_max_ms=max_ms,
             busy_share=1.0 if self.num_engine_steps else 0.0,
+            engine_cpu_s=self.engine_cpu_s,
+            device_wait_s=self.device_wait_s,
             train_share=self.train_share,
             num_microbatches=1 if self.num_train_tokens else 0,
             num_train_tokens=self.num_train_tokens,

@@ -28,6 +28,10 @@ class Pulse(Struct, frozen=True):
     step_max_ms: float
     busy_share: float
     """Share of the time in which the engine had something to run, in [0, 1]."""
+    engine_cpu_s: float
+    """CPU time of the engine's thread."""
+    device_wait_s: float
+    """Time that the engine's thread waited for what the device had sampled."""
     train_share: float
     """Share of the time in which a micro-batch was running, in [0, 1]."""
     num_microbatches: int

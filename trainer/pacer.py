@@ -33,11 +33,13 @@ class Pacer:
         reason: str | None,
         *,
         clock: Callable[[], float] = time.perf_counter,
+        cpu_clock: Callable[[], float] = time.thread_time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """``sizes`` are those of the lanes, ascending; empty where there are no partitions."""
         self._sizes, self._reason = sizes, reason
-        self._clock, self._sleep = clock, sleep
+        self._clock, self._cpu_clock, self._sleep = clock, cpu_clock, sleep
+        self._cpu_s = cpu_clock()
         self._lock = threading.Lock()
         self._pace = Pace(num_sms=sizes[len(sizes) // 2] if sizes else 0, duty=1.0)
         self._stepping = False
@@ -62,6 +64,11 @@ class Pacer:
         with self._lock:
             self._stepping = False
             self._last_end = self._clock()
+
+    def waited(self, duration_s: float) -> None:
+        """The engine's thread has waited for the device."""
+        with self._lock:
+            self._wait_s += duration_s
 
     def turn(self, stopped: Callable[[], bool] = lambda: False) -> int:
         """Wait until the next micro-batch may run; returns the size of its lane in SMs.
@@ -109,8 +116,8 @@ class Pacer:
             self._num_sms = num_sms
 
     def exchange(self, pace: Pace) -> Pulse:
-        """Take the controller's order; returns what was measured since the last one."""
-        now = self._clock()
+        """Take the controller's order; returns what was measured since the last one. For the engine's thread."""
+        now, cpu_s = self._clock(), self._cpu_clock()
         with self._lock:
             if pace.duty > self._pace.duty:
                 self._debt_until = float("-inf")
@@ -118,7 +125,8 @@ class Pacer:
             if self._num_running:
                 self._train_s += now - self._running_since
                 self._running_since = now
-            pulse = self._pulse(now)
+            pulse = self._pulse(now, cpu_s - self._cpu_s)
+            self._cpu_s = cpu_s
             self._reset(now)
         return pulse
 
@@ -128,10 +136,10 @@ class Pacer:
     def _reset(self, now: float) -> None:
         self._since = now
         self._gaps: deque[float] = deque(maxlen=_MAX_GAPS)
-        self._busy_s, self._train_s = 0.0, 0.0
+        self._busy_s, self._train_s, self._wait_s = 0.0, 0.0, 0.0
         self._num_microbatches, self._num_tokens, self._num_sms = 0, 0, 0
 
-    def _pulse(self, now: float) -> Pulse:
+    def _pulse(self, now: float, cpu_s: float) -> Pulse:
         duration_s = max(now - self._since, 1e-9)
         gaps = sorted(self._gaps)
         return Pulse(
@@ -141,6 +149,8 @@ class Pacer:
             step_p99_ms=_quantile(gaps, 0.99) * 1000,
             step_max_ms=_quantile(gaps, 1.0) * 1000,
             busy_share=min(self._busy_s / duration_s, 1.0),
+            engine_cpu_s=cpu_s,
+            device_wait_s=self._wait_s,
             train_share=min(self._train_s / duration_s, 1.0),
             num_microbatches=self._num_microbatches,
             num_train_tokens=self._num_tokens,

@@ -148,7 +148,7 @@ class ColoqWorker(Worker):
         if output is None:
             return output
         if isinstance(output, AsyncModelRunnerOutput):
-            return _NotedOutput(output, self._sampled, self._stalls)
+            return _NotedOutput(output, self._sampled, self._stalls, self._pacer)
         self._sampled.note(output)
         return output
 
@@ -296,13 +296,17 @@ class ColoqWorker(Worker):
 class _NotedOutput(AsyncModelRunnerOutput):
     """A step's output that is still on the device; its log-probabilities are noted when it is read."""
 
-    def __init__(self, output: AsyncModelRunnerOutput, sampled: SampledTokens, stalls: StallWatch) -> None:
-        self._output, self._sampled, self._stalls = output, sampled, stalls
+    def __init__(
+        self, output: AsyncModelRunnerOutput, sampled: SampledTokens, stalls: StallWatch, pacer: Pacer
+    ) -> None:
+        self._output, self._sampled, self._stalls, self._pacer = output, sampled, stalls, pacer
 
     def get_output(self) -> Any:
         """See AsyncModelRunnerOutput."""
+        began_s = time.perf_counter()
         with self._stalls.call("get_output"):
             output = self._output.get_output()
+        self._pacer.waited(time.perf_counter() - began_s)
         self._sampled.note(output)
         return output
 

@@ -39,7 +39,7 @@ from service.bench.statistics import (
 from service.demo.interrupts import sigterm_as_ctrl_c
 
 _SCRAPE_EVERY_S = 1.0
-_SCRAPED = ("coloq_controller_", "coloq_slo_", "coloq_train_", "coloq_engine_step_")
+_SCRAPED = ("coloq_controller_", "coloq_slo_", "coloq_train_", "coloq_engine_step_", "coloq_engine_thread_")
 _QUANTITIES: Mapping[str, Callable[[Iterable[Exchange]], list[float]]] = {
     "latency": latencies_ms,
     "first token": first_tokens_ms,

@@ -34,6 +34,8 @@ def pulse(
         step_p99_ms=step_ms,
         step_max_ms=step_ms,
         busy_share=1.0 if num_steps else 0.0,
+        engine_cpu_s=0.0,
+        device_wait_s=0.0,
         train_share=train_share,
         num_microbatches=0,
         num_train_tokens=0,

@@ -230,14 +230,16 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 async def test_engine_activity_is_shown_over_ten_seconds() -> None:
     """Two pulses of 0.1 s: medians of their p50 and p99, the larger maximum, half of the time training, 300 tokens in
-    0.2 s. Of a time without steps nothing is shown, which is not zero."""
+    0.2 s, 0.14 and 0.05 s of which the engine's thread computed and waited for the device. Of a time without steps
+    nothing is shown, which is not zero."""
     rig = Rig()
     await rig.tick()
-    assert rig.shown("coloq_engine_step_seconds{") == []
+    assert rig.shown("coloq_engine_step_seconds{") == rig.shown("coloq_engine_thread_share{") == []
     rig.worker.num_engine_steps = 10
     for p50_ms, p99_ms, max_ms, share, tokens in ((6.0, 8.0, 9.0, 0.0, 0), (7.0, 12.0, 20.0, 1.0, 300)):
         rig.worker.step_ms = (p50_ms, p99_ms, max_ms)
         rig.worker.train_share, rig.worker.num_train_tokens = share, tokens
+        rig.worker.engine_cpu_s, rig.worker.device_wait_s = p50_ms / 100 + 0.005, share / 20
         rig.now_s += 20 if tokens == 0 else 0
         await rig.tick()
     assert set(rig.shown("coloq_engine_step_seconds{")) == {
@@ -245,6 +247,10 @@ async def test_engine_activity_is_shown_over_ten_seconds() -> None:
         'coloq_engine_step_seconds{quantile="p99"} 0.01',
         'coloq_engine_step_seconds{quantile="max"} 0.02',
     }
+    shares = dict(line.rsplit(" ", 1) for line in rig.shown("coloq_engine_thread_share{"))
+    assert {name: float(share) for name, share in shares.items()} == pytest.approx(
+        {'coloq_engine_thread_share{state="cpu"}': 0.7, 'coloq_engine_thread_share{state="device_wait"}': 0.25}
+    )
     assert rig.shown("coloq_train_share") == ["coloq_train_share 0.5"]
     assert rig.shown("coloq_train_tokens_per_second") == ["coloq_train_tokens_per_second 1500.0"]
 

@@ -191,6 +191,17 @@ def test_gaps_are_those_between_the_starts_of_steps(timeline: Timeline, pacer: P
     assert pulse.busy_share == pytest.approx(0.5)  # 100 of 200 ms
 
 
+def test_the_engines_thread_computes_and_waits(timeline: Timeline) -> None:
+    """Its CPU time is that between two pulses; of its waits each is in one pulse."""
+    cpu_s = iter([10.0, 10.08, 10.1])
+    pacer = Pacer(SIZES, None, clock=lambda: timeline.now, cpu_clock=lambda: next(cpu_s))
+    pacer.waited(0.01)
+    pacer.waited(0.02)
+    first, second = (pacer.exchange(Pace(num_sms=64, duty=1.0)) for _ in range(2))
+    assert (first.engine_cpu_s, second.engine_cpu_s) == pytest.approx((0.08, 0.02))
+    assert (first.device_wait_s, second.device_wait_s) == pytest.approx((0.03, 0.0))
+
+
 def test_quantiles_of_two_hundred_gaps(timeline: Timeline, pacer: Pacer) -> None:
     """197 gaps of 20 ms, then 25, 30 and 45: the 198th of 200 is the 99th percentile."""
     starts = [0.02 * number for number in range(198)]

@@ -131,7 +131,7 @@ async def test_publications_follow_each_other_and_free_old_slots() -> None:
 
     async def pulse() -> Pulse:
         number = float(next(gaps))
-        return Pulse(1.0, 10, number / 2, number, number, 1.0, 0.0, 0, 0, 0, (), None)
+        return Pulse(1.0, 10, number / 2, number, number, 1.0, 0.0, 0.0, 0.0, 0, 0, 0, (), None)
 
     publications = Publications(learner(trainer, sink), pulse)
     publications.start(PublishOrder(count=6, interval_ms=1, window_ms=1, batch=SHAPE))
@@ -151,7 +151,7 @@ async def test_a_failed_publication_ends_the_series_with_its_reason() -> None:
     trainer.failures["install"] = TrainerFailed("no slot")
 
     async def pulse() -> Pulse:
-        return Pulse(1.0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, (), None)
+        return Pulse(1.0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, (), None)
 
     publications = Publications(learner(trainer, FakeSink()), pulse)
     publications.start(PublishOrder(count=2, interval_ms=1, window_ms=1, batch=SHAPE))
