@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vllm import SamplingParams
-from vllm.config import StructuredOutputsConfig
+from vllm.config import AttentionConfig, StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
@@ -12,7 +12,7 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from agent.completion import BASE_VERSION, Sampling
 from service.config import EngineConfig
-from service.engine_footprint import CPU_KV_CACHE_GIB, graph_sizes, step_tokens
+from service.engine_footprint import CPU_KV_CACHE_GIB, attention_splits, graph_sizes, step_tokens
 
 _IN_PROCESS_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """The worker lives in the engine process. Named by path: vLLM's CPU platform replaces the short name `uni` by a third
@@ -82,7 +82,8 @@ def _graph_arguments(config: EngineConfig) -> dict[str, Any]:
         largest = min(step_tokens(config), config.max_num_seqs * config.max_model_len)
         sizes = graph_sizes(config.max_num_seqs, largest, whole=True)
         asked |= {"cudagraph_mode": "FULL", "cudagraph_capture_sizes": list(sizes)}
-    return {"compilation_config": asked}
+    splits = AttentionConfig(flash_attn_max_num_splits_for_cuda_graph=attention_splits(config))
+    return {"compilation_config": asked, "attention_config": splits}
 
 
 def _batched_tokens(config: EngineConfig, *, on_cpu: bool) -> int | None:

@@ -28,6 +28,9 @@ SAMPLER_BYTES_PER_LOGIT = 28
 """fp32 logits, their sorted copy with 8-byte indices, probabilities, running sums and log-probabilities. Estimated."""
 GRAPH_BYTES_PER_LAYER = 128 * 2**10
 """What the driver keeps for one layer in one captured graph. Estimated."""
+_MOST_SPLITS, _SPLIT_TOKENS = 32, 128
+"""FlashAttention 3 computes a sequence in parts when too few sequences keep the device busy: at most so many by vLLM's
+own default, and never more than there are blocks of so many keys."""
 _PIECEWISE_KINDS = 2
 """Where mixed steps are captured piecewise, each size is captured so and whole."""
 _LARGEST_PIECEWISE_TOKENS = 512
@@ -139,13 +142,18 @@ class EngineFootprint:
         sizes = graph_sizes(self.config.max_num_seqs, self.batched_tokens, whole=whole)
         each = self.shape.num_layers * GRAPH_BYTES_PER_LAYER
         kinds = (1 if whole else _PIECEWISE_KINDS) * (2 if self.num_adapters else 1)
-        arena = sizes[-1] * self._activation_bytes
+        token = self._activation_bytes + self._split_bytes
         return MemoryLine(
             "engine_graphs",
-            len(sizes) * kinds * each + arena,
-            f"{len(sizes)} sizes × {kinds} kinds × {each:,} B + {sizes[-1]:,} tokens × {self._activation_bytes:,} B",
+            len(sizes) * kinds * each + sizes[-1] * token,
+            f"{len(sizes)} sizes × {kinds} kinds × {each:,} B + {sizes[-1]:,} tokens × {token:,} B",
             part="engine",
         )
+
+    @property
+    def _split_bytes(self) -> int:
+        """Of one token in a graph: attention's parts in fp32, with the logarithm of each part's sum."""
+        return attention_splits(self.config) * self.shape.num_heads * (self.shape.head_dim + 1) * 4
 
     def _padded_vocabulary(self) -> int:
         return -(-self.shape.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
@@ -154,6 +162,11 @@ class EngineFootprint:
 def step_tokens(config: EngineConfig) -> int:
     """Most tokens of an engine step on a GPU; vLLM wants one for each sequence at the least."""
     return config.max_num_batched_tokens or max(DEFAULT_BATCHED_TOKENS, config.max_num_seqs)
+
+
+def attention_splits(config: EngineConfig) -> int:
+    """Most parts of a sequence in attention, for which every graph has room."""
+    return min(_MOST_SPLITS, -(-config.max_model_len // _SPLIT_TOKENS))
 
 
 def graph_sizes(max_num_seqs: int, max_tokens: int, *, whole: bool) -> tuple[int, ...]:

@@ -73,6 +73,7 @@ def test_a_gpu_is_told_what_to_capture_and_to_compile(
     arguments = engine_arguments(str(tmp_path), config, num_adapters=0, adapter_rank=8, worker="w.W")
     asked = arguments.compilation_config
     assert (int(asked.mode), asked.cudagraph_mode.name) == (mode, graphs)
+    assert arguments.attention_config.flash_attn_max_num_splits_for_cuda_graph == 8  # of 1024 tokens
     largest = max(asked.cudagraph_capture_sizes or (0,))
     assert (largest, arguments.max_num_batched_tokens) == (2048 if graphs == "FULL" else 0, 2048)
     eager = config.model_copy(update={"enforce_eager": True})

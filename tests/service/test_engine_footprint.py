@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from service.config import EngineConfig
-from service.engine_footprint import SAMPLER_BYTES_PER_LOGIT, EngineFootprint, graph_sizes
+from service.engine_footprint import SAMPLER_BYTES_PER_LOGIT, EngineFootprint, attention_splits, graph_sizes
 from service.model_shape import find_shape
 from trainer.config import TuningConfig
 from trainer.footprint import MemoryLine
@@ -125,9 +125,18 @@ def test_there_is_a_whole_graph_for_every_step(max_num_seqs: int) -> None:
 
 
 def test_graphs_of_one_set_compute_in_the_same_memory() -> None:
-    """Whole: 35 sizes up to 2048 tokens, without adapters and with, 28 layers of 128 KiB; and activations once."""
-    arena = 2048 * (3 * 1536 + 3 * 8960) * 2
+    """Whole: 35 sizes up to 2048 tokens, without adapters and with, 28 layers of 128 KiB. Once: activations and 8 parts
+    of attention (of 1024 tokens each has 128) for 12 heads of 128."""
+    arena = 2048 * ((3 * 1536 + 3 * 8960) * 2 + 8 * 12 * 129 * 4)
     assert line(engine(), "engine_graphs").size_bytes == 35 * 2 * 28 * 2**17 + arena
+
+
+@pytest.mark.parametrize(
+    ("max_model_len", "splits"), [(16, 1), (128, 1), (129, 2), (1024, 8), (4096, 32), (32_768, 32)]
+)
+def test_attention_is_not_split_further_than_there_are_blocks(max_model_len: int, splits: int) -> None:
+    """A graph has room for all parts, and a short context has few."""
+    assert attention_splits(EngineConfig(max_model_len=max_model_len)) == splits
 
 
 def test_an_eager_engine_and_a_cpu_have_no_graphs() -> None:
