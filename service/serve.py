@@ -52,6 +52,9 @@ _OVERDUE_STATUS = 70
 
 Announce = Callable[[str], None]
 _KEEP_ALIVE_S = 75
+_TURN_S = 0.0005
+"""How long a thread may keep Python's lock from another: replies are scored in threads of this process, and the event
+loop wants the lock back each time that a socket has something. CPython's default is ten times that."""
 _DATE_S = 1.0
 """How often the date is renewed that replies carry."""
 
@@ -171,7 +174,10 @@ async def run_until_told(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    async with _bound(config.server) as sockets, _bound_for_admin(config.server) as admin_sockets:
+    async with AsyncExitStack() as held:
+        held.enter_context(_short_turns())
+        sockets = await held.enter_async_context(_bound(config.server))
+        admin_sockets = await held.enter_async_context(_bound_for_admin(config.server))
         announce("Starting the engine …")
         node_is_up = asyncio.Event()
         serving = asyncio.create_task(_serve(config, open_node, sockets, admin_sockets, announce, node_is_up, told))
@@ -184,6 +190,16 @@ async def run_until_told(
                 return
             with suppress(asyncio.CancelledError):
                 await serving
+
+
+@contextmanager
+def _short_turns() -> Generator[None]:
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before_s)
 
 
 async def _serve(
