@@ -30,8 +30,8 @@ from service.config import EngineConfig
 from service.engine_arguments import adapter_request, engine_arguments, sampling_params
 from service.engine_output import finished, joined, sampled_tokens, to_completion, undecodable
 from service.sampled_logprobs import LogprobReader, logprobs_among
+from trainer.engine_facts import EngineFacts
 from trainer.sampled import handed_over
-from trainer.worker import EngineFacts
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")

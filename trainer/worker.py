@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import torch
-from msgspec import Struct
 from torch import Tensor
 from transformers import PreTrainedModel
 from vllm.platforms import current_platform
@@ -35,6 +34,7 @@ from rewards.models.backbone import Classifier
 from rewards.models.encoding import RewardEncoder
 from trainer import messages, vllm_changes
 from trainer.adapter_slots import EngineSlots
+from trainer.engine_facts import EngineFacts
 from trainer.kernels import fuse_kernels
 from trainer.lanes import open_lanes
 from trainer.learner import Learner
@@ -57,26 +57,6 @@ _FAILED = object()
 _PARENT_POLL_S = 1.0
 _SWITCH_INTERVAL_S = 0.0005
 """How long the learner's thread may keep Python's lock from the engine's; CPython's default is ten times that."""
-
-
-class EngineFacts(Struct, frozen=True):
-    """What the front process asks once the engine is up."""
-
-    device: str
-    dtype: str
-    kv_cache_tokens: int
-    num_parameters: int
-    """Parameters of the training model, adapters excluded."""
-    num_shared: int
-    """Those that lie wholly inside the memory of one of the engine's own tensors."""
-    untrainable: str | None
-    """Why this model cannot be trained here; None when it can."""
-    partition_sizes: tuple[int, ...]
-    """Lanes of the learner in SMs, ascending; empty on a CPU."""
-    partition_reason: str | None
-    """Why there are no partitions; None when there are."""
-    unfused: str | None
-    """Why the training model runs without fused kernels; None when it has them."""
 
 
 class ColoqWorker(Worker):
