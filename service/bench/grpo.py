@@ -1,4 +1,4 @@
-"""GRPO end to end on a node: a tuning run over HTTP, and TRL's settings for the same work.
+"""GRPO end to end on a node: a tuning run over HTTP, and TRL's settings for the same work. Neither writes checkpoints.
 
     node ─► briefs (so many tokens each) ─► journal ─► tuning run ─► reports, one per step ─► node stopped
 
@@ -97,6 +97,7 @@ def tuning_overrides(
         "tuning.max_tokens": reply_tokens,
         "tuning.adapter.rank": rank,
         "tuning.learning_rate": LEARNING_RATE,
+        "tuning.checkpoint_every": 0,
         "store.held_out_share": 0.0,
         **weights,
         **judges,

@@ -48,7 +48,8 @@ class TrainOptions:
     prompts_per_step: int
     group_size: int
     num_grpo_steps: int
-    publish_every: int
+    publish_every: int | None
+    """See ``publishes_every``."""
     trl_microbatch: int
     """Sequences of TRL's forward pass."""
     vllm_memory: float
@@ -57,6 +58,11 @@ class TrainOptions:
     liger: bool
     timeout_s: float
     """Of each measurement."""
+
+    def publishes_every(self, method: str) -> int:
+        """Steps between two publications: as asked, or each by method `adapter`, and the last alone by `full`, whose
+        steps go live at once and whose weights would fill a disk."""
+        return self.publish_every or (self.num_grpo_steps if method == "full" else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +145,8 @@ class TrainBench:
         )
 
     async def _grpo(self, settings: NodeSettings) -> None:
-        run = NodeRun(
-            settings, self.train.num_grpo_steps, self.train.publish_every, self.options.seed, self.train.timeout_s
-        )
+        publish_every = self.train.publishes_every(settings.config.tuning.method)
+        run = NodeRun(settings, self.train.num_grpo_steps, publish_every, self.options.seed, self.train.timeout_s)
         peer_settings = trl_settings(
             run,
             microbatch=self.train.trl_microbatch,

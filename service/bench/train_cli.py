@@ -40,7 +40,14 @@ _Against = Annotated[str | None, typer.Option(help="`trl`: GRPO end to end, on a
 _PromptsPerStep = Annotated[int, typer.Option(min=1, help="GRPO: prompts of a step.")]
 _GroupSize = Annotated[int, typer.Option(min=2, help="GRPO: replies to each prompt.")]
 _GrpoSteps = Annotated[int, typer.Option(min=3, help="GRPO: steps; the first 2 are not measured.")]
-_PublishEvery = Annotated[int, typer.Option(min=1, help="GRPO: the node publishes after so many steps.")]
+_PublishEvery = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="GRPO: the node publishes after so many steps. Without it after each by method adapter, and once by full, "
+        "whose steps go live at once and whose weights would fill a disk.",
+    ),
+]
 _Liger = Annotated[bool, typer.Option("--liger", help="TRL: with Liger's kernels.")]
 _Timeout = Annotated[float, typer.Option(min=1, help="Seconds that each measurement may take.")]
 _Out = Annotated[Path, typer.Option(metavar="DIR", help="Where JSON and logs go.")]
@@ -58,7 +65,7 @@ def train_command(
     prompts_per_step: _PromptsPerStep = 8,
     group_size: _GroupSize = 8,
     grpo_steps: _GrpoSteps = 6,
-    publish_every: _PublishEvery = 1,
+    publish_every: _PublishEvery = None,
     trl_microbatch: TrlMicrobatch = 16,
     vllm_memory: VllmMemory = 0.3,
     vllm_arguments: VllmArguments = "{}",

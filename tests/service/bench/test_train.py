@@ -8,7 +8,8 @@ import typer
 from typer.testing import CliRunner
 
 from agent.errors import InvalidInput
-from service.bench.train import node_row, trl_row
+from service.bench.control import BatchShape
+from service.bench.train import TrainOptions, node_row, trl_row
 from service.bench.train_cli import train_command
 
 APP = typer.Typer()
@@ -29,6 +30,29 @@ def test_options_that_cannot_be_measured_are_refused(options: list[str], message
     result = CliRunner().invoke(APP, options)
     assert isinstance(result.exception, InvalidInput)
     assert str(result.exception) == message
+
+
+@pytest.mark.parametrize(("asked", "adapter", "full"), [(None, 1, 8), (2, 2, 2)])
+def test_whole_weights_are_written_once(asked: int | None, adapter: int, full: int) -> None:
+    """Each step of method full goes live at once, so that publishing it only fills the disk."""
+    options = TrainOptions(
+        methods=("adapter", "full"),
+        batch=BatchShape(batch_size=4, length=64, reply_tokens=8),
+        num_steps=0,
+        microbatch_tokens=None,
+        rank=8,
+        against_trl=True,
+        prompts_per_step=2,
+        group_size=4,
+        num_grpo_steps=8,
+        publish_every=asked,
+        trl_microbatch=4,
+        vllm_memory=0.3,
+        vllm_arguments="{}",
+        liger=False,
+        timeout_s=60.0,
+    )
+    assert (options.publishes_every("adapter"), options.publishes_every("full")) == (adapter, full)
 
 
 def test_phases_of_both_systems_stand_in_one_order() -> None:
