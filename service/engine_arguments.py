@@ -12,7 +12,13 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 from agent.completion import BASE_VERSION, Sampling
 from service.config import EngineConfig
-from service.engine_footprint import CPU_KV_CACHE_GIB, attention_splits, graph_sizes, step_tokens
+from service.engine_footprint import (
+    CPU_KV_CACHE_GIB,
+    attention_splits,
+    largest_step,
+    step_tokens,
+    whole_graph_sizes,
+)
 
 _IN_PROCESS_EXECUTOR = "vllm.v1.executor.uniproc_executor.UniProcExecutor"
 """The worker lives in the engine process. Named by path: vLLM's CPU platform replaces the short name `uni` by a third
@@ -79,8 +85,7 @@ def _graph_arguments(config: EngineConfig) -> dict[str, Any]:
         return {}
     asked: dict[str, Any] = {"mode": 3 if config.torch_compile else 0, "cudagraph_mode": "FULL_AND_PIECEWISE"}
     if config.cuda_graphs == "full":
-        largest = min(step_tokens(config), config.max_num_seqs * config.max_model_len)
-        sizes = graph_sizes(config.max_num_seqs, largest, whole=True)
+        sizes = whole_graph_sizes(largest_step(config))
         asked |= {"cudagraph_mode": "FULL", "cudagraph_capture_sizes": list(sizes)}
     splits = AttentionConfig(flash_attn_max_num_splits_for_cuda_graph=attention_splits(config))
     return {"compilation_config": asked, "attention_config": splits}

@@ -70,10 +70,7 @@ class EngineFootprint:
     @property
     def batched_tokens(self) -> int:
         """Tokens of the largest engine step."""
-        config = self.config
-        # On a CPU prompts are not split.
-        tokens = step_tokens(config) if self.on_gpu else max(step_tokens(config), config.max_model_len)
-        return min(tokens, config.max_num_seqs * config.max_model_len)
+        return largest_step(self.config, on_gpu=self.on_gpu)
 
     def kv_cache_bytes(self, num_sequences: int) -> int:
         """Cache that holds so many sequences of full length, and the block that vLLM keeps empty."""
@@ -139,7 +136,8 @@ class EngineFootprint:
     def _graphs(self) -> MemoryLine:
         """With adapter slots each is captured again for a batch that uses some. All compute in the same memory."""
         whole = self.config.cuda_graphs == "full"
-        sizes = graph_sizes(self.config.max_num_seqs, self.batched_tokens, whole=whole)
+        tokens = self.batched_tokens
+        sizes = whole_graph_sizes(tokens) if whole else piecewise_graph_sizes(self.config.max_num_seqs, tokens)
         each = self.shape.num_layers * GRAPH_BYTES_PER_LAYER
         kinds = (1 if whole else _PIECEWISE_KINDS) * (2 if self.num_adapters else 1)
         token = self._activation_bytes + self._split_bytes
@@ -169,17 +167,25 @@ def attention_splits(config: EngineConfig) -> int:
     return min(_MOST_SPLITS, -(-config.max_model_len // _SPLIT_TOKENS))
 
 
-def graph_sizes(max_num_seqs: int, max_tokens: int, *, whole: bool) -> tuple[int, ...]:
-    """Tokens of the steps that graphs are captured for; a step takes the next larger one.
+def largest_step(config: EngineConfig, *, on_gpu: bool = True) -> int:
+    """Tokens of the largest engine step there can be. On a CPU prompts are not split."""
+    tokens = step_tokens(config) if on_gpu else max(step_tokens(config), config.max_model_len)
+    return min(tokens, config.max_num_seqs * config.max_model_len)
 
-    Whole graphs go up to the largest step there is: without one a step is launched kernel by kernel, which holds the
-    engine's thread so long that more prompts come in than the next step has a graph for, and so on. Piecewise ones are
-    vLLM's own choice.
+
+def whole_graph_sizes(max_tokens: int) -> tuple[int, ...]:
+    """Tokens of the steps that whole graphs are captured for; a step takes the next larger one.
+
+    They go up to the largest step there is: without one a step is launched kernel by kernel, which holds the engine's
+    thread so long that more prompts come in than the next step has a graph for, and so on.
     """
-    if whole:
-        sizes = {1, 2, 4, *range(8, 64, 8), *range(64, 256, 16)}
-        sizes |= {(2**octave // _SIZES_PER_OCTAVE) * step for octave in range(8, 20) for step in range(4, 8)}
-        return tuple(sorted({size for size in sizes if size < max_tokens} | {max_tokens}))
+    sizes = {1, 2, 4, *range(8, 64, 8), *range(64, 256, 16)}
+    sizes |= {(2**octave // _SIZES_PER_OCTAVE) * step for octave in range(8, 20) for step in range(4, 8)}
+    return tuple(sorted({size for size in sizes if size < max_tokens} | {max_tokens}))
+
+
+def piecewise_graph_sizes(max_num_seqs: int, max_tokens: int) -> tuple[int, ...]:
+    """Those of piecewise ones, vLLM's own choice: 1, 2, 4, steps of 8 to 256, then of 16."""
     largest = min(2 * max_num_seqs, _LARGEST_PIECEWISE_TOKENS, max_tokens)
     sizes = {size for size in (1, 2, 4, *range(8, 256, 8), *range(256, largest + 1, 16)) if size <= largest}
     return tuple(sorted({*sizes, *(size for size in (max_num_seqs, max_tokens) if size <= largest)}))

@@ -11,21 +11,8 @@ but the shape of its scheduler's outputs.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-import numpy as np
-
 _ROOM = 256
 """Replies beyond twice those that run; more are of requests that were aborted."""
-
-
-class Logprobs(Protocol):
-    """vLLM's LogprobsLists of one request: three arrays of a row for each token."""
-
-    @property
-    def logprob_token_ids(self) -> Any: ...
-    @property
-    def logprobs(self) -> Any: ...
-    @property
-    def sampled_token_ranks(self) -> Any: ...
 
 
 class RequestOutput(Protocol):
@@ -34,7 +21,7 @@ class RequestOutput(Protocol):
     request_id: str
     new_token_ids: list[int]
     new_logprobs: Any
-    """Logprobs, or None."""
+    """Who wants them listens; what else needs them is trainer.sampled's."""
     events: list[Any] | None
     finish_reason: Any
     """None while the reply goes on."""
@@ -47,13 +34,10 @@ Output = TypeVar("Output", bound=RequestOutput)
 
 class _Held(NamedTuple):
     token_ids: list[int]
-    logprobs: list[Logprobs]
     events: list[Any]
 
     def add(self, output: RequestOutput) -> None:
         self.token_ids.extend(output.new_token_ids)
-        if output.new_logprobs is not None:
-            self.logprobs.append(output.new_logprobs)
         if output.events:
             self.events.extend(output.events)
 
@@ -61,7 +45,7 @@ class _Held(NamedTuple):
         """Make one output of everything since the first token."""
         self.add(output)
         output.new_token_ids = self.token_ids
-        output.new_logprobs = _joined(self.logprobs)
+        output.new_logprobs = None
         output.events = self.events or None
 
 
@@ -109,12 +93,4 @@ class HeldOutputs:
             return
         if len(self._held) >= 2 * len(requests) + _ROOM:
             self._held = {other: held for other, held in self._held.items() if other in requests}
-        self._held[name] = _Held([], [], [])
-
-
-def _joined(parts: list[Logprobs]) -> Any:
-    """One behind the other, in vLLM's own type."""
-    if len(parts) < 2:
-        return parts[0] if parts else None
-    names = ("logprob_token_ids", "logprobs", "sampled_token_ranks")
-    return type(parts[0])(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        self._held[name] = _Held([], [])

@@ -155,8 +155,9 @@ def lay_lora_out_on_the_host() -> None:
     PunicaWrapperGPU.update_metadata = on_the_host
 
 
-def hold_outputs_back(at_the_end: Callable[[RequestOutput], None] = lambda output: None) -> None:
-    """Make vLLM's scheduler hand on a reply's first token and its end, unless its caller listens.
+def hold_outputs_back(at_the_end: Callable[[RequestOutput], None]) -> None:
+    """Make vLLM's scheduler hand on a reply's first token and its end, to which ``at_the_end`` may add, unless its
+    caller listens: to text, for stop strings, or to other tokens' log-probabilities.
 
     Without this the front process is woken by every engine step and works on every token of every request, beside which
     it has callers to answer. A step's statistics, which nobody reads, are not made either.
@@ -164,15 +165,14 @@ def hold_outputs_back(at_the_end: Callable[[RequestOutput], None] = lambda outpu
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.core.sched.scheduler import Scheduler
 
-    original = Scheduler.update_from_output
+    original, held = Scheduler.update_from_output, HeldOutputs(at_the_end)
 
     def listens(request: Any) -> bool:
         asked = request.sampling_params
-        return asked is None or asked.detokenize or asked.output_kind != RequestOutputKind.FINAL_ONLY
+        return not asked or asked.detokenize or asked.logprobs or asked.output_kind != RequestOutputKind.FINAL_ONLY
 
     def held_back(scheduler: Any, *args: Any, **kwargs: Any) -> Any:
         by_client = original(scheduler, *args, **kwargs)
-        held = vars(scheduler).setdefault("coloq_held", HeldOutputs(at_the_end))
         for step in by_client.values():
             step.outputs = held.pass_on(step.outputs, scheduler.requests, listens)
         return {client: step for client, step in by_client.items() if step.outputs or step.finished_requests}

@@ -1,11 +1,15 @@
 """Predicted memory of the engine, by hand."""
 
-from functools import partial
-
 import pytest
 
 from service.config import EngineConfig
-from service.engine_footprint import SAMPLER_BYTES_PER_LOGIT, EngineFootprint, attention_splits, graph_sizes
+from service.engine_footprint import (
+    SAMPLER_BYTES_PER_LOGIT,
+    EngineFootprint,
+    attention_splits,
+    piecewise_graph_sizes,
+    whole_graph_sizes,
+)
 from service.model_shape import find_shape
 from trainer.config import TuningConfig
 from trainer.footprint import MemoryLine
@@ -107,7 +111,7 @@ def test_the_sampler_sees_a_row_of_logits_per_sequence() -> None:
 
 def test_piecewise_graphs_are_captured_for_vllms_default_sizes() -> None:
     """Up to twice the sequences: 1, 2, 4, steps of 8, above 256 of 16; never above 512 or the step's tokens."""
-    sizes = partial(graph_sizes, whole=False)
+    sizes = piecewise_graph_sizes
     assert sizes(8, 2048) == (1, 2, 4, 8, 16)
     assert sizes(3, 2048) == (1, 2, 3, 4)
     assert len(sizes(128, 2048)) == 3 + 31 + 1  # 8 .. 248, and 256
@@ -115,13 +119,12 @@ def test_piecewise_graphs_are_captured_for_vllms_default_sizes() -> None:
     assert sizes(64, 20) == (1, 2, 4, 8, 16, 20)
 
 
-@pytest.mark.parametrize("max_num_seqs", [1, 16, 256])
-def test_there_is_a_whole_graph_for_every_step(max_num_seqs: int) -> None:
-    """However many sequences run: four sizes to an octave, 16 apart below 256 and 8 below 64, and the largest step."""
-    sizes = graph_sizes(max_num_seqs, 700, whole=True)
+def test_there_is_a_whole_graph_for_every_step() -> None:
+    """Four sizes to an octave, 16 apart below 256 and 8 below 64, and the largest step."""
+    sizes = whole_graph_sizes(700)
     assert sizes[:12] == (1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64, 80)
     assert sizes[-8:] == (240, 256, 320, 384, 448, 512, 640, 700)
-    assert graph_sizes(max_num_seqs, 20, whole=True) == (1, 2, 4, 8, 16, 20)
+    assert whole_graph_sizes(20) == (1, 2, 4, 8, 16, 20)
 
 
 def test_graphs_of_one_set_compute_in_the_same_memory() -> None:

@@ -11,7 +11,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.engine import EngineCoreEvent, EngineCoreEventType, EngineCoreOutput, EngineCoreOutputs, FinishReason
 from vllm.v1.outputs import LogprobsLists
 
-from trainer.held_outputs import HeldOutputs
+from trainer.held_outputs import HeldOutputs, RequestOutput
 from trainer.vllm_changes import hold_outputs_back
 
 
@@ -69,22 +69,15 @@ def test_a_reply_of_one_token_is_over_at_once() -> None:
     assert held.num_held == 0
 
 
-def test_log_probabilities_and_events_come_with_the_end() -> None:
-    """In the order of the tokens, in vLLM's own type; a preemption in between is told too."""
+def test_events_come_with_the_end() -> None:
+    """A preemption in between is told. Log-probabilities of the last token alone would say less than none."""
     held, running = HeldOutputs(), {"a": None}
     event = EngineCoreEvent.new_event(EngineCoreEventType.PREEMPTED, 3.0)
-
-    def row(token: int) -> LogprobsLists:
-        return LogprobsLists(np.array([[token, 9]]), np.array([[-float(token), -9.0]]), np.array([token]))
-
-    held.pass_on([output("a", 1, new_logprobs=row(1))], running, lambda _: False)
-    held.pass_on([output("a", 2, new_logprobs=row(2), events=[event])], running, lambda _: False)
-    (end,) = held.pass_on([output("a", 3, new_logprobs=row(3), done=True)], {}, lambda _: False)
-    assert isinstance(end.new_logprobs, LogprobsLists)
-    assert end.new_logprobs.logprob_token_ids.tolist() == [[2, 9], [3, 9]]
-    assert end.new_logprobs.logprobs.tolist() == [[-2.0, -9.0], [-3.0, -9.0]]
-    assert end.new_logprobs.sampled_token_ranks.tolist() == [2, 3]
-    assert end.events == [event]
+    row = LogprobsLists(np.array([[3]]), np.array([[-3.0]]), np.array([1]))
+    held.pass_on([output("a", 1)], running, lambda _: False)
+    held.pass_on([output("a", 2, events=[event])], running, lambda _: False)
+    (end,) = held.pass_on([output("a", 3, new_logprobs=row, done=True)], {}, lambda _: False)
+    assert (end.new_token_ids, end.events, end.new_logprobs) == ([2, 3], [event], None)
 
 
 def test_aborted_requests_are_forgotten() -> None:
@@ -96,24 +89,30 @@ def test_aborted_requests_are_forgotten() -> None:
 
 
 def test_the_scheduler_holds_back_what_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Final output only, and no text made of it, is what says so; a step that has nothing to tell tells nothing."""
+    """Final output only, no text made of it and the sampled token's log-probability alone are what says so. A step that
+    has nothing to tell tells nothing; the end is shown to who may add to it."""
     params = {
-        "quiet": SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, detokenize=False),
+        "quiet": SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, detokenize=False, logprobs=0),
+        "ranks": SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, detokenize=False, logprobs=2),
         "stops": SamplingParams(output_kind=RequestOutputKind.FINAL_ONLY, stop=["x"]),
         "heard": SamplingParams(output_kind=RequestOutputKind.DELTA),
     }
-    names = iter([("quiet", "stops", "heard"), ("quiet", "stops", "heard"), ("quiet",)])
+    steps = iter([[*params], [*params], ["quiet"], ["quiet end"]])
 
     def sampled(_: Any) -> dict[int, EngineCoreOutputs]:
-        return {0: EngineCoreOutputs(outputs=[output(name, 1) for name in next(names)])}
+        names = [name.partition(" ") for name in next(steps)]
+        return {0: EngineCoreOutputs(outputs=[output(name, 1, done=bool(end)) for name, _, end in names])}
 
     monkeypatch.setattr(Scheduler, "update_from_output", sampled)
     monkeypatch.setattr(Scheduler, "make_stats", None)
-    hold_outputs_back()
+    ends: list[RequestOutput] = []
+    hold_outputs_back(ends.append)
     requests = {name: SimpleNamespace(sampling_params=asked) for name, asked in params.items()}
     scheduler = SimpleNamespace(requests=requests)
-    told = [Scheduler.update_from_output(scheduler) for _ in range(3)]
-    assert [item.request_id for item in told[0][0].outputs] == ["quiet", "stops", "heard"]
-    assert [item.request_id for item in told[1][0].outputs] == ["stops", "heard"]
+    told = [Scheduler.update_from_output(scheduler) for _ in range(4)]
+    assert [item.request_id for item in told[0][0].outputs] == ["quiet", "ranks", "stops", "heard"]
+    assert [item.request_id for item in told[1][0].outputs] == ["ranks", "stops", "heard"]
     assert told[2] == {}
+    assert told[3][0].outputs == ends
+    assert ends[0].new_token_ids == [1, 1, 1]
     assert Scheduler.make_stats(scheduler) is None
