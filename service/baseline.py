@@ -75,7 +75,7 @@ def _baseline(quantity: Quantity, shelf: _Shelf) -> Baseline:
     values = [value for _, _, value in shelf.rows]
     if quantity is not Quantity.ENGINE_STEP:
         value_s = percentile(values, 0.99)
-        return Baseline(value_s, 0.0, fmean(values), rank_of_p99(len(values)), len(values))
+        return Baseline(value_s, 0.0, rank_of_p99(len(values)), len(values))
     middle = median(values)
     return Baseline(middle, _DEVIATION * median(abs(value - middle) for value in values))
 
@@ -92,5 +92,4 @@ def _between(low: Baseline, high: Baseline, share: float) -> Baseline:
         num_requests=fewer.num_requests,
         value_s=low.value_s + share * (high.value_s - low.value_s),
         spread_s=low.spread_s + share * (high.spread_s - low.spread_s),
-        mean_s=low.mean_s + share * (high.mean_s - low.mean_s),
     )

@@ -4,6 +4,7 @@
                                    ├─ nothing ─► baseline of that load
                                    ├─ training ─► training's lever: partition size × duty
                                    └─ rollouts ─► rollouts' lever: share of the free sequence slots
+    pulses: steps over what steps of their size take without training ─► training's lever, where a bound is relative
 
 Pure: it is given observations and the time, and returns decisions.
 
@@ -11,12 +12,14 @@ The level is what holds while live requests run. Without any the worker gives th
 within one micro-batch; so the level is kept and sent on unchanged, and holds at once when load returns. Only the
 rollouts, which the front process admits, are set free here when there has been no live request for two seconds.
 
-Against a relative bound of a few percent a percentile of some seconds' requests says little, for or against. There the
-mean time between tokens decides beside it (service.slowdown): a pace that surely costs more than the bound allows goes
-down, one that surely costs less than half of it goes up.
+A relative bound of a few percent is less than what a percentile of some seconds' requests differs by chance, with the
+load, or with what else the host does. So training is held to it by the engine's steps (trainer.matched_steps): a pace
+that surely costs them more than the bound allows goes down; it goes up where the next one should be within it. Steps
+with prompts in them stand for the time to the first token.
 
-A relative bound needs a baseline, and the baseline depends on the load. It is taken whenever nothing of tuning runs
-beside live requests; where that has not happened for a minute, or not yet at this load, tuning pauses for 1.5 s.
+For rollouts a relative bound needs a baseline of requests, and it depends on the load. It is taken whenever nothing of
+tuning runs beside live requests; where that has not happened for a minute, or not yet at this load, and rollouts are in
+flight, tuning pauses for 1.5 s.
 """
 
 from collections import defaultdict, deque
@@ -25,6 +28,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 
+from msgspec.structs import replace
+
 from service.baseline import Baselines, bucket
 from service.config import SloConfig
 from service.exposure import AFTERMATH_S, Exposure, Span, Timeline
@@ -32,6 +37,7 @@ from service.lever import Lever, pace_ladder
 from service.pauses import Pauses
 from service.slo import MIN_REQUESTS, Baseline, Bounds, LiveRequest, Quantity, Reading, Standing
 from service.slowdown import Slowdown
+from trainer.matched_steps import Matched
 from trainer.pace import Pace, Pulse
 
 _WINDOW_S = 6.0
@@ -42,8 +48,8 @@ _ROLLOUT_SHARES = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
 """Rungs of the rollouts' lever, in shares of the free slots; the lowest is a single rollout."""
 _BLOCKED_S = 1.0
 """How long no rollout enters, or no reply is scored, after a violation."""
-_LITTLE = 0.5
-"""Part of what a relative bound allows, below which a pace costs little enough for the next one to be tried."""
+_FAR = 2.0
+"""Times what a relative bound allows, beyond which two rungs go at once."""
 
 
 class Direction(StrEnum):
@@ -102,6 +108,8 @@ class Decision:
     """Of all live requests in the window, whatever ran beside them."""
     violations: tuple[Quantity, ...]
     """Quantities that have just gone beyond their bound."""
+    slowdown: float | None
+    """Of the engine's steps by training at the present pace; None while it is not known."""
     moves: tuple[Move, ...]
 
 
@@ -114,8 +122,6 @@ class _Measurement:
     value_s: float
     expected_s: float | None
     """The baseline at the load that it was measured under."""
-    expected_mean_s: float | None
-    """The mean behind that baseline."""
     exposure: Exposure
 
     @property
@@ -138,7 +144,7 @@ class Controller:
         self._ladder: tuple[Pace, ...] = (Pace(0, 0.0),)
         self._training = Lever(1)
         self._rollouts = Lever(len(_ROLLOUT_SHARES))
-        self._slowdown = Slowdown()
+        self._steps, self._prompt_steps = Slowdown(), Slowdown()
         self._pauses = Pauses()
         self._recent_load: deque[int] = deque(maxlen=_LOAD_TICKS)
         self._before_s: float | None = None
@@ -172,6 +178,7 @@ class Controller:
             top_level=self._training.top,
             readings=tuple(readings),
             violations=violations,
+            slowdown=self._steps.mean,
             moves=tuple(moves),
         )
 
@@ -179,7 +186,8 @@ class Controller:
         """A new engine process may have other partitions; its ladder is begun in the middle."""
         if pulse.partition_sizes != self._sizes:
             self._sizes = pulse.partition_sizes
-            self._ladder = pace_ladder(pulse.partition_sizes)
+            compares = self._bounds.needs_baseline
+            self._ladder = tuple(replace(pace, compares=compares) for pace in pace_ladder(pulse.partition_sizes))
             self._training = Lever(len(self._ladder))
 
     def _take_in(self, seen: Observation) -> None:
@@ -193,39 +201,48 @@ class Controller:
         self._timeline.add(span)
         if span.calm and seen.num_live:
             self._pauses.note_calm(bucket(self._load), span)
-        for request in seen.finished:
-            first_token_s = request.started_s + request.timing.first_token_s
-            self._keep(Quantity.TTFT, request.started_s, first_token_s, request.timing.first_token_s, seen.now_s)
-            if request.timing.inter_token_s is not None:
-                gap_s = request.timing.inter_token_s
-                row = self._keep(Quantity.INTER_TOKEN, first_token_s, request.finished_s, gap_s, seen.now_s)
-                self._note_slowdown(row)
-        if seen.pulse is not None and seen.num_live and seen.pulse.step_p99_ms > 0:
-            self._keep(Quantity.ENGINE_STEP, began_s, seen.now_s, seen.pulse.step_p99_ms / 1000, seen.now_s)
-        for quantity, rows in self._measurements.items():
-            window_s = _STEP_WINDOW_S if quantity is Quantity.ENGINE_STEP else _WINDOW_S
-            while rows and seen.now_s - rows[0].known_s > window_s:
-                rows.popleft()
+        if seen.pulse is not None:
+            self._note_steps(seen.pulse.matched)
+        self._keep_all(seen, began_s)
         while self._unsorted and seen.now_s - self._unsorted[0].known_s >= AFTERMATH_S:
             row = self._unsorted.popleft()
             if self._timeline.was_calm(row.began_s, row.ended_s):
                 self._baselines.add(row.quantity, row.exposure.load, row.value_s, row.known_s)
         self._known = {quantity: self._baselines.at(quantity, self._load) for quantity in Quantity}
 
-    def _note_slowdown(self, row: _Measurement) -> None:
-        if self._slowdown.since_s != self._training.since_s:
-            self._slowdown.restart(self._training.since_s)
-        if row.exposure.trained and row.middle_s >= self._slowdown.since_s and row.expected_mean_s:
-            self._slowdown.add(row.value_s / row.expected_mean_s)
+    def _keep_all(self, seen: Observation, began_s: float) -> None:
+        """Keep what the tick measured, and let go of what is old."""
+        for request in seen.finished:
+            first_token_s = request.started_s + request.timing.first_token_s
+            self._keep(Quantity.TTFT, request.started_s, first_token_s, request.timing.first_token_s, seen.now_s)
+            if request.timing.inter_token_s is not None:
+                gap_s = request.timing.inter_token_s
+                self._keep(Quantity.INTER_TOKEN, first_token_s, request.finished_s, gap_s, seen.now_s)
+        if seen.pulse is not None and seen.num_live and seen.pulse.step_p99_ms > 0:
+            self._keep(Quantity.ENGINE_STEP, began_s, seen.now_s, seen.pulse.step_p99_ms / 1000, seen.now_s)
+        for quantity, rows in self._measurements.items():
+            window_s = _STEP_WINDOW_S if quantity is Quantity.ENGINE_STEP else _WINDOW_S
+            while rows and seen.now_s - rows[0].known_s > window_s:
+                rows.popleft()
 
-    def _keep(self, quantity: Quantity, began_s: float, ended_s: float, value_s: float, now_s: float) -> _Measurement:
+    def _note_steps(self, seen: Matched) -> None:
+        """What training at the present pace costs the engine's steps."""
+        for slowdown, steps_s, expected_s, error in (
+            (self._steps, seen.steps_s, seen.expected_s, seen.error),
+            (self._prompt_steps, seen.prompt_steps_s, seen.prompt_expected_s, seen.prompt_error),
+        ):
+            if slowdown.since_s != self._training.since_s:
+                slowdown.restart(self._training.since_s)
+            elif expected_s > 0:
+                slowdown.add(steps_s / expected_s, error)
+
+    def _keep(self, quantity: Quantity, began_s: float, ended_s: float, value_s: float, now_s: float) -> None:
         exposure = self._timeline.exposure(began_s, ended_s)
         baseline = self._baselines.at(quantity, exposure.load)
-        expected_s, mean_s = (None, None) if baseline is None else (baseline.value_s, baseline.mean_s)
-        row = _Measurement(quantity, now_s, began_s, ended_s, value_s, expected_s, mean_s, exposure)
+        expected_s = None if baseline is None else baseline.value_s
+        row = _Measurement(quantity, now_s, began_s, ended_s, value_s, expected_s, exposure)
         self._measurements[quantity].append(row)
         self._unsorted.append(row)
-        return row
 
     @property
     def _load(self) -> float:
@@ -271,7 +288,8 @@ class Controller:
                 self._training.restart(seen.now_s)
                 self._rollouts.restart(seen.now_s)
             return []
-        if not (self._bounds.needs_baseline and seen.tuning and seen.num_live and seen.pulse is not None):
+        beside = seen.tuning and seen.num_live and seen.num_rollouts and seen.pulse is not None
+        if not (self._bounds.needs_baseline and beside):
             return []
         if not pauses.due(seen.now_s, bucket(self._load)):
             return []
@@ -279,11 +297,13 @@ class Controller:
         return [Move(Direction.MEASURE, f"baseline with {self._load:.0f} live requests")]
 
     def _steer_training(self, seen: Observation) -> list[Move]:
+        """By fixed bounds, and by what training costs the engine's steps where a bound is relative."""
         lever = self._training
         paused = lever.level == 0
 
         def counts(row: _Measurement) -> bool:
-            return row.middle_s >= lever.since_s and (row.exposure.trained or paused)
+            fixed = not self._bounds.relative(row.quantity)
+            return fixed and row.middle_s >= lever.since_s and (row.exposure.trained or paused)
 
         readings = self._read(seen.now_s, counts)
         worst = _worst(readings)
@@ -291,25 +311,37 @@ class Controller:
             self._violated_until_s = seen.now_s + _BLOCKED_S
             far = worst.standing is Standing.FAR_OVER
             return [Move(Direction.DOWN, _reason(worst))] if lever.lower(seen.now_s, 2 if far else 1) else []
-        if self._costs_too_much():
-            reason = f"inter_token mean {self._slowdown.mean:.3f} of the baseline's"
-            return [Move(Direction.DOWN, reason)] if lever.lower(seen.now_s, 1) else []
-        runs = paused or (seen.pulse is not None and seen.pulse.train_share > 0)
-        little = paused or self._costs_little()
-        return [Move(Direction.UP, "head-room")] if runs and _rises(lever, readings, seen.now_s, little=little) else []
+        ratio = self._bounds.slo.ratio
+        for quantity, cost in self._costs:
+            if cost.surely_above(ratio):
+                far = cost.surely_above(1 + _FAR * (ratio - 1))
+                reason = f"{quantity}: engine steps take {cost.mean:.3f} of their time without training"
+                return [Move(Direction.DOWN, reason)] if lever.lower(seen.now_s, 2 if far else 1) else []
+        if (paused or (seen.pulse is not None and seen.pulse.train_share > 0)) and self._rises(readings, seen.now_s):
+            return [Move(Direction.UP, "head-room")]
+        return []
 
-    def _costs_too_much(self) -> bool:
-        """Whether the present pace surely slows tokens more than a relative bound allows."""
-        return self._judges_means and self._slowdown.surely_above(self._bounds.slo.ratio)
+    def _rises(self, readings: Sequence[Reading], now_s: float) -> bool:
+        """True when training's lever went up: there is head-room under every bound."""
+        little = all(self._bears_more(cost) for _, cost in self._costs)
+        if self._bounds.relative(Quantity.INTER_TOKEN):
+            return _moved_up(self._training, now_s, clear=little and _all_clear(readings))
+        return _rises(self._training, readings, now_s, also=little)
 
-    def _costs_little(self) -> bool:
-        """Whether it surely slows them by less than half of that."""
-        return self._judges_means and self._slowdown.surely_below(1 + _LITTLE * (self._bounds.slo.ratio - 1))
+    def _bears_more(self, cost: Slowdown) -> bool:
+        """Whether the next rung is within the ratio, if it costs as much more as it takes more of the GPU."""
+        level = self._training.level
+        if cost.mean is None or level == self._training.top:
+            return False
+        present, following = (pace.num_sms * pace.duty or pace.duty for pace in self._ladder[level : level + 2])
+        growth = following / present if present else 1.0
+        return 1 + (cost.mean - 1) * growth <= self._bounds.slo.ratio
 
     @property
-    def _judges_means(self) -> bool:
-        at_pace = self._slowdown.since_s == self._training.since_s
-        return at_pace and self._bounds.relative(Quantity.INTER_TOKEN)
+    def _costs(self) -> list[tuple[Quantity, Slowdown]]:
+        """What training costs, for each relative bound."""
+        costs = {Quantity.INTER_TOKEN: self._steps, Quantity.TTFT: self._prompt_steps}
+        return [(quantity, cost) for quantity, cost in costs.items() if self._bounds.relative(quantity)]
 
     def _steer_rollouts(self, seen: Observation) -> tuple[bool, list[Move]]:
         """Whether rollouts beyond the limit lose their slots, and the move."""
@@ -353,14 +385,18 @@ def _worst(readings: Sequence[Reading]) -> Reading | None:
     return max(judged, key=lambda reading: reading.standing or Standing.CLEAR, default=None)
 
 
-def _rises(lever: Lever, readings: Sequence[Reading], now_s: float, *, little: bool = False) -> bool:
-    """True when the lever went up: every reading is clear, and one of them is of the time between tokens.
-
-    Where the present rung is known to cost little, it is enough that no reading is beyond its bound.
-    """
+def _rises(lever: Lever, readings: Sequence[Reading], now_s: float, *, also: bool = True) -> bool:
+    """True when the lever went up: every reading is clear, and one of them is of the time between tokens."""
     known = any(reading.quantity is not Quantity.TTFT and reading.standing is not None for reading in readings)
-    enough = (None, Standing.CLEAR, Standing.WITHIN) if little else (None, Standing.CLEAR)
-    if known and all(reading.standing in enough for reading in readings):
+    return _moved_up(lever, now_s, clear=also and known and _all_clear(readings))
+
+
+def _all_clear(readings: Sequence[Reading]) -> bool:
+    return all(reading.standing in (None, Standing.CLEAR) for reading in readings)
+
+
+def _moved_up(lever: Lever, now_s: float, *, clear: bool) -> bool:
+    if clear:
         return lever.rise(now_s)
     lever.keep()
     return False

@@ -68,8 +68,6 @@ class Baseline:
     """p99 over requests, or median over pulses of the steps' p99."""
     spread_s: float
     """Standard deviation between pulses; 0 for requests, which are judged without it."""
-    mean_s: float = 0.0
-    """Mean over requests; 0 for steps."""
     rank: int = 0
     """``value_s`` is the ``rank``-th largest of ``num_requests``; 0 for steps."""
     num_requests: int = 0

@@ -1,29 +1,29 @@
-"""How much training slows the time between tokens: a running mean, which tells a few percent apart where a 99th
-percentile of the same requests cannot.
+"""How much slower the engine's steps are beside training at one pace: a running mean over pulses, and how sure it is.
 
-    ratio of a request   its time between tokens over the mean without tuning at the same load
-    error of the mean    deviation / sqrt(n): 15 % between requests are 1 % between means of 200 of them
+ratio of a pulse     the steps' time over what steps of their size take without training (trainer.matched_steps)
+error of the mean    sqrt(variance / n + error of what they are compared with ** 2)
 """
 
 import math
 from dataclasses import dataclass
 
-MIN_REQUESTS = 40
-"""Fewest requests that a mean is judged by."""
+MIN_PULSES = 10
+"""Fewest pulses that a mean is judged by: a second of them."""
 _SURE = 2.33
 """Standard errors beyond which chance is ruled out: one-sided 99 %."""
-_MOST = 2000.0
-"""Weight of what is remembered; beyond it everything counts half."""
+_MOST = 600.0
+"""Weight of what is remembered, a minute; beyond it everything counts half."""
 _LARGEST_RATIO = 3.0
-"""What a single request counts at most: one that waited for something else must not decide."""
+"""What a single pulse counts at most: one long step must not decide."""
 
 
 @dataclass(slots=True)
 class Slowdown:
-    """Of requests that ran beside training at one pace."""
+    """Of the pulses at one pace."""
 
     since_s: float = 0.0
     """When that pace began."""
+    _common_error: float = 0.0
     _count: float = 0.0
     _sum: float = 0.0
     _squares: float = 0.0
@@ -33,9 +33,10 @@ class Slowdown:
         self.since_s = since_s
         self._count = self._sum = self._squares = 0.0
 
-    def add(self, ratio: float) -> None:
-        """Take in one request."""
+    def add(self, ratio: float, error: float) -> None:
+        """Take in one pulse; ``error`` is that of what it is compared with, as a share, which all have in common."""
         ratio = min(ratio, _LARGEST_RATIO)
+        self._common_error = error
         self._count += 1
         self._sum += ratio
         self._squares += ratio * ratio
@@ -44,18 +45,15 @@ class Slowdown:
 
     @property
     def mean(self) -> float | None:
-        """None while there are too few requests."""
-        return self._sum / self._count if self._count >= MIN_REQUESTS else None
+        """None while there are too few pulses."""
+        return self._sum / self._count if self._count >= MIN_PULSES else None
 
     def surely_above(self, limit: float) -> bool:
         """Whether the mean lies above, beyond chance."""
         return self.mean is not None and self.mean - _SURE * self._error > limit
 
-    def surely_below(self, limit: float) -> bool:
-        """Whether the mean lies below, beyond chance."""
-        return self.mean is not None and self.mean + _SURE * self._error < limit
-
     @property
     def _error(self) -> float:
         mean = self._sum / self._count
-        return math.sqrt(max(self._squares / self._count - mean * mean, 0.0) / self._count)
+        variance = max(self._squares / self._count - mean * mean, 0.0)
+        return math.sqrt(variance / self._count + (mean * self._common_error) ** 2)

@@ -160,6 +160,9 @@ class Metrics:
         self._bound = self._gauge("slo_bound_seconds", "Bound of the 99th percentile.", "quantity")
         self._p99 = self._gauge("slo_p99_seconds", "99th percentile of live requests, last seconds.", "quantity")
         self._baseline = self._gauge("slo_baseline_seconds", "99th percentile without tuning, this load.", "quantity")
+        self._slowdown = self._gauge(
+            "slo_step_slowdown", "Engine steps at the present pace over those of their size without training."
+        )
         self._violations = self._counter("slo_violations", "Times that a percentile went over its bound.", "quantity")
         self._engine_step = self._gauge("engine_step_seconds", "Engine steps of the last ten seconds.", "quantile")
         self._engine_thread = self._gauge(
@@ -263,6 +266,7 @@ class Metrics:
         self._rollout_limit.set(decision.rollout_limit)
         for gauge in (self._bound, self._p99, self._baseline):
             gauge.clear()
+        self._slowdown.set(math.nan if decision.slowdown is None else decision.slowdown)
         for reading in decision.readings:
             self._p99.labels(reading.quantity).set(reading.value_s)
             if reading.bound_s is not None:

@@ -89,6 +89,9 @@ def fly(
     flights: deque[Flight] = deque()
     previous = None if lanes.whole.stream is None else lanes.whole.stream.record_event()
     for microbatch in microbatches:
+        if pacer.rationed:
+            while flights:
+                flights.popleft().land(pacer)
         lane = lanes.of_size(_turn(pacer, interlude))
         pacer.begins()
         num_tokens = microbatch.num_positions if trains else 0

@@ -6,6 +6,8 @@ While the engine is idle the trainer takes the whole GPU at once, whatever the p
 
 from msgspec import Struct
 
+from trainer.matched_steps import Matched
+
 
 class Pace(Struct, frozen=True):
     """The controller's order."""
@@ -15,6 +17,9 @@ class Pace(Struct, frozen=True):
     device without partitions it has no effect."""
     duty: float
     """Share of the time that the trainer may run while the engine is busy, in [0, 1]; 0 pauses it."""
+    compares: bool = False
+    """Whether the trainer rests for a dozen engine steps in every 300, so that the others have some to be compared
+    with."""
 
 
 class Pulse(Struct, frozen=True):
@@ -43,3 +48,5 @@ class Pulse(Struct, frozen=True):
     """Sizes that a Pace may name, ascending; the last is the whole GPU. Empty without partitions."""
     partition_reason: str | None
     """Why there are no partitions; None when there are."""
+    matched: Matched = Matched()
+    """What training cost the engine's steps."""

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from trainer.matched_steps import MatchedSteps
 from trainer.pace import Pace, Pulse
 
 _IDLE_AFTER_S = 0.05
@@ -22,6 +23,12 @@ _GAP_LIMIT_S = 2.0
 """A longer time between two steps is not a slow step: the engine had nothing to run."""
 _POLL_S = 0.01
 _MAX_GAPS = 8192
+_CALM_STEPS, _CALM_EVERY, _CALM_OFTEN = 12, 300, 60
+"""So many steps without training in so many, for a Pace that compares; the last while little is known."""
+_LARGE_ERROR = 0.02
+"""Of what steps are expected to take: little is known then."""
+_AFTER_S = 2.0
+"""The learner counts as resting when nothing of it has run for this long."""
 
 
 class Pacer:
@@ -47,17 +54,41 @@ class Pacer:
         self._last_end = float("-inf")
         self._debt_until = float("-inf")
         self._num_running, self._running_since = 0, 0.0
+        self._last_ran = float("-inf")
+        self._resting_since: float | None = None
+        """Since when the learner waits for a turn with nothing on the device."""
+        self._matched = MatchedSteps()
+        self._size = (0, 0)
+        self._num_calm, self._num_since_calm, self._calm_every = 0, 0, _CALM_OFTEN
         self._reset(clock())
 
-    def begin_step(self) -> None:
-        """The engine starts a step that has something to run."""
+    def begin_step(self, num_requests: int = 0, num_prompt_tokens: int = 0) -> None:
+        """The engine starts a step that has something to run: so many requests, and tokens of their prompts."""
         now = self._clock()
         with self._lock:
             if self._last_start is not None and not self._idle(now) and now - self._last_start < _GAP_LIMIT_S:
-                self._gaps.append(now - self._last_start)
-                self._busy_s += now - self._last_start
+                self._note_gap(self._last_start, now)
             self._last_start = now
+            self._size = num_requests, num_prompt_tokens
             self._stepping = True
+
+    def _note_gap(self, began: float, ended: float) -> None:
+        """From one step's begin to the next one's."""
+        self._gaps.append(ended - began)
+        self._busy_s += ended - began
+        calm = self._was_calm(began)
+        num_requests, num_prompt_tokens = self._size
+        self._matched.add(ended - began, num_requests=num_requests, num_prompt_tokens=num_prompt_tokens, calm=calm)
+        self._num_calm = self._num_calm + 1 if calm else 0
+        self._num_since_calm = 0 if self._num_calm >= _CALM_STEPS else self._num_since_calm + 1
+
+    def _was_calm(self, began: float) -> bool:
+        """Whether nothing of the learner has run since then, nor runs."""
+        if self._num_running:
+            return False
+        if self._resting_since is not None:
+            return self._resting_since <= began
+        return began - self._last_ran > _AFTER_S
 
     def end_step(self) -> None:
         """The step has been handed to the device."""
@@ -79,16 +110,25 @@ class Pacer:
             now = self._clock()
             with self._lock:
                 if self._idle(now):
+                    self._resting_since = None
                     return self._sizes[-1] if self._sizes else 0
-                if (self._pace.duty > 0 and now >= self._debt_until) or stopped():
+                granted = self._pace.duty > 0 and now >= self._debt_until and not self._owes_calm()
+                if granted or stopped():
+                    self._resting_since = None
                     return self._pace.num_sms
+                if self._resting_since is None and not self._num_running:
+                    self._resting_since = now
             self._sleep(_POLL_S)
+
+    def _owes_calm(self) -> bool:
+        """Whether the engine shall have some steps for itself, to compare others with."""
+        return self._pace.compares and self._num_since_calm >= self._calm_every
 
     @property
     def rationed(self) -> bool:
-        """True when the engine is busy and the pace grants less than all of the time."""
+        """True when the engine is busy and the next turn may have to wait, whose rest shall find the device empty."""
         with self._lock:
-            return self._pace.duty < 1 and not self._idle(self._clock())
+            return (self._pace.duty < 1 or self._owes_calm()) and not self._idle(self._clock())
 
     def is_flying(self) -> bool:
         """True while a micro-batch is on the device."""
@@ -98,6 +138,7 @@ class Pacer:
     def begins(self) -> None:
         """A micro-batch has been started."""
         with self._lock:
+            self._resting_since = None
             if self._num_running == 0:
                 self._running_since = self._clock()
             self._num_running += 1
@@ -109,7 +150,7 @@ class Pacer:
             duty = min(max(self._pace.duty, 0.01), 1.0)
             self._debt_until = now + duration_s * (1 / duty - 1)
             self._train_s += now - self._running_since
-            self._running_since = now
+            self._running_since = self._last_ran = now
             self._num_running -= 1
             self._num_microbatches += 1
             self._num_tokens += num_tokens
@@ -140,6 +181,10 @@ class Pacer:
         self._num_microbatches, self._num_tokens, self._num_sms = 0, 0, 0
 
     def _pulse(self, now: float, cpu_s: float) -> Pulse:
+        matched = self._matched.take()
+        if matched.steps_s:
+            known = matched.expected_s and max(matched.error, matched.prompt_error) <= _LARGE_ERROR
+            self._calm_every = _CALM_EVERY if known else _CALM_OFTEN
         duration_s = max(now - self._since, 1e-9)
         gaps = sorted(self._gaps)
         return Pulse(
@@ -157,6 +202,7 @@ class Pacer:
             num_sms=self._num_sms,
             partition_sizes=self._sizes,
             partition_reason=self._reason,
+            matched=matched,
         )
 
 

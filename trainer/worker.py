@@ -104,9 +104,11 @@ class ColoqWorker(Worker):
 
     def execute_model(self, scheduler_output: Any) -> Any:
         """One engine step; the pacer sees it begin and end, and the signal sees it end."""
-        if not scheduler_output.total_num_scheduled_tokens:
+        num_tokens = scheduler_output.total_num_scheduled_tokens
+        if not num_tokens:
             return super().execute_model(scheduler_output)
-        self._pacer.begin_step()
+        num_requests = len(scheduler_output.num_scheduled_tokens)
+        self._pacer.begin_step(num_requests, num_tokens - num_requests)
         output: Any = _FAILED
         try:
             with self._stalls.call("execute_model"):

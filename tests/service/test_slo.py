@@ -54,7 +54,7 @@ def test_with_a_baseline_of_many_requests_the_tail_is_nearly_poissons() -> None:
 def test_a_baseline_of_few_requests_proves_little(num_above: int, expected: Standing) -> None:
     """Bound 11 ms, 1.1 times the largest of 50. Of 100 further ones 5 or more are above the largest by chance with
     12.5 %, 9 or more with 2.2 %, 14 or more with 0.2 %: about (100 / 150) ** num_above."""
-    baseline = Baseline(0.01, 0.0, 0.005, rank=1, num_requests=50)
+    baseline = Baseline(0.01, 0.0, rank=1, num_requests=50)
     values = [0.005] * (100 - num_above) + [0.0112] * num_above
     assert standing_of(RELATIVE, Quantity.INTER_TOKEN, values, baseline) is expected
 

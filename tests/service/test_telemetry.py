@@ -279,12 +279,14 @@ def test_a_decision_shows_what_was_read_and_only_that() -> None:
         top_level=6,
         readings=(reading,),
         violations=(Quantity.TTFT,),
+        slowdown=1.02,
         moves=(Move(Direction.UP, "head-room"),),
     )
     metrics = Metrics()
     metrics.observe_decision(decision)
     assert {
         "coloq_controller_level 5.0",
+        "coloq_slo_step_slowdown 1.02",
         "coloq_controller_top_level 6.0",
         "coloq_controller_num_sms 80.0",
         "coloq_controller_duty 1.0",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from trainer.pace import Pace
+from trainer.pace import Pace, Pulse
 from trainer.pacer import Pacer
 
 SIZES = (64, 104, 132)
@@ -286,3 +286,80 @@ def test_an_exchange_begins_anew(timeline: Timeline, pacer: Pacer) -> None:
     assert second.step_max_ms == pytest.approx(30)
     assert (first.num_train_tokens, second.num_train_tokens, second.num_sms) == (9, 0, 0)
     assert (first.duration_s, second.duration_s) == pytest.approx((0.1, 0.2))
+
+
+def step_on(timeline: Timeline, pacer: Pacer, num: int, *, gap_s: float = 0.01) -> None:
+    """So many steps of four requests, from now on."""
+    for _ in range(num):
+        pacer.begin_step(4, 0)
+        timeline.go_to(timeline.now + gap_s)
+        pacer.end_step()
+
+
+def matched_ratio(pulse: Pulse) -> float:
+    return pulse.matched.steps_s / pulse.matched.expected_s
+
+
+def test_steps_beside_a_micro_batch_are_compared_with_those_without(timeline: Timeline, pacer: Pacer) -> None:
+    """10 ms before the learner began, 12 ms while it runs."""
+    step_on(timeline, pacer, 50)
+    pacer.exchange(Pace(num_sms=64, duty=1.0))
+    pacer.turn()
+    pacer.begins()
+    step_on(timeline, pacer, 50, gap_s=0.012)
+    assert matched_ratio(pacer.exchange(Pace(num_sms=64, duty=1.0))) == pytest.approx(1.2, abs=0.01)
+
+
+def test_what_the_learner_does_between_micro_batches_is_no_calm(timeline: Timeline, pacer: Pacer) -> None:
+    """Its Python may slow the engine as well: only a wait for a turn is calm, or two seconds without any."""
+    step_on(timeline, pacer, 50)
+    pacer.turn()
+    train(timeline, pacer, 0.1)
+    pacer.exchange(Pace(num_sms=64, duty=1.0))
+    step_on(timeline, pacer, 60, gap_s=0.02)
+    assert matched_ratio(pacer.exchange(Pace(num_sms=64, duty=1.0))) == pytest.approx(2.0, abs=0.05)
+    step_on(timeline, pacer, 500, gap_s=0.02)  # ten seconds
+    assert matched_ratio(pacer.exchange(Pace(num_sms=64, duty=1.0))) == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_pace_that_compares_leaves_a_dozen_steps_of_60_alone_while_little_is_known(
+    timeline: Timeline, pacer: Pacer
+) -> None:
+    """After 60 steps without calm a turn waits for twelve calm gaps, the first of which began after the wait did."""
+    pacer.exchange(Pace(num_sms=64, duty=1.0, compares=True))
+    pacer.turn()
+    pacer.begins()
+    step_on(timeline, pacer, 62)
+    assert pacer.rationed
+    pacer.ran(0.6, num_sms=64, num_tokens=1)
+    began_s = timeline.now
+    for number in range(60):
+        timeline.at(began_s + 0.01 * number, lambda: pacer.begin_step(4, 0))
+    assert pacer.turn() == 64
+    assert timeline.now - began_s == pytest.approx(0.14, abs=0.021)
+    assert not pacer.rationed
+
+
+def test_a_pace_that_does_not_compare_never_waits_for_calm(timeline: Timeline, pacer: Pacer) -> None:
+    """As above, without it."""
+    pacer.exchange(Pace(num_sms=64, duty=1.0))
+    pacer.turn()
+    pacer.begins()
+    step_on(timeline, pacer, 302)
+    pacer.ran(3.0, num_sms=64, num_tokens=1)
+    began_s = timeline.now
+    pacer.begin_step(4, 0)
+    assert pacer.turn() == 64
+    assert timeline.now == began_s
+
+
+def test_it_leaves_a_dozen_of_300_once_enough_is_known(timeline: Timeline, pacer: Pacer) -> None:
+    """After a hundred calm steps of one size."""
+    step_on(timeline, pacer, 100)
+    pacer.exchange(Pace(num_sms=64, duty=1.0, compares=True))
+    pacer.turn()
+    pacer.begins()
+    step_on(timeline, pacer, 298)
+    assert not pacer.rationed
+    step_on(timeline, pacer, 4)
+    assert pacer.rationed
