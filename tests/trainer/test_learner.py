@@ -207,8 +207,8 @@ def test_decoupled_updates_are_clipped_near_where_their_step_began() -> None:
 def test_a_second_update_that_fails_leaves_the_first() -> None:
     """The learning rate makes the first update so large that nothing finite comes after it."""
     one, other = (
-        _learner(replace(_with(updates=2), learning_rate=1e15)),
-        _learner(replace(SETTINGS, learning_rate=1e15)),
+        _learner(replace(_with(updates=2), learning_rate=1e17)),
+        _learner(replace(SETTINGS, learning_rate=1e17)),
     )
     batch = _batch(one)
     with pytest.raises(TrainerFailed, match="must be finite"):
