@@ -1,6 +1,7 @@
 """When the next micro-batch may run, and on how much of the GPU.
 
-    engine's thread        begin_step ─ end_step            "the engine is busy", and how long its steps take
+    engine's thread        begin_step ─ end_step            "the engine is busy", and how long its steps take (the end
+                                                            is known when what the device sampled has been read)
     learner's thread       turn() ─► size ─► micro-batch ─► ran(…)
     front process          exchange(Pace) ─► Pulse
 
@@ -49,7 +50,8 @@ class Pacer:
         self._cpu_s = cpu_clock()
         self._lock = threading.Lock()
         self._pace = Pace(num_sms=sizes[len(sizes) // 2] if sizes else 0, duty=1.0)
-        self._stepping = False
+        self._num_stepping = 0
+        """Steps in hand: the engine begins the next one before it reads what the last one sampled."""
         self._last_start: float | None = None
         self._last_end = float("-inf")
         self._debt_until = float("-inf")
@@ -70,7 +72,7 @@ class Pacer:
                 self._note_gap(self._last_start, now)
             self._last_start = now
             self._size = num_requests, num_prompt_tokens
-            self._stepping = True
+            self._num_stepping += 1
 
     def _note_gap(self, began: float, ended: float) -> None:
         """From one step's begin to the next one's."""
@@ -91,9 +93,9 @@ class Pacer:
         return began - self._last_ran > _AFTER_S
 
     def end_step(self) -> None:
-        """The step has been handed to the device."""
+        """The oldest step in hand is done, on the device too."""
         with self._lock:
-            self._stepping = False
+            self._num_stepping = max(self._num_stepping - 1, 0)
             self._last_end = self._clock()
 
     def waited(self, duration_s: float) -> None:
@@ -172,7 +174,7 @@ class Pacer:
         return pulse
 
     def _idle(self, now: float) -> bool:
-        return not self._stepping and now - self._last_end > _IDLE_AFTER_S
+        return not self._num_stepping and now - self._last_end > _IDLE_AFTER_S
 
     def _reset(self, now: float) -> None:
         self._since = now

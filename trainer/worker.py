@@ -103,7 +103,7 @@ class ColoqWorker(Worker):
             self._untrainable = str(error)
 
     def execute_model(self, scheduler_output: Any) -> Any:
-        """One engine step; the pacer sees it begin and end, and the signal sees it end."""
+        """One engine step; the pacer sees it begin, and end when its output is read."""
         num_tokens = scheduler_output.total_num_scheduled_tokens
         if not num_tokens:
             return super().execute_model(scheduler_output)
@@ -114,18 +114,20 @@ class ColoqWorker(Worker):
             with self._stalls.call("execute_model"):
                 output = super().execute_model(scheduler_output)
         finally:
-            if self._signal is not None and output is not None:  # otherwise sample_tokens ends the step
-                self._signal.end()
-            self._pacer.end_step()
+            if output is not None:  # otherwise sample_tokens ends the step
+                self._end_step()
         return output
 
     def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
         """vLLM's own; what was sampled stays here with its log-probabilities."""
+        output: Any = _FAILED
         try:
             with self._stalls.call("sample_tokens"):
                 output = super().sample_tokens(*args, **kwargs)
         finally:
-            if self._signal is not None:
+            if not isinstance(output, AsyncModelRunnerOutput):
+                self._end_step()
+            elif self._signal is not None:
                 self._signal.end()
         if output is None:
             return output
@@ -133,6 +135,12 @@ class ColoqWorker(Worker):
             return _NotedOutput(output, self._sampled, self._stalls, self._pacer)
         self._sampled.note(output)
         return output
+
+    def _end_step(self) -> None:
+        """A step that leaves nothing on the device."""
+        if self._signal is not None:
+            self._signal.end()
+        self._pacer.end_step()
 
     def coloq_take_sampled(self, request_ids: list[str]) -> bytes:
         """What finished requests sampled, a list of SampledRow or nil as msgpack; they are forgotten then."""
@@ -286,9 +294,12 @@ class _NotedOutput(AsyncModelRunnerOutput):
     def get_output(self) -> Any:
         """See AsyncModelRunnerOutput."""
         began_s = time.perf_counter()
-        with self._stalls.call("get_output"):
-            output = self._output.get_output()
-        self._pacer.waited(time.perf_counter() - began_s)
+        try:
+            with self._stalls.call("get_output"):
+                output = self._output.get_output()
+        finally:
+            self._pacer.waited(time.perf_counter() - began_s)
+            self._pacer.end_step()
         self._sampled.note(output)
         return output
 

@@ -88,6 +88,24 @@ def test_an_engine_is_idle_50_ms_after_its_last_step(timeline: Timeline, pacer: 
     assert pacer.turn() == 132
 
 
+def test_an_engine_is_busy_until_its_last_step_has_been_read(timeline: Timeline, pacer: Pacer) -> None:
+    """The next step begins before the last one is read, and a slow device lets both take long: the trainer must not be
+    given the whole GPU, which would make them slower still. Their gap counts as any other."""
+    pacer.begin_step()
+    timeline.go_to(0.3)
+    pacer.begin_step()
+    timeline.go_to(0.4)
+    pacer.end_step()
+    timeline.go_to(0.7)
+    assert pacer.turn() == 104
+    pacer.end_step()
+    timeline.go_to(0.74)
+    assert pacer.turn() == 104
+    timeline.go_to(0.76)
+    assert pacer.turn() == 132
+    assert pacer.exchange(Pace(104, 1.0)).step_max_ms == pytest.approx(300)
+
+
 @pytest.mark.parametrize(
     ("duty", "wait_s"),
     [
