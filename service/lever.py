@@ -19,20 +19,20 @@ _HELD_S = 60.0
 def pace_ladder(partition_sizes: Sequence[int]) -> tuple[Pace, ...]:
     """Every pace that is used, from paused to the whole device. ``partition_sizes`` are ascending, the whole last.
 
-    Below the whole device stands the largest partition, by share of the time. A small one all of the time costs live
-    requests more and trains less: on half of an H100 (README, engine room) tokens came 1.43 times as far apart with
-    training at 0.50 of its rate, on 104 of 132 multiprocessors 1.13 times with training at 0.58.
+    Below the smallest partition stand shares of the time on it, above it the larger ones. What the engine has left
+    decides what a pace costs: with 28 of an H100's 132 multiprocessors and 7B parameters its steps take three times as
+    long while a micro-batch runs (README, engine room), so that a tenth of the time on the other 104 is too much.
     """
     if not partition_sizes:
         return (Pace(0, 0.0), *(Pace(0, duty) for duty in _DUTIES))
     for smaller, larger in pairwise(partition_sizes):
         if smaller >= larger:
             raise ValueError(f"partition sizes must ascend, got {list(partition_sizes)}")
-    largest, *whole = partition_sizes[-2:]
+    smallest, *others = partition_sizes
     return (
-        Pace(largest, 0.0),
-        *(Pace(largest, duty) for duty in _DUTIES),
-        *(Pace(size, 1.0) for size in whole),
+        Pace(smallest, 0.0),
+        *(Pace(smallest, duty) for duty in _DUTIES),
+        *(Pace(size, 1.0) for size in others),
     )
 
 

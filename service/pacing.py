@@ -192,10 +192,15 @@ class Pacing:
         self._trouble = None
         return pulse
 
+    def show(self, pulse: Pulse, slowdown: float | None) -> None:
+        """Show what the engine process did lately, and what training costs its steps."""
+        self._metrics.set_engine_activity(self._activity.add(pulse, self._clock()))
+        self._metrics.set_step_slowdown(slowdown)
+
     def _show(self, decision: Decision, pulse: Pulse | None, now_s: float) -> None:
         self._metrics.observe_decision(decision)
         if pulse is not None:
-            self._metrics.set_engine_activity(self._activity.add(pulse, now_s))
+            self.show(pulse, decision.slowdown)
         if decision.moves and now_s - self._logged_s >= _LOG_PERIOD_S:
             self._logged_s = now_s
             log.info(

@@ -266,7 +266,6 @@ class Metrics:
         self._rollout_limit.set(decision.rollout_limit)
         for gauge in (self._bound, self._p99, self._baseline):
             gauge.clear()
-        self._slowdown.set(math.nan if decision.slowdown is None else decision.slowdown)
         for reading in decision.readings:
             self._p99.labels(reading.quantity).set(reading.value_s)
             if reading.bound_s is not None:
@@ -277,6 +276,10 @@ class Metrics:
             self._decisions.labels(move.direction).inc()
         for quantity in decision.violations:
             self._violations.labels(quantity).inc()
+
+    def set_step_slowdown(self, slowdown: float | None) -> None:
+        """Show what training costs the engine's steps; None while it is not known."""
+        self._slowdown.set(math.nan if slowdown is None else slowdown)
 
     def set_engine_activity(self, activity: EngineActivity) -> None:
         """Show what the engine process did lately."""

@@ -1,7 +1,9 @@
 """The trainer's lanes: a stream each, on a part of the GPU's multiprocessors (SMs).
 
-    lane 0  104 of 132 SMs   a green context: kernels launched there never occupy more
-    lane 1  132              the whole GPU, an ordinary stream
+    lane 0   32 of 132 SMs   a green context: kernels launched there never occupy more
+    lane 1   64              another
+    lane 2  104              another
+    lane 3  132              the whole GPU, an ordinary stream
 
 The engine's stream has a higher priority, so its kernels go first wherever both may run; a kernel of the trainer that
 runs already is not interrupted, which is why it must not be allowed to hold every SM while the engine works.
@@ -16,9 +18,9 @@ from typing import Any
 
 import torch
 
-PARTITION_SHARES = (0.79,)
-"""Of the GPU's SMs; on an H100: 104 of 132. Few, since every graph is captured once for each; below it the pace's duty
-decides (service.lever)."""
+PARTITION_SHARES = (0.25, 0.49, 0.79)
+"""Of the GPU's SMs; on an H100: 32, 64 and 104 of 132. Few, since every graph is captured once for each; below the
+smallest the pace's duty decides (service.lever)."""
 _SM_GRANULE = 8
 """Compute capability 9.0 partitions in groups of eight SMs (CUDA driver API, green contexts)."""
 

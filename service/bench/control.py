@@ -134,7 +134,7 @@ class PaceOrder(_Message):
 
     @property
     def pace(self) -> Pace:
-        return Pace(num_sms=self.num_sms, duty=self.duty)
+        return Pace(num_sms=self.num_sms, duty=self.duty, compares=True)
 
 
 class EngineView(_Message):

@@ -8,6 +8,7 @@ paces come last, in the controller's place: they show what there was to choose f
 """
 
 import asyncio
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ from service.demo.interrupts import sigterm_as_ctrl_c
 
 _SCRAPE_EVERY_S = 1.0
 _SCRAPED = ("coloq_controller_", "coloq_slo_", "coloq_train_", "coloq_engine_step_", "coloq_engine_thread_")
+_SLOWDOWN = "coloq_slo_step_slowdown"
 _QUANTITIES: Mapping[str, Callable[[Iterable[Exchange]], list[float]]] = {
     "latency": latencies_ms,
     "first token": first_tokens_ms,
@@ -85,6 +87,9 @@ class CoserveRow:
     """Of the rate alone."""
     num_steps: int
     """Optimizer steps that ended in the window."""
+    step_slowdown: float | None
+    """Engine steps over those of their size without training in the same seconds (trainer.matched_steps): what training
+    costs, free of what the host or the load did between two windows."""
     metrics: dict[str, Metric]
 
 
@@ -170,6 +175,7 @@ class CoserveBench:
             train_tokens_per_s=trained,
             train_share=trained / alone.tokens_per_s if alone.tokens_per_s else 0.0,
             num_steps=sum(during.began_s < step.ended_s <= during.ended_s for step in seen.steps),
+            step_slowdown=_slowdown(seen.metrics),
             metrics=seen.metrics,
         )
 
@@ -186,6 +192,11 @@ class _Trained:
     load: LoadResult
     steps: Sequence[TrainedStep]
     metrics: dict[str, Metric]
+
+
+def _slowdown(metrics: Mapping[str, Metric]) -> float | None:
+    metric = metrics.get(_SLOWDOWN)
+    return None if metric is None or math.isnan(metric.last) else metric.last
 
 
 def _ratios(on: LoadResult, off: LoadResult, quantile: float) -> dict[str, Ratio | None]:
@@ -299,6 +310,7 @@ def line_of(row: CoserveRow) -> str:
     return (
         f"{name_of(row)}: {off}latency p50 {interval(row.p50['latency'])}, p99 {interval(row.p99['latency'])}, "
         f"training {row.train_tokens_per_s:.0f} tok/s = {row.train_share:.2f} of alone, "
+        f"engine steps {'–' if row.step_slowdown is None else f'{row.step_slowdown:.3f}'}, "
         f"{row.off.num_failed + row.on.num_failed} failed"
     )
 
@@ -314,6 +326,7 @@ def _show(rows: Sequence[CoserveRow], console: Console) -> None:
         *(f"{name} {q}" for name in _QUANTITIES for q in ("p50", "p99")),
         "train tok/s",
         "share",
+        "steps",
         "failed",
     )
     cells = [
@@ -322,6 +335,7 @@ def _show(rows: Sequence[CoserveRow], console: Console) -> None:
             *(interval(ratios[name]) for name in _QUANTITIES for ratios in (row.p50, row.p99)),
             f"{row.train_tokens_per_s:.0f}",
             f"{row.train_share:.3f}",
+            "–" if row.step_slowdown is None else f"{row.step_slowdown:.3f}",
             str(row.off.num_failed + row.on.num_failed),
         )
         for row in rows

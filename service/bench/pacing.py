@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from service.slowdown import Slowdown
 from trainer.pace import Pace, Pulse
 
 if TYPE_CHECKING:
@@ -21,11 +22,16 @@ class BenchPacing:
         self._node = node
         self._sizes: tuple[int, ...] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._slowdown = Slowdown()
         node.pacing.watch(is_training)
 
     def hold(self, pace: Pace) -> None:
-        """Send ``pace`` from now on, and again and again, so that a restarted engine gets it too."""
+        """Send ``pace`` from now on, and again and again, so that a restarted engine gets it too.
+
+        The node's metrics show what comes of it.
+        """
         self.release()
+        self._slowdown = Slowdown()
         self._node.pacing.aside = True
         self._task = asyncio.create_task(self._send_on(pace), name="bench-pace")
 
@@ -50,7 +56,10 @@ class BenchPacing:
 
     async def _send_on(self, pace: Pace) -> None:
         while True:
-            await self._exchange(pace)
+            pulse = await self._exchange(pace)
+            if pulse.matched.expected_s > 0:
+                self._slowdown.add(pulse.matched.steps_s / pulse.matched.expected_s, pulse.matched.error)
+            self._node.pacing.show(pulse, self._slowdown.mean)
             await asyncio.sleep(_PACE_EVERY_S)
 
     async def _exchange(self, pace: Pace) -> Pulse:

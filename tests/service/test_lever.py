@@ -12,10 +12,10 @@ def climb(lever: Lever, now_s: float) -> bool:
 
 
 def test_the_ladder_goes_from_paused_to_the_whole_device() -> None:
-    """The largest partition by duty, then the whole; smaller ones are not used."""
+    """The smallest partition by duty, then larger ones, then the whole."""
     duties = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-    assert pace_ladder((16, 80, 132)) == (*(Pace(80, duty) for duty in duties), Pace(132, 1.0))
-    assert pace_ladder((80, 132)) == pace_ladder((16, 80, 132))
+    assert pace_ladder((16, 80, 132)) == (*(Pace(16, duty) for duty in duties), Pace(80, 1.0), Pace(132, 1.0))
+    assert pace_ladder((80, 132)) == (*(Pace(80, duty) for duty in duties), Pace(132, 1.0))
 
 
 def test_a_device_that_is_one_partition_has_duties_of_it() -> None:

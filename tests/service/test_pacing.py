@@ -77,7 +77,7 @@ async def test_the_first_pace_is_paused_and_the_next_one_of_the_workers_sizes() 
     rig = Rig()
     with rig.engine.slots.live(10):
         assert await rig.tick()
-    assert rig.worker.paces == [Pace(0, 0.0), Pace(80, 0.5)]
+    assert rig.worker.paces == [Pace(0, 0.0), Pace(16, 0.75)]
 
 
 async def test_a_pace_that_holds_is_told_once_a_tick() -> None:
@@ -86,7 +86,7 @@ async def test_a_pace_that_holds_is_told_once_a_tick() -> None:
     with rig.engine.slots.live(10):
         for _ in range(3):
             await rig.tick()
-    assert rig.worker.paces[1:] == [Pace(80, 0.5)] * 3
+    assert rig.worker.paces[1:] == [Pace(16, 0.75)] * 3
 
 
 async def test_slow_live_requests_make_it_step_down_and_close_the_gate() -> None:
@@ -99,18 +99,18 @@ async def test_slow_live_requests_make_it_step_down_and_close_the_gate() -> None
         await rig.tick()
         rig.finish(40, 0.010)
         await rig.tick()
-        assert rig.worker.paces[-1] == Pace(80, 0.25)
+        assert rig.worker.paces[-1] == Pace(16, 0.5)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await rig.gate.admitted()
-    assert rig.shown("coloq_controller_level") == ["coloq_controller_level 2.0"]
-    assert rig.shown("coloq_controller_duty") == ["coloq_controller_duty 0.25"]
+    assert rig.shown("coloq_controller_level") == ["coloq_controller_level 3.0"]
+    assert rig.shown("coloq_controller_duty") == ["coloq_controller_duty 0.5"]
     assert rig.shown('coloq_controller_decisions_total{direction="down"}') == [
         'coloq_controller_decisions_total{direction="down"} 1.0'
     ]
     assert rig.shown("coloq_slo_violations_total{") == ['coloq_slo_violations_total{quantity="inter_token"} 1.0']
     (moved,) = [entry for entry in logs if entry["event"] == "controller_moved"]
-    assert (moved["direction"], moved["level"], moved["duty"]) == (["down"], 2, 0.25)
+    assert (moved["direction"], moved["level"], moved["duty"]) == (["down"], 3, 0.5)
     assert moved["reason"] == "inter_token p99 of 10.0 ms, bound 8.0 ms"
 
 

@@ -79,7 +79,7 @@ def test_models_in_main_memory_have_a_line_of_their_own() -> None:
 
 
 def test_activations_are_those_of_the_largest_batch() -> None:
-    """64 positions of (3 x 8 + 3 x 32) x 4 B + 32 x (1 + 4) B = 640 B: 40,960 B on each of a GPU's two lanes; the
+    """64 positions of (3 x 8 + 3 x 32) x 4 B + 32 x (1 + 4) B = 640 B: 40,960 B on each of a GPU's four lanes; the
     other part's batch is smaller."""
     line = _lines(
         _config(
@@ -87,12 +87,12 @@ def test_activations_are_those_of_the_largest_batch() -> None:
             style=RewardModelConfig(model="org/judge", max_tokens=16, batch_tokens=16),
         )
     )["reward_activations"]
-    assert line.size_bytes == 2 * 64 * (120 * 4 + 32 * 5)
+    assert line.size_bytes == 4 * 64 * (120 * 4 + 32 * 5)
 
 
-@pytest.mark.parametrize(("on_gpu", "positions"), [(True, 2 * 4096), (False, 1024)])
+@pytest.mark.parametrize(("on_gpu", "positions"), [(True, 4 * 4096), (False, 1024)])
 def test_a_batch_that_is_left_open_suits_the_device(on_gpu: bool, positions: int) -> None:
-    """Positions of 120 x 4 B + 1,024 x (1 + 4) B = 5,600 B; a GPU has two lanes."""
+    """Positions of 120 x 4 B + 1,024 x (1 + 4) B = 5,600 B; a GPU has four lanes."""
     lines = _lines(_config(taste=RewardModelConfig(model="org/judge")), on_gpu=on_gpu)
     assert lines["reward_activations"].size_bytes == positions * 5600
 

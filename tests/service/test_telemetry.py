@@ -286,7 +286,6 @@ def test_a_decision_shows_what_was_read_and_only_that() -> None:
     metrics.observe_decision(decision)
     assert {
         "coloq_controller_level 5.0",
-        "coloq_slo_step_slowdown 1.02",
         "coloq_controller_top_level 6.0",
         "coloq_controller_num_sms 80.0",
         "coloq_controller_duty 1.0",
@@ -297,6 +296,10 @@ def test_a_decision_shows_what_was_read_and_only_that() -> None:
         'coloq_slo_baseline_seconds{quantity="inter_token"} 0.0066',
         'coloq_slo_violations_total{quantity="ttft"} 1.0',
     } <= set(lines(metrics))
+    metrics.set_step_slowdown(decision.slowdown)
+    assert "coloq_slo_step_slowdown 1.02" in lines(metrics)
+    metrics.set_step_slowdown(None)
+    assert "coloq_slo_step_slowdown NaN" in lines(metrics)
     metrics.observe_decision(replace(decision, readings=(), moves=(), violations=()))
     assert not any(line.startswith(("coloq_slo_p99", "coloq_slo_bound", "coloq_slo_base")) for line in lines(metrics))
 

@@ -113,9 +113,9 @@ def test_logits_exist_a_chunk_at_a_time() -> None:
 
 
 def test_a_cpu_keeps_no_graphs() -> None:
-    """They are captured on a GPU: for each shape, on each of two partitions and the whole device. With replies of 128
+    """They are captured on a GPU: for each shape, on each of three partitions and the whole device. With replies of 128
     tokens and sequences of 1024 there are six lengths: 192, 256, 384, 512, 768, 1024."""
-    assert lines(ADAPTER)["training_graphs"].basis.startswith("6 shapes × 2 lanes")
+    assert lines(ADAPTER)["training_graphs"].basis.startswith("6 shapes × 4 lanes")
     assert "training_graphs" not in lines(ADAPTER, on_gpu=False)
 
 

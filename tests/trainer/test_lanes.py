@@ -23,16 +23,16 @@ class Context:
 @pytest.mark.parametrize(
     ("num_sms", "sizes"),
     [
-        (132, (104,)),  # 104.28, down to a multiple of 8
-        (108, (80,)),  # 85.32
-        (46, (32,)),  # 36.34
-        (16, (8,)),  # 12.64
-        (12, (8,)),  # 9.48
-        (8, ()),  # 6.32
+        (132, (32, 64, 104)),  # 33, 64.68 and 104.28, down to multiples of 8
+        (108, (24, 48, 80)),  # 27, 52.92, 85.32
+        (46, (8, 16, 32)),  # 11.5, 22.54, 36.34
+        (16, (8,)),  # 4, 7.84, 12.64
+        (12, (8,)),  # 3, 5.88, 9.48
+        (8, ()),  # 2, 3.92, 6.32
     ],
 )
 def test_partitions_are_multiples_of_eight_multiprocessors(num_sms: int, sizes: tuple[int, ...]) -> None:
-    """0.79 of the GPU's, rounded down; none is empty and none is the whole."""
+    """0.25, 0.49 and 0.79 of the GPU's, rounded down; none is empty and none is the whole."""
     assert lane_sizes(num_sms) == sizes
 
 
