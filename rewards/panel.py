@@ -26,7 +26,6 @@ A live request's replies are ranked by the same judges (``live``): a shared rewa
 that the request can wait, and is absent when it could not answer.
 """
 
-import importlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,12 +38,13 @@ from agent.errors import InvalidConfig
 from agent.language import primary_code
 from rewards.config import RewardsConfig
 from rewards.faults import fault_rules
-from rewards.fidelity import FIDELITY, Fidelity
-from rewards.length import Length
+from rewards.fidelity import FIDELITY
 from rewards.part import Rule, RuleInput
-from rewards.repetition import REPETITION, Repetition
+from rewards.parts import JudgedParts, PartsDelegate, PartsRequest, all_rules, is_stateless, judge_rules
+from rewards.plugged import load_model
+from rewards.repetition import REPETITION
 from rewards.score import RewardModel, Sample, Score, SharedRewardModel, Ungradable
-from rewards.substance import SUBSTANCE, Substance, is_empty
+from rewards.substance import SUBSTANCE, is_empty
 
 _Answers = Sequence[Score | Ungradable | None]
 _Ask = Callable[[Sequence[Sample]], _Answers]
@@ -87,7 +87,7 @@ class Panel:
     """Judges replies of all tenants; itself a RewardModel. Built by build_panel.
 
     Threads may share one: tuning and live requests do. Reward models are asked by one thread at a time, unless they
-    are shared ones.
+    are shared ones. Replies that nobody waits for may be judged by a delegate (``delegate``), as far as it can.
     """
 
     name = "panel"
@@ -109,6 +109,21 @@ class Panel:
         self._seats = dict(seats)
         self._failures: Counter[str] = Counter()
         self._asking = threading.Lock()
+        self._delegate: PartsDelegate | None = None
+
+    def delegate(self, delegate: PartsDelegate) -> None:
+        """Let somebody else judge what plain code can, except for live requests' replies."""
+        self._delegate = delegate
+
+    @property
+    def has_delegate(self) -> bool:
+        """Whether replies that nobody waits for are judged out of the way of those that somebody waits for."""
+        return self._delegate is not None
+
+    @property
+    def stateless(self) -> frozenset[str]:
+        """Judges of `rewards.extra` that a delegate may have, too."""
+        return frozenset(name for name, model in self._models.items() if is_stateless(model))
 
     @property
     def failures(self) -> Mapping[str, int]:
@@ -135,26 +150,29 @@ class Panel:
         """
         sheets = [_Sheet(self._seat(sample)) for sample in samples]
         graded = [(sample, sheet) for sample, sheet in zip(samples, sheets, strict=True) if not is_empty(sample.text)]
-        for sample, sheet in graded:
-            self._apply_rules(sample, sheet)
-        for name, ask in self._judges(live):
+        judged = self._judged([_request(sample, sheet.seat) for sample, sheet in graded], live=live)
+        for (_, sheet), said in zip(graded, judged.rules, strict=True):
+            for part, value in said.items():
+                sheet.enter(part, value)
+        for name, ask in self._judges(live, judged):
             self._apply_model(name, ask, [(sample, sheet) for sample, sheet in graded if sheet.seat.weight(name) > 0])
         return [self._total(sample, sheet) for sample, sheet in zip(samples, sheets, strict=True)]
 
     def _seat(self, sample: Sample) -> _Seat:
         return self._seats.get((sample.brief.tenant, primary_code(sample.brief.language)), self._default)
 
-    def _apply_rules(self, sample: Sample, sheet: _Sheet) -> None:
-        language = sheet.seat.language
-        brand_terms = (*language.brand_terms, *sample.brief.brand_terms)
-        given = RuleInput(sample, brand_terms, language.banned_terms, language.address)
-        for rule in self._rules:
-            if sheet.seat.weight(rule.name) > 0:
-                sheet.enter(rule.name, rule.judge(given))
+    def _judged(self, requests: Sequence[PartsRequest], *, live: bool) -> JudgedParts:
+        """By the delegate, or by the rules here."""
+        if self._delegate is not None and requests and not live:
+            judged = self._delegate.judge(requests)
+            if judged is not None:
+                return judged
+        return JudgedParts([judge_rules(self._rules, request) for request in requests], {})
 
-    def _judges(self, live: bool) -> Iterator[tuple[str, _Ask]]:
+    def _judges(self, live: bool, judged: JudgedParts) -> Iterator[tuple[str, _Ask]]:
         for name, model in self._models.items():
-            yield name, partial(self._ask_alone, model)
+            said = judged.models.get(name)
+            yield name, partial(self._ask_alone, model) if said is None else partial(_already, said)
         for name, shared in self._shared.items():
             yield name, shared.score_live if live else shared.score
 
@@ -169,7 +187,8 @@ class Panel:
         try:
             answers = _checked(ask([sample for sample, _ in pairs]), len(pairs))
         except Exception as error:  # noqa: BLE001 - a stranger's judge may raise anything; the others go on
-            answers = [Ungradable(f"{type(error).__name__}: {error}", judge=name)] * len(pairs)
+            reason = str(error) if isinstance(error, _FailedThere) else f"{type(error).__name__}: {error}"
+            answers = [Ungradable(reason, judge=name)] * len(pairs)
             self._failures[name] += len(pairs)
         for (_, sheet), answer in zip(pairs, answers, strict=True):
             sheet.enter(name, answer)
@@ -221,6 +240,24 @@ def work(substance: float | None, repetition: float | None) -> float:
     return said if repetition is None else said * min(1.0, repetition / ENOUGH_NEW)
 
 
+class _FailedThere(Exception):
+    """A judge failed at the delegate's, for this reason."""
+
+
+def _already(said: Sequence[Score | Ungradable | None] | str, samples: Sequence[Sample]) -> _Answers:
+    """A delegate's answers, for those samples."""
+    if isinstance(said, str):
+        raise _FailedThere(said)
+    return said
+
+
+def _request(sample: Sample, seat: _Seat) -> PartsRequest:
+    language = seat.language
+    brand_terms = (*language.brand_terms, *sample.brief.brand_terms)
+    given = RuleInput(sample, brand_terms, language.banned_terms, language.address)
+    return PartsRequest(given, frozenset(part for part, weight in seat.weights.items() if weight > 0))
+
+
 def _checked(answers: _Answers, num_samples: int) -> list[float | Ungradable | None]:
     """A model's answers as parts. Raises ValueError when they break the RewardModel contract."""
     if len(answers) != num_samples:
@@ -247,7 +284,7 @@ def build_panel(
         InvalidConfig: a weight names no judge, a judge of `rewards.extra` or `rewards.models` has no weight, or one of
             `rewards.extra` cannot be made.
     """
-    rules: tuple[Rule, ...] = (Fidelity(contract), Length(), Repetition(), Substance(), *fault_rules())
+    rules = all_rules(contract)
     rule_names = frozenset(rule.name for rule in rules)
     names = rule_names | config.extra.keys() | (shared or {}).keys()
     _check_names(config, tenants, rule_names)
@@ -255,7 +292,7 @@ def build_panel(
     for tenant in tenants:
         for language, settings in tenant.languages.items():
             _check_weights(f"tenants.{tenant.id}.languages.{language}.reward_weights", settings.reward_weights, names)
-    models = {name: _load_model(name, target) for name, target in config.extra.items()}
+    models = {name: load_model(name, target) for name, target in config.extra.items()}
     return Panel(rules, models, _Seat(config.weights), _seats(config.weights, tenants), shared)
 
 
@@ -292,19 +329,3 @@ def _check_weights(field_path: str, weights: Iterable[str], names: frozenset[str
     for name in weights:
         if name not in names:
             raise InvalidConfig(f"{field_path}.{name}", f"must name a judge ({', '.join(sorted(names))}), got {name!r}")
-
-
-def _load_model(name: str, target: str) -> RewardModel:
-    field_path = f"rewards.extra.{name}"
-    module_name, _, factory_name = target.partition(":")
-    if not module_name or not factory_name:
-        raise InvalidConfig(field_path, f"must read 'package.module:factory', got {target!r}")
-    try:
-        factory: Callable[[], RewardModel] = getattr(importlib.import_module(module_name), factory_name)
-        model = factory()
-    except Exception as error:  # code of somebody else's: any error in it is an error of this entry
-        raise InvalidConfig(field_path, f"{target!r} failed: {type(error).__name__}: {error}") from error
-    missing = [attribute for attribute in ("name", "revision", "score") if not hasattr(model, attribute)]
-    if missing:
-        raise InvalidConfig(field_path, f"must make a reward model, got one without {', '.join(missing)}")
-    return model

@@ -54,7 +54,11 @@ class Ungradable:
 
 
 class RewardModel(Protocol):
-    """A judge of replies."""
+    """A judge of replies.
+
+    One with an attribute ``stateless`` that is true is made once more in every worker process (`rewards.workers`), and
+    judges tuning's replies there.
+    """
 
     @property
     def name(self) -> str: ...

@@ -132,7 +132,7 @@ async def open_node(
         ground = Ground(config, data_dir, store, Ledger(store), Metrics())
         room = await open_engine_room(ground, model, plan, worker)
         stack.push_async_callback(room.engine.stop)
-        judges = await open_judges(config, room.rewards.parts)
+        judges = await stack.enter_async_context(open_judges(config, room.rewards.parts))
         webhooks = await stack.enter_async_context(
             open_webhooks(store, config.webhooks, ground.metrics.webhook_attempted)
         )

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 from agent.completion import Completion, FinishReason, Sampling
 from agent.episode import Episode
@@ -20,7 +21,7 @@ from agent.errors import TuningError
 from agent.ports import Claim, ClaimingJournal
 from agent.selection import Selection, share_of
 from rewards.panel import Panel
-from rewards.score import Sample
+from rewards.score import Sample, Score, Ungradable
 from trainer.group import Fitness, Group, TrainingSequence, teaching, training_sequences, untruncated
 from trainer.lineage import Lineage
 from trainer.plan import RunPlan
@@ -218,24 +219,41 @@ class _Drawing:
         return fit if len(fit) > 1 else ()
 
     async def _judge(self, claims: Sequence[Claim], siblings: Sequence[tuple[Completion, ...]]) -> None:
-        """Keep the groups that teach something; the places of the others are free again."""
+        """Keep the groups that teach something; the places of the others are free again.
+
+        Group by group, so that live requests come in between; all at once where that is not in their way.
+        """
         started = time.perf_counter()
-        for claim, completions in zip(claims, siblings, strict=True):
-            group = await self._group(claim.episode, completions)
-            if group is None:
-                self._selection.give_back(claim.episode)
-            else:
-                self._taught.append(group)
+        answered = list(zip(claims, siblings, strict=True))
+        at_once = len(answered) if self._source.panel.has_delegate else 1
+        for first in range(0, len(answered), at_once):
+            some = answered[first : first + at_once]
+            for (claim, completions), scores in zip(some, await self._scores(some), strict=True):
+                group = self._group(claim.episode, completions, scores)
+                if group is None:
+                    self._selection.give_back(claim.episode)
+                else:
+                    self._taught.append(group)
         self._score_s += time.perf_counter() - started
 
-    async def _group(self, episode: Episode, completions: tuple[Completion, ...]) -> Group | None:
+    async def _scores(
+        self, answered: Sequence[tuple[Claim, tuple[Completion, ...]]]
+    ) -> list[tuple[Score | Ungradable, ...]]:
+        """Of each prompt's completions."""
+        samples = [Sample.in_episode(claim.episode, item) for claim, completions in answered for item in completions]
+        if not samples:
+            return [()] * len(answered)
+        await self._source.admission.admitted()
+        scores = iter(await asyncio.to_thread(self._source.panel.score, samples))
+        return [tuple(islice(scores, len(completions))) for _, completions in answered]
+
+    def _group(
+        self, episode: Episode, completions: tuple[Completion, ...], scores: tuple[Score | Ungradable, ...]
+    ) -> Group | None:
         if not completions:
             self._dropped["prompt_too_long"] += 1
             return None
-        await self._source.admission.admitted()
-        samples = [Sample.in_episode(episode, completion) for completion in completions]
-        scores = await asyncio.to_thread(self._source.panel.score, samples)
-        group = Group(episode.brief, completions, tuple(scores))
+        group = Group(episode.brief, completions, scores)
         self._groups.append(group)
         taught, dropped = teaching(group, self._fitness)
         self._dropped.update(dropped)

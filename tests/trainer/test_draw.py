@@ -12,6 +12,7 @@ from agent.episode import Episode
 from agent.errors import PromptTooLong, TuningError
 from agent.ports import GenerateRequest
 from agent.repair import Repair, RepairAttempt, RepairMethod, RepairOutcome
+from rewards.parts import PartsRequest
 from rewards.score import Sample
 from tests.trainer.samples import completion, episode
 from tests.trainer.tuning import CONFIG, Node, even_is_better
@@ -109,6 +110,27 @@ async def test_a_request_with_one_sample_is_not_counted_as_dropped(tmp_path: Pat
     drawn = await _source(Node(tmp_path, [episode(1), episode(2)])).draw(1, Lineage(100), _plan())
     assert (drawn.dropped, drawn.num_sampled_groups) == ({}, 2)
     assert (drawn.staleness_mean, drawn.staleness_max) == (0.0, 0)
+
+
+class _Delegate:
+    """Counts the replies of each call, and leaves the judging to the panel."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def judge(self, requests: Sequence[PartsRequest]) -> None:
+        self.calls.append(len(requests))
+
+
+async def test_a_delegate_gets_all_groups_at_once(tmp_path: Path) -> None:
+    """The groups and their scores are those of a draw without it, which judges one group after the other."""
+    logged = [_logged(1, versions=(3, 3)), _logged(2, versions=(2, 3, 3), language="pl")]
+    alone = await _source(Node(tmp_path / "alone", logged)).draw(1, Lineage(3), _plan())
+    node, delegate = Node(tmp_path / "helped", logged), _Delegate()
+    node.loop.panel.delegate(delegate)
+    helped = await _source(node).draw(1, Lineage(3), _plan())
+    assert delegate.calls == [5]
+    assert helped.groups == alone.groups
 
 
 def _alike_for(*prompts: int) -> tuple[Callable[[GenerateRequest], str], Callable[[Sample], float]]:

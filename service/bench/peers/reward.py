@@ -29,6 +29,8 @@ class SpreadJudge:
 
     name = SPREAD
     revision = "1"
+    stateless = True
+    """As fidelity is, whose place it takes."""
 
     def __init__(self) -> None:
         self._contract = LanguageContract(FastTextDetector())
