@@ -15,7 +15,7 @@ from service.gpu import Gpu
 from service.memory_plan import MemoryPlan, plan_memory
 from service.reward_footprint import NO_JUDGES, RewardFootprint
 from trainer.footprint import ModelShape
-from trainer.ports import GPU_MICROBATCH_TOKENS
+from trainer.ports import suiting_microbatch_tokens
 
 _GIB = 2**30
 _METHOD = "tuning.method"
@@ -216,7 +216,8 @@ _Levels = Callable[[NodeConfig, MemoryPlan], Iterator[object]]
 _LEVELS: Mapping[str, _Levels] = {
     "engine.kv_cache_gib": _cache_sizes,
     "tuning.microbatch_tokens": lambda config, plan: _halved(
-        config.tuning.microbatch_tokens or GPU_MICROBATCH_TOKENS, _LEAST_MICROBATCH_TOKENS
+        config.tuning.microbatch_tokens or suiting_microbatch_tokens(plan.num_parameters, on_gpu=True),
+        _LEAST_MICROBATCH_TOKENS,
     ),
     "tuning.full.last_good": lambda config, plan: _when(
         config.tuning.method == "full" and config.tuning.full.last_good == "gpu", "host"

@@ -15,7 +15,7 @@ from typing import Literal
 from trainer.config import TuningConfig
 from trainer.lanes import PARTITION_SHARES
 from trainer.microbatch import bucket_length, graph_shapes, rows_of
-from trainer.ports import CPU_MICROBATCH_TOKENS, GPU_MICROBATCH_TOKENS
+from trainer.ports import suiting_microbatch_tokens
 
 NUM_PARTITIONS = len(PARTITION_SHARES)
 """Green contexts (trainer.lanes); a step is captured for each of them and for the whole GPU."""
@@ -153,11 +153,12 @@ class TrainingFootprint:
     def shapes(self) -> list[tuple[int, int, int]]:
         """(B, L, R) of micro-batches: those that graphs are kept of on a GPU, the longest one on a CPU."""
         tuning = self.tuning
+        suiting = suiting_microbatch_tokens(self.shape.num_parameters, on_gpu=self.on_gpu)
+        tokens = tuning.microbatch_tokens or suiting
         if self.on_gpu:
-            tokens = tuning.microbatch_tokens or GPU_MICROBATCH_TOKENS
             return graph_shapes(self.longest_tokens, tuning.max_tokens, tokens=tokens)
         length = bucket_length(self.longest_tokens)
-        rows = rows_of(length, tokens=tuning.microbatch_tokens or CPU_MICROBATCH_TOKENS)
+        rows = rows_of(length, tokens=tokens)
         return [(rows, length, bucket_length(tuning.max_tokens))]
 
     @property

@@ -30,7 +30,7 @@ from trainer.loss import token_shares
 from trainer.microbatch import Microbatch, blank_microbatch, cut, graph_shapes
 from trainer.objective import Scorer, output_head
 from trainer.pacer import Pacer
-from trainer.ports import CPU_MICROBATCH_TOKENS, GPU_MICROBATCH_TOKENS, LearnerSettings, StepResult
+from trainer.ports import LearnerSettings, StepResult, suiting_microbatch_tokens
 from trainer.programs import Programs, make_programs
 from trainer.tally import Tally, Update, step_result
 from trainer.teacher_forced import reply_logprobs
@@ -346,6 +346,6 @@ def _with_room(microbatch: Microbatch, settings: LearnerSettings) -> Microbatch:
 
 
 def _microbatch_tokens(settings: LearnerSettings | None, model: PreTrainedModel) -> int:
-    """Where the configuration leaves it open: what keeps a GPU busy, and what a CPU's memory bears."""
-    suiting = GPU_MICROBATCH_TOKENS if model.device.type == "cuda" else CPU_MICROBATCH_TOKENS
+    """As configured, or what suits the model and the device."""
+    suiting = suiting_microbatch_tokens(model.num_parameters(), on_gpu=model.device.type == "cuda")
     return (settings.microbatch_tokens if settings else None) or suiting

@@ -89,14 +89,14 @@ def test_full_tuning_of_7b_is_advised_the_cpus_optimizer() -> None:
 
 def test_a_set_that_keeps_the_method_stands_beside_another_method() -> None:
     """7B, full, where the CPU's optimizer alone lacks one GiB: smaller micro-batches with it, or adapters."""
-    config, shape = node(tuning__method="full"), SHAPES["qwen2.5-7b"]
+    config, shape = node(tuning__method="full", tuning__microbatch_tokens=4096), SHAPES["qwen2.5-7b"]
     with_cpu = plan_memory(changed(config, {"tuning.optimizer": "cpu"}), shape, Gpu("GPU", 1)).used_bytes
     gpu = Gpu("GPU", int((with_cpu - GIB) / (0.9 * 0.98)))  # 0.9 may be used, of which 0.02 is slack
     assert alternatives(config, "qwen2.5-7b", gpu) == [
         {"tuning.microbatch_tokens": 2048, "tuning.optimizer": "cpu"},
         {"tuning.method": "adapter"},
     ]
-    advice = 'tuning.microbatch_tokens = 2048 (now unset) and tuning.optimizer = "cpu" (now "device")'
+    advice = 'tuning.microbatch_tokens = 2048 (now 4096) and tuning.optimizer = "cpu" (now "device")'
     assert advice in refusal(config, "qwen2.5-7b", gpu).message
 
 

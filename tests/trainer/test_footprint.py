@@ -18,6 +18,7 @@ from trainer.footprint import (
     num_adapter_slots,
 )
 from trainer.lora import Adapter
+from trainer.ports import suiting_microbatch_tokens
 
 SHAPE = find_shape("qwen2.5-1.5b")
 ADAPTER = TuningConfig(microbatch_tokens=4096, keep_adapters=4)
@@ -104,6 +105,16 @@ def test_a_micro_batch_holds_so_many_positions_and_never_less_than_a_sequence() 
     assert footprint(TuningConfig(microbatch_tokens=64)).largest_shape[:2] == (1, 1024)
     assert footprint(TuningConfig(), on_gpu=False).positions == 1024
     assert footprint(TuningConfig(), longest=1025, on_gpu=False).largest_shape[:2] == (1, 1280)
+
+
+@pytest.mark.parametrize(
+    ("billions", "tokens"),
+    [(0.135, 4096), (1.54, 4096), (3.09, 2048), (7.62, 1024), (8.03, 1024), (14.8, 512), (32.8, 256), (72.7, 256)],
+)
+def test_micro_batches_of_larger_models_are_smaller(billions: float, tokens: int) -> None:
+    """4,096 positions of 2.5 billion parameters, or the largest power of two with no more of both multiplied."""
+    assert suiting_microbatch_tokens(int(billions * 1e9), on_gpu=True) == tokens
+    assert suiting_microbatch_tokens(int(billions * 1e9), on_gpu=False) == 1024
 
 
 def test_logits_exist_a_chunk_at_a_time() -> None:
