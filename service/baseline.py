@@ -75,21 +75,13 @@ def _baseline(quantity: Quantity, shelf: _Shelf) -> Baseline:
     values = [value for _, _, value in shelf.rows]
     if quantity is not Quantity.ENGINE_STEP:
         value_s = percentile(values, 0.99)
-        return Baseline(value_s, 0.0, rank_of_p99(len(values)), len(values))
+        return Baseline(value_s, 0.0)
     middle = median(values)
     return Baseline(middle, _DEVIATION * median(abs(value - middle) for value in values))
 
 
-def rank_of_p99(num: int) -> int:
-    """Which value the nearest-rank p99 of so many is, from the largest on: the first of up to 100, then the second."""
-    return num - math.ceil(0.99 * num - 1e-9) + 1
-
-
 def _between(low: Baseline, high: Baseline, share: float) -> Baseline:
-    fewer = min(low, high, key=lambda baseline: baseline.num_requests)
     return Baseline(
-        rank=fewer.rank,
-        num_requests=fewer.num_requests,
         value_s=low.value_s + share * (high.value_s - low.value_s),
         spread_s=low.spread_s + share * (high.spread_s - low.spread_s),
     )

@@ -63,7 +63,8 @@ class SloConfig(Section):
     inter_token_p99_ms: Annotated[float, Field(gt=0)] | None = None
     """Bound of the live requests' 99th percentile of the mean time between tokens, in milliseconds."""
     ratio: Annotated[float, Field(gt=1)] = 1.05
-    """Where a bound is unset: the same percentile may be this many times what it is without training."""
+    """Where a bound is unset: tuning may make the time between tokens, or to the first one, this many times what it is
+    without. Held to by the engine's steps, not by percentiles."""
 
 
 class StoreConfig(Section):

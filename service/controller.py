@@ -1,10 +1,11 @@
 """How much tuning live requests can bear: from what is measured to the trainer's pace and the rollouts' limit.
 
     finished requests, pulses ─► measurements, each with what tuning did meanwhile
-                                   ├─ nothing ─► baseline of that load
+                                   ├─ nothing ─► baseline of that load, to be shown
                                    ├─ training ─► training's lever: partition size × duty
                                    └─ rollouts ─► rollouts' lever: share of the free sequence slots
-    pulses: steps over what steps of their size take without training ─► training's lever, where a bound is relative
+    pulses: steps over what steps of their size take without training ─► where a bound is relative: training's lever,
+            what one more request adds to a step                         and how many rollouts
 
 Pure: it is given observations and the time, and returns decisions.
 
@@ -17,11 +18,11 @@ load, or with what else the host does. So training is held to it by the engine's
 that surely costs them more than the bound allows goes down; it goes up where the next one should be within it. Steps
 with prompts in them stand for the time to the first token.
 
-For rollouts a relative bound needs a baseline of requests, and it depends on the load. It is taken whenever nothing of
-tuning runs beside live requests; where that has not happened for a minute, or not yet at this load, and rollouts are in
-flight, tuning pauses for 1.5 s.
+What a rollout costs need not be tried: the same fit says what one more request adds to a step. As many may be in flight
+as add what the ratio allows.
 """
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,11 +31,10 @@ from statistics import fmean
 
 from msgspec.structs import replace
 
-from service.baseline import Baselines, bucket
+from service.baseline import Baselines
 from service.config import SloConfig
 from service.exposure import AFTERMATH_S, Exposure, Span, Timeline
 from service.lever import Lever, pace_ladder
-from service.pauses import Pauses
 from service.slo import MIN_REQUESTS, Baseline, Bounds, LiveRequest, Quantity, Reading, Standing
 from service.slowdown import Slowdown
 from trainer.matched_steps import Matched
@@ -49,7 +49,9 @@ _ROLLOUT_SHARES = (0.0, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0)
 _BLOCKED_S = 1.0
 """How long no rollout enters, or no reply is scored, after a violation."""
 _FAR = 2.0
-"""Times what a relative bound allows, beyond which two rungs go at once."""
+"""Times what a relative bound allows, beyond which two rungs go at once, and rollouts lose their slots."""
+_LEAST_COST = 0.001
+"""Of a rollout, as a share of a step: where steps of other sizes have not been seen, the fit says 0."""
 
 
 class Direction(StrEnum):
@@ -59,8 +61,6 @@ class Direction(StrEnum):
     DOWN = "down"
     ROLLOUTS_UP = "rollouts_up"
     ROLLOUTS_DOWN = "rollouts_down"
-    MEASURE = "measure"
-    """Tuning pauses to measure the baseline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +120,6 @@ class _Measurement:
     began_s: float
     ended_s: float
     value_s: float
-    expected_s: float | None
-    """The baseline at the load that it was measured under."""
     exposure: Exposure
 
     @property
@@ -145,7 +143,8 @@ class Controller:
         self._training = Lever(1)
         self._rollouts = Lever(len(_ROLLOUT_SHARES))
         self._steps, self._prompt_steps = Slowdown(), Slowdown()
-        self._pauses = Pauses()
+        self._rollout_cost: float | None = None
+        """What a rollout adds to a step of the live requests alone, as a share of it."""
         self._recent_load: deque[int] = deque(maxlen=_LOAD_TICKS)
         self._before_s: float | None = None
         self._last_live_s = -_LINGER_S
@@ -155,7 +154,7 @@ class Controller:
     @property
     def pace(self) -> Pace:
         """What the newest decision said; paused until the worker has told its partition sizes."""
-        return self._ladder[0] if self._pauses.active else self._ladder[self._training.level]
+        return self._ladder[self._training.level]
 
     def decide(self, seen: Observation) -> Decision:
         """Take in one tick and decide what holds until the next."""
@@ -164,8 +163,8 @@ class Controller:
         self._take_in(seen)
         readings = self._read(seen.now_s, lambda _: True)
         violations = self._note_violations(readings, seen.now_s)
-        evict, moves = False, [*self._measure(seen)]
-        if seen.tuning and self._loaded(seen) and not self._pauses.active:
+        evict, moves = False, []
+        if seen.tuning and self._loaded(seen):
             moves += self._steer_training(seen)
             evict, moved = self._steer_rollouts(seen)
             moves += moved
@@ -199,10 +198,9 @@ class Controller:
         train_share = None if seen.pulse is None else seen.pulse.train_share
         span = Span(began_s, seen.now_s, train_share, seen.num_live, seen.num_rollouts)
         self._timeline.add(span)
-        if span.calm and seen.num_live:
-            self._pauses.note_calm(bucket(self._load), span)
         if seen.pulse is not None:
             self._note_steps(seen.pulse.matched)
+            self._note_rollout_cost(seen.pulse.matched, seen.num_rollouts)
         self._keep_all(seen, began_s)
         while self._unsorted and seen.now_s - self._unsorted[0].known_s >= AFTERMATH_S:
             row = self._unsorted.popleft()
@@ -236,11 +234,14 @@ class Controller:
             elif expected_s > 0:
                 slowdown.add(steps_s / expected_s, error)
 
+    def _note_rollout_cost(self, seen: Matched, num_rollouts: int) -> None:
+        if seen.expected_s > 0:
+            alone_s = max(seen.expected_s / seen.num_steps - num_rollouts * seen.request_s, seen.request_s)
+            self._rollout_cost = max(seen.request_s / alone_s, _LEAST_COST)
+
     def _keep(self, quantity: Quantity, began_s: float, ended_s: float, value_s: float, now_s: float) -> None:
         exposure = self._timeline.exposure(began_s, ended_s)
-        baseline = self._baselines.at(quantity, exposure.load)
-        expected_s = None if baseline is None else baseline.value_s
-        row = _Measurement(quantity, now_s, began_s, ended_s, value_s, expected_s, exposure)
+        row = _Measurement(quantity, now_s, began_s, ended_s, value_s, exposure)
         self._measurements[quantity].append(row)
         self._unsorted.append(row)
 
@@ -251,50 +252,22 @@ class Controller:
 
     def _read(self, now_s: float, counts: Callable[[_Measurement], bool]) -> list[Reading]:
         """Readings of the measurements that count: of the time between tokens, or of engine steps in its place."""
-        values = {quantity: self._values(quantity, counts) for quantity in Quantity}
+        values = {
+            quantity: [row.value_s for row in self._measurements[quantity] if counts(row)] for quantity in Quantity
+        }
         few = len(values[Quantity.INTER_TOKEN]) < MIN_REQUESTS
         quantities = (Quantity.TTFT, Quantity.ENGINE_STEP if few else Quantity.INTER_TOKEN)
         readings = (self._bounds.read(name, values[name], self._known[name]) for name in quantities)
         return [reading for reading in readings if reading is not None]
 
-    def _values(self, quantity: Quantity, counts: Callable[[_Measurement], bool]) -> list[float]:
-        """Measurements that count; against a relative bound each as it would be at the present load.
-
-        The load goes up and down by a few percent of the latency within seconds, as much as the bound allows tuning.
-        """
-        rows = [row for row in self._measurements[quantity] if counts(row)]
-        present = self._known[quantity]
-        if present is None or not self._bounds.relative(quantity):
-            return [row.value_s for row in rows]
-        return [row.value_s * present.value_s / (row.expected_s or present.value_s) for row in rows]
-
     def _note_violations(self, readings: Sequence[Reading], now_s: float) -> tuple[Quantity, ...]:
-        over = frozenset(
-            reading.quantity
-            for reading in readings
-            if reading.standing is not None and reading.standing >= Standing.OVER
-        )
-        new, self._over = over - self._over, over
+        """Fixed bounds that the percentiles are beyond, and relative ones that training surely is."""
+        over = {reading.quantity for reading in readings if (reading.standing or Standing.CLEAR) >= Standing.OVER}
+        over |= {quantity for quantity, cost in self._costs if cost.surely_above(self._bounds.slo.ratio)}
+        new, self._over = over - self._over, frozenset(over)
         if over:
             self._violated_until_s = now_s + _BLOCKED_S
         return tuple(sorted(new))
-
-    def _measure(self, seen: Observation) -> list[Move]:
-        """Begin or end a pause that measures the baseline."""
-        pauses = self._pauses
-        if pauses.active:
-            if pauses.over(seen.now_s) or not self._loaded(seen):
-                pauses.end(seen.now_s)
-                self._training.restart(seen.now_s)
-                self._rollouts.restart(seen.now_s)
-            return []
-        beside = seen.tuning and seen.num_live and seen.num_rollouts and seen.pulse is not None
-        if not (self._bounds.needs_baseline and beside):
-            return []
-        if not pauses.due(seen.now_s, bucket(self._load)):
-            return []
-        pauses.begin(seen.now_s)
-        return [Move(Direction.MEASURE, f"baseline with {self._load:.0f} live requests")]
 
     def _steer_training(self, seen: Observation) -> list[Move]:
         """By fixed bounds, and by what training costs the engine's steps where a bound is relative."""
@@ -302,8 +275,7 @@ class Controller:
         paused = lever.level == 0
 
         def counts(row: _Measurement) -> bool:
-            fixed = not self._bounds.relative(row.quantity)
-            return fixed and row.middle_s >= lever.since_s and (row.exposure.trained or paused)
+            return row.middle_s >= lever.since_s and (row.exposure.trained or paused)
 
         readings = self._read(seen.now_s, counts)
         worst = _worst(readings)
@@ -346,6 +318,9 @@ class Controller:
     def _steer_rollouts(self, seen: Observation) -> tuple[bool, list[Move]]:
         """Whether rollouts beyond the limit lose their slots, and the move."""
         lever, limit = self._rollouts, self._limit(seen)
+        bearable = self._bearable
+        if bearable is not None and seen.num_rollouts > max(_FAR * bearable, 1.0):
+            return True, []
 
         def counts(row: _Measurement) -> bool:
             return row.middle_s >= lever.since_s and row.exposure.rolled
@@ -369,12 +344,22 @@ class Controller:
     def _limit(self, seen: Observation) -> int:
         if not seen.tuning or not self._loaded(seen):
             return seen.num_free
-        if self._pauses.active or seen.now_s < self._no_rollouts_until_s or seen.num_waiting:
+        if seen.now_s < self._no_rollouts_until_s or seen.num_waiting:
             return 0
-        return max(int(_ROLLOUT_SHARES[self._rollouts.level] * seen.num_free), 1)
+        # The lever belongs to the fixed bounds; where both are relative nothing is read that would move it.
+        share = _ROLLOUT_SHARES[self._rollouts.level] if self._bounds.has_fixed else 1.0
+        bearable = self._bearable
+        return max(int(min(share * seen.num_free, math.inf if bearable is None else bearable)), 1)
+
+    @property
+    def _bearable(self) -> float | None:
+        """Rollouts that add what a relative bound allows; None without such a bound."""
+        if not self._bounds.needs_baseline:
+            return None
+        return 1.0 if self._rollout_cost is None else (self._bounds.slo.ratio - 1) / self._rollout_cost
 
     def _may_score(self, seen: Observation) -> bool:
-        return not self._loaded(seen) or not (self._pauses.active or seen.now_s < self._violated_until_s)
+        return not self._loaded(seen) or seen.now_s >= self._violated_until_s
 
     def _loaded(self, seen: Observation) -> bool:
         return seen.now_s - self._last_live_s < _LINGER_S

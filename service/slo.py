@@ -4,9 +4,8 @@ A bound is on a 99th percentile. With n measurements of which k lie above the bo
 it when k is larger than chance explains: with the percentile exactly at the bound, k is close to Poisson with mean
 0.01 n. So a handful of slow requests among hundreds moves nothing, and no percentile is read out of too few of them.
 
-A relative bound rests on a baseline that is itself a percentile of N requests: the r-th largest of them. How many of n
-further ones lie above it is known whatever their distribution (exceedances, Gumbel and von Schelling 1950,
-doi:10.1214/aoms/1177729803): with few baseline requests far more than 0.01 n do by chance.
+A relative bound is not judged by these percentiles but by the engine's steps (service.slowdown): of a quantity that has
+one, value and bound are shown, and its standing is not known here.
 
 The p99 of engine steps stands in for the time between tokens where too few requests finished. A pulse covers about a
 dozen steps, so its p99 is close to their maximum; its median over pulses is compared with the one without tuning.
@@ -68,10 +67,6 @@ class Baseline:
     """p99 over requests, or median over pulses of the steps' p99."""
     spread_s: float
     """Standard deviation between pulses; 0 for requests, which are judged without it."""
-    rank: int = 0
-    """``value_s`` is the ``rank``-th largest of ``num_requests``; 0 for steps."""
-    num_requests: int = 0
-    """0 where the percentile is taken to be known exactly."""
 
 
 class Standing(IntEnum):
@@ -96,7 +91,7 @@ class Reading:
     """None while there is no bound: none is configured, and the baseline is not known yet."""
     baseline_s: float | None
     standing: Standing | None
-    """None without a bound."""
+    """None without a bound, and for a relative one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +104,11 @@ class Bounds:
     def needs_baseline(self) -> bool:
         """True when a bound is relative."""
         return any(map(self.relative, Quantity))
+
+    @property
+    def has_fixed(self) -> bool:
+        """True when a bound is a number of milliseconds."""
+        return not all(map(self.relative, Quantity))
 
     def relative(self, quantity: Quantity) -> bool:
         """True when the bound is a ratio to the baseline."""
@@ -132,12 +132,12 @@ class Bounds:
         bound = self.bound(quantity, baseline)
         value = median_low(values[-_RECENT_PULSES:]) if is_step else percentile(values, 1 - _RARE)
         standing = None
-        if bound is not None:
+        if bound is not None and not self.relative(quantity):
             clear = _clear_line(bound, baseline)
             if is_step:
                 standing = _judge_steps(values, bound, clear, baseline.spread_s if baseline is not None else 0.0)
             else:
-                standing = _judge_requests(values, bound, clear, baseline if self.relative(quantity) else None)
+                standing = _judge_requests(values, bound, clear)
         return Reading(quantity, value, bound, baseline.value_s if baseline is not None else None, standing)
 
 
@@ -155,22 +155,6 @@ def poisson_tail(count: int, mean: float) -> float:
     return max(1.0 - below, 0.0)
 
 
-def exceedance_tail(count: int, num: int, *, rank: int, of: int) -> float:
-    """The probability that ``count`` or more of ``num`` values lie above the ``rank``-th largest of ``of`` others, when
-    all are of one continuous distribution, whatever it is: beta-binomial with ``rank`` and ``of - rank + 1``."""
-    other = of - rank + 1
-    return max(1.0 - sum(_beta_binomial(above, num, rank, other) for above in range(count)), 0.0)
-
-
-def _beta_binomial(count: int, num: int, a: int, b: int) -> float:
-    choose = math.lgamma(num + 1) - math.lgamma(count + 1) - math.lgamma(num - count + 1)
-    return math.exp(choose + _log_beta(a + count, b + num - count) - _log_beta(a, b))
-
-
-def _log_beta(a: float, b: float) -> float:
-    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-
-
 def _clear_line(bound_s: float, baseline: Baseline | None) -> float:
     """Below it there is head-room: half way from the baseline to the bound."""
     if baseline is None or baseline.value_s >= bound_s:
@@ -178,15 +162,10 @@ def _clear_line(bound_s: float, baseline: Baseline | None) -> float:
     return (baseline.value_s + bound_s) / 2
 
 
-def _judge_requests(values: Sequence[float], bound_s: float, clear_s: float, baseline: Baseline | None) -> Standing:
-    """``baseline`` is what the bound is a multiple of; None where the bound is fixed."""
+def _judge_requests(values: Sequence[float], bound_s: float, clear_s: float) -> Standing:
     num_above = sum(value > bound_s for value in values)
     worst = percentile(values, 1 - _RARE)
-    if baseline is None or baseline.num_requests == 0:
-        chance = poisson_tail(num_above, _RARE * len(values))
-    else:
-        chance = exceedance_tail(num_above, len(values), rank=baseline.rank, of=baseline.num_requests)
-    if chance < _CHANCE:
+    if poisson_tail(num_above, _RARE * len(values)) < _CHANCE:
         return Standing.FAR_OVER if worst >= _FAR * bound_s else Standing.OVER
     return Standing.CLEAR if worst <= clear_s else Standing.WITHIN
 

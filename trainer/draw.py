@@ -243,7 +243,8 @@ class _Drawing:
         samples = [Sample.in_episode(claim.episode, item) for claim, completions in answered for item in completions]
         if not samples:
             return [()] * len(answered)
-        await self._source.admission.admitted()
+        if not self._source.panel.has_delegate:
+            await self._source.admission.admitted()
         scores = iter(await asyncio.to_thread(self._source.panel.score, samples))
         return [tuple(islice(scores, len(completions))) for _, completions in answered]
 

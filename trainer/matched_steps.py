@@ -38,6 +38,9 @@ class Matched(Struct, frozen=True):
     error: float = 0.0
     """Standard error of what is expected of all of them, as a share of it."""
     prompt_error: float = 0.0
+    num_steps: int = 0
+    request_s: float = 0.0
+    """What one more request adds to a step, by the fit."""
 
 
 @dataclass(slots=True)
@@ -93,7 +96,16 @@ class MatchedSteps:
             return Matched(steps_s=everything.seconds, prompt_steps_s=prompts.seconds)
         expected_s, error = fit.expects(everything)
         prompt_expected_s, prompt_error = fit.expects(prompts)
-        return Matched(everything.seconds, expected_s, prompts.seconds, prompt_expected_s, error, prompt_error)
+        return Matched(
+            steps_s=everything.seconds,
+            expected_s=expected_s,
+            prompt_steps_s=prompts.seconds,
+            prompt_expected_s=prompt_expected_s,
+            error=error,
+            prompt_error=prompt_error,
+            num_steps=everything.count,
+            request_s=max(float(fit.coefficients[1]), 0.0),
+        )
 
     def _fitted(self) -> "_Fit | None":
         """None while there are too few calm gaps."""

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from service.config import SloConfig
-from service.slo import Baseline, Bounds, Quantity, Standing, exceedance_tail, percentile, poisson_tail
+from service.slo import Baseline, Bounds, Quantity, Standing, percentile, poisson_tail
 
 FIXED = Bounds(SloConfig(ttft_p99_ms=100.0, inter_token_p99_ms=10.0))
 RELATIVE = Bounds(SloConfig(ratio=1.1))
@@ -31,32 +31,12 @@ def test_the_tail_of_the_poisson_distribution() -> None:
     assert poisson_tail(2, 0.4) == pytest.approx(1 - 1.4 * math.exp(-0.4))
 
 
-def test_how_many_values_lie_above_the_largest_of_others() -> None:
-    """Of two old and two new values the new ones come first in 1 of C(4, 2) = 6 orders, and the largest is new in half.
-    Of 40 and 40 the first five are new with 40/80 x 39/79 x 38/78 x 37/77 x 36/76. Above the second largest of two old
-    ones lies the larger new one in all orders but those that begin with both old."""
-    assert exceedance_tail(0, 2, rank=1, of=2) == 1.0
-    assert exceedance_tail(1, 2, rank=1, of=2) == pytest.approx(1 / 2)
-    assert exceedance_tail(2, 2, rank=1, of=2) == pytest.approx(1 / 6)
-    top_five = 40 / 80 * 39 / 79 * 38 / 78 * 37 / 77 * 36 / 76
-    assert exceedance_tail(5, 40, rank=1, of=40) == pytest.approx(top_five)
-    assert exceedance_tail(1, 2, rank=2, of=2) == pytest.approx(1 - 1 / 6)
-
-
-def test_with_a_baseline_of_many_requests_the_tail_is_nearly_poissons() -> None:
-    """10,000 requests know their p99 well: 5 of 100 above it with 0.4 % chance, as if it were known."""
-    assert exceedance_tail(5, 100, rank=101, of=10000) == pytest.approx(poisson_tail(5, 1.0), rel=0.15)
-
-
-@pytest.mark.parametrize(
-    ("num_above", "expected"), [(0, Standing.CLEAR), (5, Standing.WITHIN), (9, Standing.WITHIN), (14, Standing.OVER)]
-)
-def test_a_baseline_of_few_requests_proves_little(num_above: int, expected: Standing) -> None:
-    """Bound 11 ms, 1.1 times the largest of 50. Of 100 further ones 5 or more are above the largest by chance with
-    12.5 %, 9 or more with 2.2 %, 14 or more with 0.2 %: about (100 / 150) ** num_above."""
-    baseline = Baseline(0.01, 0.0, rank=1, num_requests=50)
-    values = [0.005] * (100 - num_above) + [0.0112] * num_above
-    assert standing_of(RELATIVE, Quantity.INTER_TOKEN, values, baseline) is expected
+def test_a_relative_bound_is_shown_and_not_judged() -> None:
+    """1.1 times 20 ms are 22 ms; whether training keeps to it the engine's steps say, not what chance does to these."""
+    reading = RELATIVE.read(Quantity.INTER_TOKEN, [0.05] * 100, Baseline(0.02, 0.0))
+    assert reading is not None
+    assert reading.bound_s == pytest.approx(0.022)
+    assert (reading.value_s, reading.standing) == (0.05, None)
 
 
 def test_a_fixed_bound_needs_no_baseline_and_a_relative_one_does() -> None:
@@ -110,11 +90,11 @@ def test_head_room_is_half_way_to_the_baseline() -> None:
 
 
 def test_noisy_engine_steps_need_more_to_be_over() -> None:
-    """Bound 22 ms, two pulses, deviation 2 ms: 2.58 * 1.2533 * 2 / sqrt(2) = 4.57 ms more, so 26.57 ms."""
-    baseline = Baseline(0.02, 0.002)
-    assert standing_of(RELATIVE, Quantity.ENGINE_STEP, [0.0265] * 2, baseline) is Standing.WITHIN
-    assert standing_of(RELATIVE, Quantity.ENGINE_STEP, [0.0266] * 2, baseline) is Standing.OVER
-    assert standing_of(RELATIVE, Quantity.ENGINE_STEP, [0.0221] * 2, Baseline(0.02, 0.0)) is Standing.OVER
+    """Bound 10 ms, two pulses, deviation 2 ms: 2.58 * 1.2533 * 2 / sqrt(2) = 4.57 ms more, so 14.57 ms."""
+    baseline = Baseline(0.008, 0.002)
+    assert standing_of(FIXED, Quantity.ENGINE_STEP, [0.0145] * 2, baseline) is Standing.WITHIN
+    assert standing_of(FIXED, Quantity.ENGINE_STEP, [0.0146] * 2, baseline) is Standing.OVER
+    assert standing_of(FIXED, Quantity.ENGINE_STEP, [0.0101] * 2, Baseline(0.008, 0.0)) is Standing.OVER
 
 
 def test_engine_steps_are_over_by_the_newest_and_clear_by_many() -> None:
