@@ -70,9 +70,12 @@ async def answers(http: httpx.AsyncClient, node: NodeProcess, briefs: Sequence[B
 
 
 async def post_edits(http: httpx.AsyncClient, node: NodeProcess, replies: Sequence[Answer], editor: Editor) -> None:
-    """Each reply's edit, from NUM_EDITORS end users in turn."""
+    """Each reply's edit, from NUM_EDITORS end users in turn; of an empty reply, which a random model may give, none."""
     for number, reply in enumerate(replies):
-        edit = {"text": editor.edit(reply.text), "published": True}
+        text = editor.edit(reply.text)
+        if not text:
+            continue
+        edit = {"text": text, "published": True}
         said = {"request_id": reply.request_id, "edit": edit, "end_user": f"editor-{number % NUM_EDITORS}"}
         response = await http.post("/v1/feedback", json=said, headers=node.tenant_headers)
         assert response.status_code == 200, response.text
