@@ -13,7 +13,7 @@ from trainer import messages
 _PATIENCE, _LONGEST_PATIENCE_S = 0.9, 0.5
 """Share of the time that a command is expected to take after which its answer is first asked for. A step that had to
 make way for live requests says little of the next."""
-_LATENESS, _SHORTEST_POLL_S, _LONGEST_POLL_S = 0.1, 0.002, 0.1
+_LATENESS, _SHORTEST_POLL_S, _LONGEST_POLL_S = 0.03, 0.002, 0.1
 """An answer is asked for again after this share of the time that it has been waited for."""
 
 
