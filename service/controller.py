@@ -50,6 +50,8 @@ _BLOCKED_S = 1.0
 """How long no rollout enters, or no reply is scored, after a violation."""
 _FAR = 2.0
 """Times what a relative bound allows, beyond which two rungs go at once, and rollouts lose their slots."""
+_RESTS_S = 2.0
+"""A longer time without a micro-batch is no rest between two: the run samples or scores, and training costs nothing."""
 _LEAST_COST = 0.001
 """Of a rollout, as a share of a step: where steps of other sizes have not been seen, the fit says 0."""
 
@@ -147,6 +149,7 @@ class Controller:
         """What a rollout adds to a step of the live requests alone, as a share of it."""
         self._recent_load: deque[int] = deque(maxlen=_LOAD_TICKS)
         self._before_s: float | None = None
+        self._trained_s = -math.inf
         self._last_live_s = -_LINGER_S
         self._no_rollouts_until_s = self._violated_until_s = 0.0
         self._over: frozenset[Quantity] = frozenset()
@@ -199,7 +202,7 @@ class Controller:
         span = Span(began_s, seen.now_s, train_share, seen.num_live, seen.num_rollouts)
         self._timeline.add(span)
         if seen.pulse is not None:
-            self._note_steps(seen.pulse.matched)
+            self._note_steps(seen.pulse, seen.now_s)
             self._note_rollout_cost(seen.pulse.matched, seen.num_rollouts)
         self._keep_all(seen, began_s)
         while self._unsorted and seen.now_s - self._unsorted[0].known_s >= AFTERMATH_S:
@@ -223,8 +226,13 @@ class Controller:
             while rows and seen.now_s - rows[0].known_s > window_s:
                 rows.popleft()
 
-    def _note_steps(self, seen: Matched) -> None:
-        """What training at the present pace costs the engine's steps."""
+    def _note_steps(self, pulse: Pulse, now_s: float) -> None:
+        """What training at the present pace costs the engine's steps, while it runs or rests between micro-batches."""
+        if pulse.train_share > 0:
+            self._trained_s = now_s
+        if self._training.level > 0 and now_s - self._trained_s > _RESTS_S:
+            return
+        seen = pulse.matched
         for slowdown, steps_s, expected_s, error in (
             (self._steps, seen.steps_s, seen.expected_s, seen.error),
             (self._prompt_steps, seen.prompt_steps_s, seen.prompt_expected_s, seen.prompt_error),

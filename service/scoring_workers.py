@@ -3,7 +3,8 @@
     panel (any thread) ─► chunks, one for each worker ─► processes ─► joined
 
 They are started by the first replies. A worker that dies takes the others of its pool with it: the replies at hand are
-then judged where they came from, and the next ones start a new pool.
+then judged where they came from, and the next ones start a new pool. After the third time there are no workers any
+more.
 """
 
 import os
@@ -22,6 +23,7 @@ from rewards.parts import JudgedParts, PartsRequest, Worker, joined
 log = structlog.get_logger(__name__)
 
 _CORES_PER_WORKER, _MOST_WORKERS = 4, 4
+_MOST_LOST = 3
 _PARENT_POLL_S = 1.0
 _NICE = 5
 """Workers come after the node's own processes where cores are short."""
@@ -42,6 +44,7 @@ class ScoringWorkers:
         self._count, self._extra = count, dict(extra)
         self._lock = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
+        self._num_lost = 0
         self._closed = False
 
     def judge(self, requests: Sequence[PartsRequest]) -> JudgedParts | None:
@@ -54,8 +57,7 @@ class ScoringWorkers:
         try:
             return joined([future.result() for future in [pool.submit(_judge, chunk) for chunk in chunks]])
         except (BrokenProcessPool, RuntimeError) as error:  # RuntimeError: shut down meanwhile
-            log.warning("scoring_workers_lost", reason=str(error))
-            self._drop(pool)
+            self._lose(pool, str(error))
             return None
 
     def close(self) -> None:
@@ -74,6 +76,15 @@ class ScoringWorkers:
                     self._count, mp_context=get_context("spawn"), initializer=_start, initargs=(self._extra,)
                 )
             return self._pool
+
+    def _lose(self, pool: ProcessPoolExecutor, reason: str) -> None:
+        with self._lock:
+            if self._pool is not pool:  # another thread came first
+                return
+            self._num_lost += 1
+            self._closed = self._closed or self._num_lost >= _MOST_LOST
+        log.warning("scoring_workers_lost", reason=reason, given_up=self._closed)
+        self._drop(pool)
 
     def _drop(self, pool: ProcessPoolExecutor) -> None:
         with self._lock:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from agent.brief import Brief, Kind
 from agent.completion import FinishReason
@@ -97,6 +98,17 @@ def test_a_worker_that_is_killed_loses_no_reply() -> None:
     assert {child.pid for child in children()} - before - first
     pool.close()
     assert helped.score(samples()) == expected
+
+
+def test_workers_that_keep_dying_are_given_up() -> None:
+    """A judge that cannot be made there ends each pool at once; after three of them replies are judged here alone."""
+    pool = ScoringWorkers(1, {SPREAD: "tests.service.test_scoring_workers:Absent"})
+    helped, expected = panel(), panel().score(samples())
+    helped.delegate(pool)
+    with capture_logs() as logs:
+        for _ in range(5):
+            assert helped.score(samples()) == expected
+    assert [entry["given_up"] for entry in logs if entry["event"] == "scoring_workers_lost"] == [False, False, True]
 
 
 def test_a_judge_that_fails_there_is_ungradable_as_it_would_be_here(monkeypatch: pytest.MonkeyPatch) -> None:
