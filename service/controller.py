@@ -9,9 +9,9 @@
 
 Pure: it is given observations and the time, and returns decisions.
 
-The level is what holds while live requests run. Without any the worker gives the trainer the whole GPU by itself,
-within one micro-batch; so the level is kept and sent on unchanged, and holds at once when load returns. Only the
-rollouts, which the front process admits, are set free here when there has been no live request for two seconds.
+The level is what holds while live requests run, and between two that come within two seconds. Without any for longer
+the trainer is given the whole GPU, and rollouts every free slot; the level is kept, and holds from the first tick on
+that sees a live request.
 
 A relative bound of a few percent is less than what a percentile of some seconds' requests differs by chance, with the
 load, or with what else the host does. So training is held to it by the engine's steps (trainer.matched_steps): a pace
@@ -148,6 +148,7 @@ class Controller:
         self._rollout_cost: float | None = None
         """What a rollout adds to a step of the live requests alone, as a share of it."""
         self._recent_load: deque[int] = deque(maxlen=_LOAD_TICKS)
+        self._is_loaded = True
         self._before_s: float | None = None
         self._trained_s = -math.inf
         self._last_live_s = -_LINGER_S
@@ -157,13 +158,14 @@ class Controller:
     @property
     def pace(self) -> Pace:
         """What the newest decision said; paused until the worker has told its partition sizes."""
-        return self._ladder[self._training.level]
+        return self._ladder[self._training.level if self._is_loaded else -1]
 
     def decide(self, seen: Observation) -> Decision:
         """Take in one tick and decide what holds until the next."""
         if seen.pulse is not None:
             self._adopt(seen.pulse)
         self._take_in(seen)
+        self._is_loaded = self._loaded(seen)
         readings = self._read(seen.now_s, lambda _: True)
         violations = self._note_violations(readings, seen.now_s)
         evict, moves = False, []
@@ -202,7 +204,8 @@ class Controller:
         span = Span(began_s, seen.now_s, train_share, seen.num_live, seen.num_rollouts)
         self._timeline.add(span)
         if seen.pulse is not None:
-            self._note_steps(seen.pulse, seen.now_s)
+            if seen.num_live:
+                self._note_steps(seen.pulse, seen.now_s)
             self._note_rollout_cost(seen.pulse.matched, seen.num_rollouts)
         self._keep_all(seen, began_s)
         while self._unsorted and seen.now_s - self._unsorted[0].known_s >= AFTERMATH_S:

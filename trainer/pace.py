@@ -1,7 +1,7 @@
 """How much of the GPU the trainer may take while the engine works, and what the engine process sees of it.
 
 The front process's controller sends a Pace; the worker answers with a Pulse, the measurements since the last one.
-While the engine is idle the trainer takes the whole GPU at once, whatever the pace says.
+While the engine has been idle for a second the trainer takes the whole GPU, whatever the pace says.
 """
 
 from msgspec import Struct

@@ -18,8 +18,10 @@ from collections.abc import Callable
 from trainer.matched_steps import MatchedSteps
 from trainer.pace import Pace, Pulse
 
-_IDLE_AFTER_S = 0.05
-"""The engine counts as idle when no step has run for this long."""
+_REST_AFTER_S, _IDLE_AFTER_S = 0.05, 1.0
+"""When no step has run for this long the engine had nothing to run, so that the time to its next step is not a slow
+step's; and it is idle, which is longer: a request may come any moment, and its first token would wait for what is given
+away. Who knows that no live request is there says so by the Pace."""
 _GAP_LIMIT_S = 2.0
 """A longer time between two steps is not a slow step: the engine had nothing to run."""
 _POLL_S = 0.01
@@ -68,7 +70,7 @@ class Pacer:
         """The engine starts a step that has something to run: so many requests, and tokens of their prompts."""
         now = self._clock()
         with self._lock:
-            if self._last_start is not None and not self._idle(now) and now - self._last_start < _GAP_LIMIT_S:
+            if self._last_start is not None and not self._rests(now) and now - self._last_start < _GAP_LIMIT_S:
                 self._note_gap(self._last_start, now)
             self._last_start = now
             self._size = num_requests, num_prompt_tokens
@@ -173,8 +175,11 @@ class Pacer:
             self._reset(now)
         return pulse
 
+    def _rests(self, now: float, after_s: float = _REST_AFTER_S) -> bool:
+        return not self._num_stepping and now - self._last_end > after_s
+
     def _idle(self, now: float) -> bool:
-        return not self._num_stepping and now - self._last_end > _IDLE_AFTER_S
+        return self._rests(now, _IDLE_AFTER_S)
 
     def _reset(self, now: float) -> None:
         self._since = now

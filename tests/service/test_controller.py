@@ -248,6 +248,20 @@ def test_the_level_survives_a_time_without_load() -> None:
     assert rig.run(0.5)[-1].level == level
 
 
+def test_the_whole_device_is_given_away_two_seconds_after_the_last_request() -> None:
+    """Between two requests that come closer the level holds: a first token would wait for what was given away. With the
+    first tick of load it holds again."""
+    rig = plant()
+    rig.load(20)
+    rig.run(60)
+    held = rig.pace
+    rig.load(0)
+    assert {decision.pace for decision in rig.run(1.9)} == {held}
+    assert rig.run(0.3)[-1].pace == Pace(132, 1.0)
+    rig.load(20)
+    assert rig.run(0.1)[-1].pace == held
+
+
 def test_it_recovers_when_the_load_falls() -> None:
     """With 2 sequences (6.06 ms) a slowdown of 1.29 is allowed by 8 ms and the pattern, of 1.03 with 60: higher rungs
     come back."""

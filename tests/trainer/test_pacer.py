@@ -76,16 +76,23 @@ def test_a_busy_engine_leaves_the_paces_partition(timeline: Timeline, pacer: Pac
     assert timeline.now == 0.0
 
 
-def test_an_engine_is_idle_50_ms_after_its_last_step(timeline: Timeline, pacer: Pacer) -> None:
-    """Between two steps of a busy engine a few milliseconds pass; a step that runs is never idle, however long."""
+def test_an_engine_is_idle_a_second_after_its_last_step(timeline: Timeline, pacer: Pacer) -> None:
+    """A request that comes within it finds the pace's partition; a step that runs is never idle, however long."""
     pacer.begin_step()
     timeline.go_to(5.0)
     assert pacer.turn() == 104
     pacer.end_step()
-    timeline.go_to(5.05)
+    timeline.go_to(5.99)
     assert pacer.turn() == 104
-    timeline.go_to(5.06)
+    timeline.go_to(6.01)
     assert pacer.turn() == 132
+
+
+def test_a_time_without_work_is_no_slow_step(timeline: Timeline, pacer: Pacer) -> None:
+    """Steps of 10 ms, 0.3 s apart: their gaps are not counted, though the engine is not idle yet."""
+    run_engine(timeline, pacer, [0.0, 0.3, 0.6])
+    assert pacer.turn() == 104
+    assert pacer.exchange(Pace(104, 1.0)).num_engine_steps == 0
 
 
 def test_an_engine_is_busy_until_its_last_step_has_been_read(timeline: Timeline, pacer: Pacer) -> None:
@@ -99,9 +106,9 @@ def test_an_engine_is_busy_until_its_last_step_has_been_read(timeline: Timeline,
     timeline.go_to(0.7)
     assert pacer.turn() == 104
     pacer.end_step()
-    timeline.go_to(0.74)
+    timeline.go_to(1.69)
     assert pacer.turn() == 104
-    timeline.go_to(0.76)
+    timeline.go_to(1.71)
     assert pacer.turn() == 132
     assert pacer.exchange(Pace(104, 1.0)).step_max_ms == pytest.approx(300)
 
@@ -128,13 +135,14 @@ def test_a_micro_batch_is_followed_by_its_share_of_rest(
 
 
 def test_rest_ends_when_the_engine_falls_idle(timeline: Timeline, pacer: Pacer) -> None:
-    """0.2 s at a duty of 0.1 would wait 1.8 s; the engine's last step ends 0.3 s later."""
+    """0.2 s at a duty of 0.1 would wait 1.8 s, to 2.0; the engine's last step ends at 0.5, and a second later it is
+    idle."""
     pacer.begin_step()
     pacer.exchange(Pace(num_sms=64, duty=0.1))
     train(timeline, pacer, 0.2)
     timeline.at(0.5, pacer.end_step)
     assert pacer.turn() == 132
-    assert timeline.now == pytest.approx(0.55, abs=0.021)
+    assert timeline.now == pytest.approx(1.5, abs=0.021)
 
 
 def test_without_duty_training_waits_for_an_idle_engine(timeline: Timeline, pacer: Pacer) -> None:
@@ -143,7 +151,7 @@ def test_without_duty_training_waits_for_an_idle_engine(timeline: Timeline, pace
     pacer.exchange(Pace(num_sms=64, duty=0.0))
     timeline.at(3.0, pacer.end_step)
     assert pacer.turn() == 132
-    assert timeline.now == pytest.approx(3.05, abs=0.021)
+    assert timeline.now == pytest.approx(4.0, abs=0.021)
 
 
 def test_without_duty_training_waits_for_another_pace(timeline: Timeline, pacer: Pacer) -> None:
