@@ -40,6 +40,8 @@ from service.bench.statistics import (
 from service.demo.interrupts import sigterm_as_ctrl_c
 
 _SCRAPE_EVERY_S = 1.0
+_SETTLE_S = 2.5
+"""After the requests that calibrate prompts: training has the whole GPU two seconds after the last one."""
 _SCRAPED = ("coloq_controller_", "coloq_slo_", "coloq_train_", "coloq_engine_step_", "coloq_engine_thread_")
 _SLOWDOWN = "coloq_slo_step_slowdown"
 _QUANTITIES: Mapping[str, Callable[[Iterable[Exchange]], list[float]]] = {
@@ -134,6 +136,7 @@ class CoserveBench:
 
     async def _alone(self, control: ControlClient) -> AloneRow:
         await control.start_training(self.order)
+        await asyncio.sleep(_SETTLE_S)
         began_s = (await control.training()).steps[-1].ended_s
         await asyncio.sleep(self.alone_s)
         steps = (await control.stop_training()).steps
