@@ -116,8 +116,8 @@ class RewardsConfig(Section):
     models: dict[str, RewardModelConfig] = Field(default_factory=dict)
     """Reward models by the name of their part. Each one needs a weight, here or in a tenant's `reward_weights`."""
     workers: Annotated[int, Field(ge=0, le=64)] | None = None
-    """Processes that judge tuning's replies by rules, beside the one that answers requests; about 50 MB each, started
-    by the first run. 0 judges in the process that answers. Unset takes one for each four cores, at most four."""
+    """Processes that judge tuning's replies by rules, beside the one that answers requests; started by the first
+    run. 0 judges in the process that answers. Unset takes one for each four cores, at most four."""
     feedback: FeedbackConfig = FeedbackConfig()
     training: RewardTrainingConfig = RewardTrainingConfig()
 

@@ -1,6 +1,6 @@
 """Parts of the reward that worker processes can judge: all rules, and judges of `rewards.extra` that keep no state.
 
-    panel ─► PartsRequest per reply ─► PartsDelegate ─► judge_parts(…) in worker processes ─► JudgedParts ─► panel
+    panel ─► PartsRequest per reply ─► PartsDelegate ─► a Worker in each process ─► JudgedParts ─► panel
 
 So a tuning run's replies are judged beside the process that answers requests, and not in its threads, which share one
 interpreter lock with HTTP.

@@ -37,7 +37,7 @@ from service.exposure import AFTERMATH_S, Exposure, Span, Timeline
 from service.lever import Lever, pace_ladder
 from service.slo import MIN_REQUESTS, Baseline, Bounds, LiveRequest, Quantity, Reading, Standing
 from service.slowdown import Slowdown
-from trainer.matched_steps import Matched
+from service.step_costs import StepCosts
 from trainer.pace import Pace, Pulse
 
 _WINDOW_S = 6.0
@@ -50,10 +50,6 @@ _BLOCKED_S = 1.0
 """How long no rollout enters, or no reply is scored, after a violation."""
 _FAR = 2.0
 """Times what a relative bound allows, beyond which two rungs go at once, and rollouts lose their slots."""
-_RESTS_S = 2.0
-"""A longer time without a micro-batch is no rest between two: the run samples or scores, and training costs nothing."""
-_LEAST_COST = 0.001
-"""Of a rollout, as a share of a step: where steps of other sizes have not been seen, the fit says 0."""
 
 
 class Direction(StrEnum):
@@ -144,13 +140,10 @@ class Controller:
         self._ladder: tuple[Pace, ...] = (Pace(0, 0.0),)
         self._training = Lever(1)
         self._rollouts = Lever(len(_ROLLOUT_SHARES))
-        self._steps, self._prompt_steps = Slowdown(), Slowdown()
-        self._rollout_cost: float | None = None
-        """What a rollout adds to a step of the live requests alone, as a share of it."""
+        self._step_costs = StepCosts()
         self._recent_load: deque[int] = deque(maxlen=_LOAD_TICKS)
-        self._is_loaded = True
         self._before_s: float | None = None
-        self._trained_s = -math.inf
+        """The newest tick."""
         self._last_live_s = -_LINGER_S
         self._no_rollouts_until_s = self._violated_until_s = 0.0
         self._over: frozenset[Quantity] = frozenset()
@@ -158,18 +151,17 @@ class Controller:
     @property
     def pace(self) -> Pace:
         """What the newest decision said; paused until the worker has told its partition sizes."""
-        return self._ladder[self._training.level if self._is_loaded else -1]
+        return self._ladder[self._training.level if self._loaded else -1]
 
     def decide(self, seen: Observation) -> Decision:
         """Take in one tick and decide what holds until the next."""
         if seen.pulse is not None:
             self._adopt(seen.pulse)
         self._take_in(seen)
-        self._is_loaded = self._loaded(seen)
         readings = self._read(seen.now_s, lambda _: True)
         violations = self._note_violations(readings, seen.now_s)
         evict, moves = False, []
-        if seen.tuning and self._loaded(seen):
+        if seen.tuning and self._loaded:
             moves += self._steer_training(seen)
             evict, moved = self._steer_rollouts(seen)
             moves += moved
@@ -177,12 +169,12 @@ class Controller:
             pace=self.pace,
             rollout_limit=self._limit(seen),
             evict=evict,
-            scoring=self._may_score(seen),
+            scoring=not self._loaded or seen.now_s >= self._violated_until_s,
             level=self._training.level,
             top_level=self._training.top,
             readings=tuple(readings),
             violations=violations,
-            slowdown=self._steps.mean,
+            slowdown=self._step_costs.steps.mean,
             moves=tuple(moves),
         )
 
@@ -190,7 +182,7 @@ class Controller:
         """A new engine process may have other partitions; its ladder is begun in the middle."""
         if pulse.partition_sizes != self._sizes:
             self._sizes = pulse.partition_sizes
-            compares = self._bounds.needs_baseline
+            compares = self._bounds.has_relative
             self._ladder = tuple(replace(pace, compares=compares) for pace in pace_ladder(pulse.partition_sizes))
             self._training = Lever(len(self._ladder))
 
@@ -203,10 +195,7 @@ class Controller:
         train_share = None if seen.pulse is None else seen.pulse.train_share
         span = Span(began_s, seen.now_s, train_share, seen.num_live, seen.num_rollouts)
         self._timeline.add(span)
-        if seen.pulse is not None:
-            if seen.num_live:
-                self._note_steps(seen.pulse, seen.now_s)
-            self._note_rollout_cost(seen.pulse.matched, seen.num_rollouts)
+        self._note_steps(seen)
         self._keep_all(seen, began_s)
         while self._unsorted and seen.now_s - self._unsorted[0].known_s >= AFTERMATH_S:
             row = self._unsorted.popleft()
@@ -229,26 +218,13 @@ class Controller:
             while rows and seen.now_s - rows[0].known_s > window_s:
                 rows.popleft()
 
-    def _note_steps(self, pulse: Pulse, now_s: float) -> None:
-        """What training at the present pace costs the engine's steps, while it runs or rests between micro-batches."""
-        if pulse.train_share > 0:
-            self._trained_s = now_s
-        if self._training.level > 0 and now_s - self._trained_s > _RESTS_S:
-            return
-        seen = pulse.matched
-        for slowdown, steps_s, expected_s, error in (
-            (self._steps, seen.steps_s, seen.expected_s, seen.error),
-            (self._prompt_steps, seen.prompt_steps_s, seen.prompt_expected_s, seen.prompt_error),
-        ):
-            if slowdown.since_s != self._training.since_s:
-                slowdown.restart(self._training.since_s)
-            elif expected_s > 0:
-                slowdown.add(steps_s / expected_s, error)
-
-    def _note_rollout_cost(self, seen: Matched, num_rollouts: int) -> None:
-        if seen.expected_s > 0:
-            alone_s = max(seen.expected_s / seen.num_steps - num_rollouts * seen.request_s, seen.request_s)
-            self._rollout_cost = max(seen.request_s / alone_s, _LEAST_COST)
+    def _note_steps(self, seen: Observation) -> None:
+        costs, lever = self._step_costs, self._training
+        if costs.steps.since_s != lever.since_s:  # this pulse began with the pace before
+            costs.restart(lever.since_s)
+        elif seen.pulse is not None:
+            paused = lever.level == 0
+            costs.note(seen.pulse, seen.now_s, num_live=seen.num_live, num_rollouts=seen.num_rollouts, paused=paused)
 
     def _keep(self, quantity: Quantity, began_s: float, ended_s: float, value_s: float, now_s: float) -> None:
         exposure = self._timeline.exposure(began_s, ended_s)
@@ -274,7 +250,8 @@ class Controller:
     def _note_violations(self, readings: Sequence[Reading], now_s: float) -> tuple[Quantity, ...]:
         """Fixed bounds that the percentiles are beyond, and relative ones that training surely is."""
         over = {reading.quantity for reading in readings if (reading.standing or Standing.CLEAR) >= Standing.OVER}
-        over |= {quantity for quantity, cost in self._costs if cost.surely_above(self._bounds.slo.ratio)}
+        if self._step_costs.trains(now_s):
+            over |= {quantity for quantity, cost in self._costs if cost.surely_above(self._bounds.slo.ratio)}
         new, self._over = over - self._over, frozenset(over)
         if over:
             self._violated_until_s = now_s + _BLOCKED_S
@@ -300,16 +277,10 @@ class Controller:
                 far = cost.surely_above(1 + _FAR * (ratio - 1))
                 reason = f"{quantity}: engine steps take {cost.mean:.3f} of their time without training"
                 return [Move(Direction.DOWN, reason)] if lever.lower(seen.now_s, 2 if far else 1) else []
-        if (paused or (seen.pulse is not None and seen.pulse.train_share > 0)) and self._rises(readings, seen.now_s):
-            return [Move(Direction.UP, "head-room")]
-        return []
-
-    def _rises(self, readings: Sequence[Reading], now_s: float) -> bool:
-        """True when training's lever went up: there is head-room under every bound."""
-        little = all(self._bears_more(cost) for _, cost in self._costs)
-        if self._bounds.relative(Quantity.INTER_TOKEN):
-            return _moved_up(self._training, now_s, clear=little and _all_clear(readings))
-        return _rises(self._training, readings, now_s, also=little)
+        runs = paused or (seen.pulse is not None and seen.pulse.train_share > 0)
+        known = self._bounds.relative(Quantity.INTER_TOKEN) or _tells_gaps(readings)
+        clear = known and _all_clear(readings) and all(self._bears_more(cost) for _, cost in self._costs)
+        return [Move(Direction.UP, "head-room")] if runs and _rises(lever, seen.now_s, clear=clear) else []
 
     def _bears_more(self, cost: Slowdown) -> bool:
         """Whether the next rung is within the ratio, if it costs as much more as it takes more of the GPU."""
@@ -323,7 +294,7 @@ class Controller:
     @property
     def _costs(self) -> list[tuple[Quantity, Slowdown]]:
         """What training costs, for each relative bound."""
-        costs = {Quantity.INTER_TOKEN: self._steps, Quantity.TTFT: self._prompt_steps}
+        costs = self._step_costs.of_training
         return [(quantity, cost) for quantity, cost in costs.items() if self._bounds.relative(quantity)]
 
     def _steer_rollouts(self, seen: Observation) -> tuple[bool, list[Move]]:
@@ -349,11 +320,11 @@ class Controller:
                 lever.restart(seen.now_s)
             return far, [Move(Direction.ROLLOUTS_DOWN, _reason(worst))]
         at_limit = 2 * seen.num_rollouts >= limit > 0
-        rises = at_limit and _rises(lever, readings, seen.now_s)
+        rises = at_limit and _rises(lever, seen.now_s, clear=_tells_gaps(readings) and _all_clear(readings))
         return False, [Move(Direction.ROLLOUTS_UP, "head-room")] if rises else []
 
     def _limit(self, seen: Observation) -> int:
-        if not seen.tuning or not self._loaded(seen):
+        if not seen.tuning or not self._loaded:
             return seen.num_free
         if seen.now_s < self._no_rollouts_until_s or seen.num_waiting:
             return 0
@@ -365,15 +336,15 @@ class Controller:
     @property
     def _bearable(self) -> float | None:
         """Rollouts that add what a relative bound allows; None without such a bound."""
-        if not self._bounds.needs_baseline:
+        if not self._bounds.has_relative:
             return None
-        return 1.0 if self._rollout_cost is None else (self._bounds.slo.ratio - 1) / self._rollout_cost
+        cost = self._step_costs.of_rollout
+        return 1.0 if cost is None else (self._bounds.slo.ratio - 1) / cost
 
-    def _may_score(self, seen: Observation) -> bool:
-        return not self._loaded(seen) or seen.now_s >= self._violated_until_s
-
-    def _loaded(self, seen: Observation) -> bool:
-        return seen.now_s - self._last_live_s < _LINGER_S
+    @property
+    def _loaded(self) -> bool:
+        """Whether the newest tick saw a live request, or one shortly before."""
+        return self._before_s is not None and self._before_s - self._last_live_s < _LINGER_S
 
 
 def _worst(readings: Sequence[Reading]) -> Reading | None:
@@ -381,21 +352,21 @@ def _worst(readings: Sequence[Reading]) -> Reading | None:
     return max(judged, key=lambda reading: reading.standing or Standing.CLEAR, default=None)
 
 
-def _rises(lever: Lever, readings: Sequence[Reading], now_s: float, *, also: bool = True) -> bool:
-    """True when the lever went up: every reading is clear, and one of them is of the time between tokens."""
-    known = any(reading.quantity is not Quantity.TTFT and reading.standing is not None for reading in readings)
-    return _moved_up(lever, now_s, clear=also and known and _all_clear(readings))
-
-
-def _all_clear(readings: Sequence[Reading]) -> bool:
-    return all(reading.standing in (None, Standing.CLEAR) for reading in readings)
-
-
-def _moved_up(lever: Lever, now_s: float, *, clear: bool) -> bool:
+def _rises(lever: Lever, now_s: float, *, clear: bool) -> bool:
+    """True when the lever went up."""
     if clear:
         return lever.rise(now_s)
     lever.keep()
     return False
+
+
+def _tells_gaps(readings: Sequence[Reading]) -> bool:
+    """Whether the time between tokens is known, and its bound."""
+    return any(reading.quantity is not Quantity.TTFT and reading.standing is not None for reading in readings)
+
+
+def _all_clear(readings: Sequence[Reading]) -> bool:
+    return all(reading.standing in (None, Standing.CLEAR) for reading in readings)
 
 
 def _reason(reading: Reading) -> str:

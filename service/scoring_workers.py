@@ -8,9 +8,7 @@ more.
 """
 
 import os
-import signal
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -19,12 +17,12 @@ from multiprocessing import get_context
 import structlog
 
 from rewards.parts import JudgedParts, PartsRequest, Worker, joined
+from trainer.child_process import live_as_child
 
 log = structlog.get_logger(__name__)
 
 _CORES_PER_WORKER, _MOST_WORKERS = 4, 4
 _MOST_LOST = 3
-_PARENT_POLL_S = 1.0
 _NICE = 5
 """Workers come after the node's own processes where cores are short."""
 
@@ -98,18 +96,10 @@ _worker: Worker | None = None
 
 
 def _start(extra: Mapping[str, str]) -> None:
-    """Make this process a worker that ends with its parent; Ctrl-C is the parent's business."""
+    """Make this process a worker."""
     global _worker  # noqa: PLW0603 - a process is one worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    live_as_child()
     os.nice(_NICE)
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_PARENT_POLL_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="coloq-parent-watch", daemon=True).start()
     _worker = Worker(extra)
 
 

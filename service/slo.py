@@ -101,7 +101,7 @@ class Bounds:
     slo: SloConfig
 
     @property
-    def needs_baseline(self) -> bool:
+    def has_relative(self) -> bool:
         """True when a bound is relative."""
         return any(map(self.relative, Quantity))
 

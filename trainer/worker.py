@@ -14,10 +14,7 @@ engine runs, and every graph that it captures, has a higher stream priority than
 than by itself is in trainer.vllm_changes.
 """
 
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -34,6 +31,7 @@ from rewards.models.backbone import Classifier
 from rewards.models.encoding import RewardEncoder
 from trainer import messages, vllm_changes
 from trainer.adapter_slots import EngineSlots
+from trainer.child_process import live_as_child
 from trainer.engine_facts import EngineFacts
 from trainer.kernels import fuse_kernels
 from trainer.lanes import open_lanes
@@ -54,7 +52,6 @@ else:
     from vllm.v1.worker.cpu_worker import CPUWorker as Worker
 
 _FAILED = object()
-_PARENT_POLL_S = 1.0
 _SWITCH_INTERVAL_S = 0.0005
 """How long the learner's thread may keep Python's lock from the engine's; CPython's default is ten times that."""
 
@@ -68,7 +65,7 @@ class ColoqWorker(Worker):
 
     def init_device(self) -> None:
         """Prepare the platform before any weight is loaded or graph captured."""
-        _live_as_child()
+        live_as_child()
         self._sampled = SampledTokens()
         self._stalls = StallWatch()
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -306,21 +303,3 @@ class _NotedOutput(AsyncModelRunnerOutput):
     def get_kv_connector_output(self) -> Any:
         """See vLLM's AsyncOutput."""
         return self._output.get_kv_connector_output()
-
-
-def _live_as_child() -> None:
-    """The front process decides when this one ends.
-
-    Ctrl-C reaches the whole process group; here it is ignored, so that requests in flight can finish. When the front
-    process is gone, however it ended, this process ends too: nobody else would end it.
-    """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_PARENT_POLL_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="coloq-parent-watch", daemon=True).start()

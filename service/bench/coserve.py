@@ -13,11 +13,9 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 
-import httpx
 from matplotlib.figure import Figure
-from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
 from service.bench.charts import grouped_bars
@@ -27,6 +25,7 @@ from service.bench.node import BenchNode, bench_node
 from service.bench.options import BenchOptions, content_of
 from service.bench.prompt import calibrate
 from service.bench.report import Report, interval, table, written
+from service.bench.scraper import Metric, Scraper
 from service.bench.statistics import (
     LoadSummary,
     Ratio,
@@ -39,24 +38,14 @@ from service.bench.statistics import (
 )
 from service.demo.interrupts import sigterm_as_ctrl_c
 
-_SCRAPE_EVERY_S = 1.0
 _SETTLE_S = 2.5
 """After the requests that calibrate prompts: training has the whole GPU two seconds after the last one."""
-_SCRAPED = ("coloq_controller_", "coloq_slo_", "coloq_train_", "coloq_engine_step_", "coloq_engine_thread_")
 _SLOWDOWN = "coloq_slo_step_slowdown"
 _QUANTITIES: Mapping[str, Callable[[Iterable[Exchange]], list[float]]] = {
     "latency": latencies_ms,
     "first token": first_tokens_ms,
     "inter-token": inter_tokens_ms,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A metric of the node over a load's window."""
-
-    mean: float
-    last: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,53 +193,6 @@ def _slowdown(metrics: Mapping[str, Metric]) -> float | None:
 
 def _ratios(on: LoadResult, off: LoadResult, quantile: float) -> dict[str, Ratio | None]:
     return {name: quantile_ratio(of(on.exchanges), of(off.exchanges), quantile) for name, of in _QUANTITIES.items()}
-
-
-class Scraper:
-    """Reads the node's metrics every second for the length of an async block."""
-
-    def __init__(self, url: str) -> None:
-        self._http = httpx.AsyncClient(base_url=url, trust_env=False)
-        self._seen: list[tuple[float, dict[str, float]]] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> "Scraper":
-        self._task = asyncio.create_task(self._read_on())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        await asyncio.wait({self._task})
-        await self._http.aclose()
-        if not self._task.cancelled():
-            self._task.result()
-
-    def within(self, window: LoadResult) -> dict[str, Metric]:
-        """Metrics that were read in a load's window."""
-        values: dict[str, list[float]] = {}
-        for at_s, metrics in self._seen:
-            if window.began_s <= at_s < window.ended_s:
-                for name, value in metrics.items():
-                    values.setdefault(name, []).append(value)
-        return {name: Metric(fmean(series), series[-1]) for name, series in values.items()}
-
-    async def _read_on(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            text = (await self._http.get("/metrics")).text
-            self._seen.append((loop.time(), metrics_of(text)))
-            await asyncio.sleep(_SCRAPE_EVERY_S)
-
-
-def metrics_of(text: str) -> dict[str, float]:
-    """The metrics of training and its controller, out of Prometheus' text format, by name and labels."""
-    return {
-        sample.name + "".join(f"_{value}" for value in sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name.startswith(_SCRAPED) and not sample.name.endswith("_created")
-    }
 
 
 def tokens_within(steps: Iterable[TrainedStep], began_s: float, ended_s: float) -> float:

@@ -318,6 +318,19 @@ def test_what_a_run_does_between_its_steps_does_not_hide_what_training_costs() -
     assert moves(rig.run(1.5))[Direction.DOWN] == 1
 
 
+def test_a_run_that_ends_while_training_costs_too_much_leaves_scoring_open() -> None:
+    """What was measured last is no violation for ever: nobody trains any more."""
+    controller = Controller(SloConfig(ratio=1.05))
+    matched = Matched(0.12, 0.1, 0.06, 0.05, error=0.001, num_steps=12)
+
+    def tick(number: int, train_share: float) -> Decision:
+        beside = pulse(train_share=train_share, matched=matched)
+        return controller.decide(Observation(number * TICK_S, (), 20, 0, 0, 80, tuning=False, pulse=beside))
+
+    assert not [tick(number, 1.0) for number in range(20)][-1].scoring
+    assert [tick(20 + number, 0.0) for number in range(40)][-1].scoring
+
+
 def test_a_fixed_bound_does_not_ask_for_calm_steps() -> None:
     """They cost training time, and nothing is compared with them."""
     rig = plant()

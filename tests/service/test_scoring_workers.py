@@ -2,7 +2,10 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import psutil
@@ -111,6 +114,17 @@ def test_workers_that_keep_dying_are_given_up() -> None:
     assert [entry["given_up"] for entry in logs if entry["event"] == "scoring_workers_lost"] == [False, False, True]
 
 
+def test_workers_end_when_their_node_is_killed() -> None:
+    """kill -9 leaves nobody to tell them, and none of them stays."""
+    command = [sys.executable, "-m", "tests.service.test_scoring_workers"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as node:
+        assert node.stdout is not None
+        workers = [psutil.Process(int(pid)) for pid in node.stdout.readline().split()]
+        node.kill()
+    assert len(workers) == 2
+    assert psutil.wait_procs(workers, timeout=10)[1] == []
+
+
 def test_a_judge_that_fails_there_is_ungradable_as_it_would_be_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason is the judge's own, and the failure is counted."""
     pool = ScoringWorkers(1, {SPREAD: "tests.service.test_scoring_workers:Failing"})
@@ -139,3 +153,11 @@ class Failing:
 def test_there_is_one_for_each_four_cores(configured: int | None, num_cores: int, expected: int) -> None:
     """At most four; a number that is configured goes before it."""
     assert num_workers(configured, num_cores) == expected
+
+
+if __name__ == "__main__":  # a node with two workers, until it is killed
+    helped = panel()
+    helped.delegate(ScoringWorkers(2, REWARDS.extra))
+    helped.score(samples())
+    print(*(child.pid for child in children()), flush=True)  # noqa: T201 - for the test above
+    time.sleep(60)

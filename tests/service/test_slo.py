@@ -46,8 +46,8 @@ def test_a_fixed_bound_needs_no_baseline_and_a_relative_one_does() -> None:
     assert FIXED.bound(Quantity.ENGINE_STEP, baseline) == 0.01
     assert RELATIVE.bound(Quantity.TTFT, None) is None
     assert RELATIVE.bound(Quantity.TTFT, baseline) == pytest.approx(0.022)
-    assert (FIXED.needs_baseline, RELATIVE.needs_baseline) == (False, True)
-    assert Bounds(SloConfig(ttft_p99_ms=100.0)).needs_baseline
+    assert (FIXED.has_relative, RELATIVE.has_relative) == (False, True)
+    assert Bounds(SloConfig(ttft_p99_ms=100.0)).has_relative
 
 
 @pytest.mark.parametrize(("quantity", "count"), [(Quantity.TTFT, 39), (Quantity.ENGINE_STEP, 1)])

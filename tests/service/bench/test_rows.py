@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 
 from agent.errors import InvalidInput
 from service.bench.control import PaceOrder, TrainedStep
-from service.bench.coserve import metrics_of, tokens_within
+from service.bench.coserve import tokens_within
 from service.bench.failure import BenchFailed
 from service.bench.load import Exchange, Target
 from service.bench.node import NodeSettings
 from service.bench.prompt import calibrate
 from service.bench.report import Report, written
+from service.bench.scraper import metrics_of
 from service.bench.swap import num_backwards
 from service.cli import app
 from service.config_file import parse
