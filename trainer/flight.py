@@ -89,16 +89,13 @@ def fly(
     flights: deque[Flight] = deque()
     previous = None if lanes.whole.stream is None else lanes.whole.stream.record_event()
     for microbatch in microbatches:
-        if pacer.rationed:
-            while flights:
-                flights.popleft().land(pacer)
+        while len(flights) > (0 if pacer.rationed else 1):
+            flights.popleft().land(pacer)
         lane = lanes.of_size(_turn(pacer, interlude))
         pacer.begins()
         num_tokens = microbatch.num_positions if trains else 0
         flights.append(Flight.launch(execution, microbatch, lane, num_tokens=num_tokens, after=previous))
         previous = flights[-1].end
-        while len(flights) > (0 if pacer.rationed else 1):
-            flights.popleft().land(pacer)
     while flights:
         flights.popleft().land(pacer)
 
