@@ -1,6 +1,7 @@
 """The process that trains reward models, for real."""
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,7 +30,8 @@ async def test_pairs_become_a_reward_model_that_judges(tmp_path: Path) -> None:
     started = await rig.desk.train("de", TrainingRequest(seed=3))
     niceness: set[int] = set()
     while not (await rig.desk.training(started.id)).step:
-        niceness |= {child.nice() for child in psutil.Process().children()}
+        with suppress(psutil.NoSuchProcess):  # one that ended meanwhile
+            niceness |= {child.nice() for child in psutil.Process().children()}
         await asyncio.sleep(0.05)
     await rig.trainings.wait()
     status = await rig.desk.training(started.id)
