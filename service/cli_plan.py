@@ -14,7 +14,7 @@ from service.model_shape import find_shape
 from service.plan_advice import Advisor, changed, require_fit
 from service.plan_table import plan_record, plan_table
 from service.reward_footprint import RewardFootprint, reward_footprint
-from trainer.footprint import ModelShape
+from trainer.model_shape import ModelShape
 
 
 def show_plan(config_path: Path | None, *, gpu_name: str | None, model: str | None, as_json: bool) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from service.config import EngineConfig
-from trainer.footprint import MemoryLine, ModelShape
+from trainer.footprint import MemoryLine
+from trainer.model_shape import ModelShape
 
 KV_BLOCK_TOKENS = 16
 """vLLM's block of the KV cache."""

@@ -14,7 +14,8 @@ from service.config import NodeConfig
 from service.engine_footprint import CPU_KV_CACHE_GIB, KV_BLOCK_TOKENS, EngineFootprint
 from service.gpu import Gpu
 from service.reward_footprint import NO_JUDGES, RewardFootprint
-from trainer.footprint import NUM_PARTITIONS, MemoryLine, ModelShape, TrainingFootprint, num_adapter_slots
+from trainer.footprint import NUM_PARTITIONS, MemoryLine, TrainingFootprint, num_adapter_slots
+from trainer.model_shape import ModelShape
 
 PRIMARY_CONTEXT_BYTES = 640 * 2**20
 """The CUDA context with the kernels of torch and vLLM, and the libraries' workspaces. Estimated."""

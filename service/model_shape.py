@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import InvalidConfig
 from service.named_shapes import NAMED_SHAPES
-from trainer.footprint import LinearShape, ModelShape
+from trainer.model_shape import LinearShape, ModelShape
 
 if TYPE_CHECKING:
     from torch import nn

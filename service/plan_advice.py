@@ -14,7 +14,7 @@ from service.engine_footprint import DEFAULT_BATCHED_TOKENS
 from service.gpu import Gpu
 from service.memory_plan import MemoryPlan, plan_memory
 from service.reward_footprint import NO_JUDGES, RewardFootprint
-from trainer.footprint import ModelShape
+from trainer.model_shape import ModelShape
 from trainer.ports import suiting_microbatch_tokens
 
 _GIB = 2**30

@@ -20,7 +20,8 @@ from rewards.models.manifest import WEIGHTS, active_version, languages, read_man
 from service.config import NodeConfig
 from service.engine_footprint import HIDDEN_TENSORS, INNER_TENSORS
 from service.named_shapes import NAMED_SHAPES
-from trainer.footprint import FP32_BYTES, NUM_PARTITIONS, MemoryLine
+from trainer.activations import FP32_BYTES
+from trainer.footprint import NUM_PARTITIONS, MemoryLine
 from trainer.ports import CPU_MICROBATCH_TOKENS, GPU_MICROBATCH_TOKENS
 
 if TYPE_CHECKING:

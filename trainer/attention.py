@@ -2,9 +2,10 @@
 
     B  sequences    N  query heads    G  key and value heads    L  positions    D  a head's width
 
-Sequences are padded on the right and never packed, so that what comes later is all there is to hide. transformers makes
-a mask of [B, 1, L, L] all the same whenever a CUDA graph is captured, since it cannot look for packed sequences then;
-a mask keeps torch from FlashAttention and has it copy keys and values for every query head.
+Sequences are padded on the right and never packed, so that what comes later is all there is to hide; those that begin
+alike are read along the paths of their tree (trainer.prefix_tree). transformers makes a mask of [B, 1, L, L] all the
+same whenever a CUDA graph is captured, since it cannot look for packed sequences then; a mask keeps torch from
+FlashAttention and has it copy keys and values for every query head.
 """
 
 from typing import Any
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.backends.cuda import SDPAParams, can_use_flash_attention, enable_cudnn_sdp
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+
+from trainer.prefix_tree import PrefixTree
 
 CAUSAL = "coloq_causal"
 """Name of the attention in transformers; it has no function that makes masks."""
@@ -28,19 +31,23 @@ def causal_attention(
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    tree: PrefixTree | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """See transformers' sdpa_attention_forward, for right-padded sequences without a cache.
 
     Args:
-        query: [B, N, L, D].
-        key: [B, G, L, D], as is ``value``.
+        query: [B, N, L, D], or with a tree of U nodes [1, N, U, D].
+        key: [B, G, L, D], or [1, G, U, D], as is ``value``.
         attention_mask: None.
         sliding_window: how many positions one sees, itself included; None for all before it.
+        tree: where the sequences' positions are among the nodes.
 
     Returns:
-        [B, L, N, D], and no weights.
+        [B, L, N, D], or [1, U, N, D], and no weights.
     """
+    if tree is not None:
+        query, key, value = tree.queries(query), tree.keys(key), tree.keys(value)
     visible = _visible_in_window(query, sliding_window)
     grouped = query.shape[1] != key.shape[1]
     if grouped and query.is_cuda and not _flash_takes(query, key, value, visible):
@@ -50,7 +57,8 @@ def causal_attention(
     seen = scaled_dot_product_attention(
         query, key, value, attn_mask=visible, is_causal=visible is None, scale=scaling, enable_gqa=grouped
     )
-    return seen.transpose(1, 2).contiguous(), None
+    seen = seen.transpose(1, 2).contiguous()
+    return (seen if tree is None else tree.outputs(seen)), None
 
 
 def register() -> None:

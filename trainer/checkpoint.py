@@ -164,6 +164,7 @@ def settings_of(plan: RunPlan) -> dict[str, Any]:
 
 _WITHOUT_EFFECT = (
     "microbatch_tokens",
+    "share_prefixes",
     "logit_chunk_tokens",
     "yield_to_engine",
     "keep_adapters",

@@ -173,6 +173,9 @@ class TuningConfig(Section):
     """Most positions of a forward pass, padding included; gradients accumulate over a step. Unset takes 1,024 on a CPU,
     and on a GPU 4,096; for models of more than 2.5 billion parameters the half, quarter … of that, so that one takes
     about a tenth of a second at most. A sequence is never split."""
+    share_prefixes: bool = True
+    """What the replies of a step begin with alike, their prompts above all, goes through the model once, not once for
+    each reply. Off gives the same gradients from more work."""
     logit_chunk_tokens: Annotated[int, Field(ge=1)] = 256
     """Most tokens whose logits exist at one time."""
     yield_to_engine: bool = False

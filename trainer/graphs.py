@@ -15,10 +15,8 @@ import torch
 
 from trainer.arena import Arena
 from trainer.lanes import Lane
-from trainer.microbatch import Microbatch
+from trainer.microbatch import Microbatch, Shape
 
-Shape = tuple[int, int, int]
-"""Rows, padded length, padded number of sampled tokens."""
 Program = Callable[[Microbatch], None]
 """What is computed for a micro-batch (trainer.objective): writes in place, and waits for nothing."""
 

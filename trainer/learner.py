@@ -23,11 +23,12 @@ from transformers import PreTrainedModel
 from agent.errors import PublicationFailed, TrainerFailed
 from trainer.arena import Arena
 from trainer.batch import TrainingBatch
+from trainer.cutting import Cut, cut_up
 from trainer.flight import Interlude, fly
-from trainer.graphs import Execution, Shape
+from trainer.graphs import Execution
 from trainer.lanes import Lanes, open_lanes
 from trainer.loss import token_shares
-from trainer.microbatch import Microbatch, blank_microbatch, cut, graph_shapes
+from trainer.microbatch import Microbatch, Shape, blank_microbatch
 from trainer.objective import Scorer, output_head
 from trainer.pacer import Pacer
 from trainer.ports import LearnerSettings, StepResult, suiting_microbatch_tokens
@@ -96,7 +97,7 @@ class Learner:
         self._weights_for(settings, None)
         programs = self._programs_for(settings, temperature)
         if self._model.device.type == "cuda":
-            shapes = graph_shapes(max_length, reply_tokens, tokens=_microbatch_tokens(settings, self._model))
+            shapes = _cut(settings, self._model).shapes(max_length, reply_tokens)
             blanks = [_with_room(blank_microbatch(shape, self._model.device), settings) for shape in shapes]
             self.synchronize()  # lanes do not wait for one another, and no token may be read before it is zero
             failure = programs.capture(blanks, self._lanes)
@@ -291,8 +292,8 @@ class Learner:
             num_sequences=batch.num_sequences + batch.num_masked,
             reply_tokens=settings.reply_tokens,
         )
-        tokens = _microbatch_tokens(settings, self._model)
-        for microbatch in cut(batch, shares, tokens=tokens, shapes=shapes, device=self._model.device):
+        how = _cut(settings, self._model)
+        for microbatch in cut_up(batch, shares, how, shapes=shapes, device=self._model.device):
             yield _with_room(microbatch, settings)
 
     def _update(self, run: "_Run", execution: Execution, microbatches: Sequence[Microbatch]) -> Update:
@@ -343,6 +344,10 @@ class _Run:
 def _with_room(microbatch: Microbatch, settings: LearnerSettings) -> Microbatch:
     """With room for what runs of these settings score before their updates."""
     return microbatch.with_room(proximal=settings.scores_proximal, reference=settings.scores_base)
+
+
+def _cut(settings: LearnerSettings, model: PreTrainedModel) -> Cut:
+    return Cut(_microbatch_tokens(settings, model), settings.siblings)
 
 
 def _microbatch_tokens(settings: LearnerSettings | None, model: PreTrainedModel) -> int:

@@ -18,6 +18,7 @@ from trainer.head import TokenScores, token_scores
 from trainer.loss import PolicyLogprobs, policy_loss
 from trainer.microbatch import Microbatch
 from trainer.objective_settings import ObjectiveSettings
+from trainer.prefix_tree import PrefixTree
 from trainer.tally import Tally
 
 
@@ -31,7 +32,7 @@ class Scorer:
 
     def __call__(self, microbatch: Microbatch) -> TokenScores:
         """[B, R] each."""
-        hidden = last_hidden(self.model, microbatch.token_ids)
+        hidden = last_hidden(self.model, microbatch.token_ids, microbatch.tree)
         scores = token_scores(
             hidden.flatten(0, 1)[microbatch.predictors.flatten()],
             output_head(self.model),
@@ -39,7 +40,7 @@ class Scorer:
             temperature=self.temperature,
             chunk_tokens=self.chunk_tokens,
         )
-        return TokenScores(*(values.view(microbatch.targets.shape) for values in scores))
+        return TokenScores(*map(microbatch.by_sequence, scores))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +86,14 @@ class ScoringProgram:
                     microbatch.reference_logprobs.copy_(self.scorer(microbatch).logprobs)
 
 
-def last_hidden(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """[B, T, H] of the last layer. Right padding needs no mask under causal attention."""
+def last_hidden(model: PreTrainedModel, ids: Tensor, tree: PrefixTree | None = None) -> Tensor:
+    """[B, T, H] of the last layer. Right padding needs no mask under causal attention.
+
+    With a tree ``ids`` are its nodes', [1, U], and the model must have been loaded with trainer.attention's.
+    """
     body: nn.Module = getattr(model, model.base_model_prefix)
-    hidden: Tensor = body(input_ids=ids, use_cache=False).last_hidden_state
+    places = {} if tree is None else {"position_ids": tree.depths, "tree": tree}
+    hidden: Tensor = body(input_ids=ids, use_cache=False, **places).last_hidden_state
     return hidden
 
 

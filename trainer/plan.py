@@ -69,6 +69,7 @@ class RunPlan:
                 optimizer=config.optimizer,
                 last_good=config.full.last_good,
                 yield_to_engine=config.yield_to_engine,
+                siblings=(request.group_size or config.group_size) if config.share_prefixes else 1,
             ),
             gate_languages=tuple(sorted({*request.languages, *languages, *enabled})),
             tenant=request.tenant,

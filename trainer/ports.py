@@ -56,6 +56,10 @@ class LearnerSettings:
     optimizer: Literal["device", "cpu"] = "device"
     last_good: Literal["host", "gpu"] = "host"
     yield_to_engine: bool = False
+    siblings: int = 1
+    """Sequences that are expected to share a prompt, which is then computed once for all; 1 computes each for itself.
+
+    Needs a model with trainer.attention's."""
 
     @property
     def scores_proximal(self) -> bool:

@@ -24,7 +24,7 @@ class Programs:
     """Before the first update of a step; None where nothing needs it."""
 
     def capture(self, blanks: Sequence[Microbatch], lanes: Lanes) -> Exception | None:
-        """Capture graphs of these shapes on every lane, the largest first: the smaller ones find room in its memory.
+        """Capture graphs of these shapes on every lane, the largest first: the smaller ones find room in their memory.
 
         Returns what it failed with, without the frames that would keep the device's memory.
 
@@ -33,7 +33,8 @@ class Programs:
                 after another.
         """
         graphed = [execution for execution in (self.update, self.scoring) if isinstance(execution, Graphed)]
-        places = list(product(graphed, sorted(blanks, key=lambda blank: -blank.num_positions), lanes.lanes))
+        largest_first = sorted(blanks, key=lambda blank: (blank.shape.positions, blank.shape.paths), reverse=True)
+        places = list(product(graphed, largest_first, lanes.lanes))
         try:
             for execution, blank, lane in places:
                 execution.warm_up(blank, lane)

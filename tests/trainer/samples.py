@@ -10,6 +10,7 @@ from agent.brief import Brief, Kind
 from agent.completion import Completion, FinishReason, Sampling, VersionSpan
 from agent.episode import Episode, PromptRef
 from agent.verdict import LanguageVerdict, Verdict
+from trainer import attention
 from trainer.objective_settings import ObjectiveSettings
 from trainer.ports import LearnerSettings
 
@@ -98,6 +99,8 @@ def tiny_llama(*, tied: bool = False, seed: int = 0) -> LlamaForCausalLM:
         bos_token_id=1,
         eos_token_id=2,
     )
+    attention.register()
+    config._attn_implementation = attention.CAUSAL
     model = LlamaForCausalLM(config)
     model.float()
     model.eval()

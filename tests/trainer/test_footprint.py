@@ -8,21 +8,19 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from service.model_shape import find_shape, shape_of
+from trainer import attention
+from trainer.activations import BACKWARD_HIDDEN_TENSORS, BACKWARD_INNER_TENSORS, HEAD_HIDDEN_TENSORS
 from trainer.config import AdapterConfig, FullConfig, TuningConfig
-from trainer.footprint import (
-    BACKWARD_HIDDEN_TENSORS,
-    BACKWARD_INNER_TENSORS,
-    HEAD_HIDDEN_TENSORS,
-    MemoryLine,
-    TrainingFootprint,
-    num_adapter_slots,
-)
+from trainer.footprint import MemoryLine, TrainingFootprint, num_adapter_slots
 from trainer.lora import Adapter
+from trainer.objective import last_hidden
 from trainer.ports import suiting_microbatch_tokens
+from trainer.prefix_tree import PrefixTree, blank_tree
 
 SHAPE = find_shape("qwen2.5-1.5b")
-ADAPTER = TuningConfig(microbatch_tokens=4096, keep_adapters=4)
-FULL = TuningConfig(method="full", microbatch_tokens=4096)
+ADAPTER = TuningConfig(microbatch_tokens=4096, keep_adapters=4, share_prefixes=False)
+FULL = TuningConfig(method="full", microbatch_tokens=4096, share_prefixes=False)
+SHARED = TuningConfig(microbatch_tokens=4096)
 NUM_ADAPTER = 18_464_768
 """28 layers x rank 16 x (in + out): q and o 1536+1536, k and v 1536+256, gate and up 1536+8960, down 8960+1536."""
 NUM_PARAMETERS = 1_543_714_304
@@ -84,10 +82,12 @@ def test_saved_bytes_of_the_1_5b_shape() -> None:
     inputs = (1536 + 1536 + 8960) * 2  # of q, k, v; of gate, up; of down. o's is attention's output
     both = attention + inputs + 7 * 16 * 2
     norms, mlp = 2 * (1536 * 4 + 4), 3 * 8960 * 2  # gate, its activation, up
-    assert footprint(ADAPTER, on_gpu=False).saved_bytes_per_position() == both + norms + mlp == 97_560
+    assert footprint(ADAPTER, on_gpu=False).activations.saved_bytes_per_position() == both + norms + mlp == 97_560
     fused_norms, fused_mlp = 2 * (1536 * 2 + 4), 2 * 8960 * 2
-    assert footprint(ADAPTER).saved_bytes_per_position() == both + fused_norms + fused_mlp == 73_496
-    assert footprint(FULL).saved_bytes_per_position() == 73_496 - 7 * 16 * 2
+    assert footprint(ADAPTER).activations.saved_bytes_per_position() == both + fused_norms + fused_mlp == 73_496
+    assert footprint(FULL).activations.saved_bytes_per_position() == 73_496 - 7 * 16 * 2
+    assert footprint(ADAPTER).activations.saved_by_attention() == attention == 7_216
+    assert footprint(ADAPTER).activations.saved_bytes_per_node() == 73_496 - 7_216 + 1536 * 2  # and o's input
 
 
 def test_activations_are_those_of_the_largest_micro_batch() -> None:
@@ -98,13 +98,25 @@ def test_activations_are_those_of_the_largest_micro_batch() -> None:
     assert lines(ADAPTER, on_gpu=False)["activations"].size_bytes == 4 * 1024 * (28 * 97_560 + beside)
 
 
+def test_a_tree_keeps_more_for_attention() -> None:
+    """4096 nodes, and 12 sequences of 1024 positions, which attention sees one by one: what it saves of each, and of
+    one layer gradients of queries, outputs (1536), keys and values (256), the last two once more in fp32."""
+    hidden = (BACKWARD_HIDDEN_TENSORS + HEAD_HIDDEN_TENSORS) * 1536
+    beside = (BACKWARD_INNER_TENSORS * 8960 + hidden) * 2
+    gradients = (2 * 1536 + 2 * 256) * 2 + 2 * 256 * 4
+    size = 4096 * (28 * 69_352 + beside) + 12 * 1024 * (28 * 7_216 + gradients)
+    assert lines(SHARED)["activations"].size_bytes == int(1.15 * size)
+    assert "4096 nodes × (28 layers × 69,352 B" in lines(SHARED)["activations"].basis
+
+
 def test_a_micro_batch_holds_so_many_positions_and_never_less_than_a_sequence() -> None:
     """On a GPU the lengths of its graphs are looked at, on a CPU the longest sequence, rounded up to 1280 from 1025."""
     assert footprint(ADAPTER).largest_shape[:2] == (4, 1024)
     assert footprint(TuningConfig()).positions == 4096
-    assert footprint(TuningConfig(microbatch_tokens=64)).largest_shape[:2] == (1, 1024)
-    assert footprint(TuningConfig(), on_gpu=False).positions == 1024
-    assert footprint(TuningConfig(), longest=1025, on_gpu=False).largest_shape[:2] == (1, 1280)
+    assert footprint(TuningConfig(microbatch_tokens=64)).largest_shape == (1, 1024, 128, None)
+    assert footprint(TuningConfig(), on_gpu=False).largest_shape == (3, 1024, 128, 1024)
+    assert footprint(TuningConfig(), longest=1025, on_gpu=False).largest_shape == (2, 1280, 128, 1280)
+    assert footprint(TuningConfig(share_prefixes=False), on_gpu=False).largest_shape == (1, 1024, 128, None)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +137,10 @@ def test_logits_exist_a_chunk_at_a_time() -> None:
 
 def test_a_cpu_keeps_no_graphs() -> None:
     """They are captured on a GPU: for each shape, on each of three partitions and the whole device. With replies of 128
-    tokens and sequences of 1024 there are six lengths: 192, 256, 384, 512, 768, 1024."""
+    tokens and sequences of 1024 there are six lengths: 192, 256, 384, 512, 768, 1024. With trees there are three, and
+    for each of them trees of 4096 and 2048 nodes."""
     assert lines(ADAPTER)["training_graphs"].basis.startswith("6 shapes × 4 lanes")
+    assert lines(SHARED)["training_graphs"].basis.startswith("9 shapes × 4 lanes")
     assert "training_graphs" not in lines(ADAPTER, on_gpu=False)
 
 
@@ -163,10 +177,13 @@ def tiny_config(model_type: str, num_layers: int) -> PretrainedConfig:
     return config
 
 
-def bytes_saved(model_type: str, num_layers: int, tuning: TuningConfig) -> int:
-    """What autograd keeps of a forward pass over [2, 64] tokens, weights and tables of the model not counted."""
+def bytes_saved(model_type: str, num_layers: int, tuning: TuningConfig, tree: PrefixTree | None = None) -> int:
+    """What autograd keeps of a forward pass over [2, 64] tokens, or over a tree, weights and tables of the model not
+    counted."""
+    attention.register()
     config = tiny_config(model_type, num_layers)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").to(torch.bfloat16).eval()
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention.CAUSAL)
+    model = model.to(torch.bfloat16).eval()
     if tuning.method == "adapter":
         model.requires_grad_(False)
         adapter = Adapter(model, tuning.adapter.target_modules, rank=tuning.adapter.rank, alpha=8.0)
@@ -180,7 +197,7 @@ def bytes_saved(model_type: str, num_layers: int, tuning: TuningConfig) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        model.model(input_ids=torch.zeros(2, 64, dtype=torch.long), use_cache=False)
+        last_hidden(model, torch.zeros((2, 64) if tree is None else (1, len(tree.owners)), dtype=torch.long), tree)
     return sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
 
 
@@ -194,12 +211,26 @@ def test_autograd_saves_what_is_predicted(model_type: str, method: str) -> None:
     predicted = TrainingFootprint(shape, tuning, longest_tokens=64, item_bytes=2, on_gpu=False)
     once = 4 * (4 * 128 + 2 * 32) if model_type == "gemma3_text" else 0
     grown = bytes_saved(model_type, 5, tuning) - bytes_saved(model_type, 4, tuning)
-    assert grown == 128 * predicted.saved_bytes_per_position() + once
+    assert grown == 128 * predicted.activations.saved_bytes_per_position() + once
+
+
+@pytest.mark.parametrize("method", ["adapter", "full"])
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
+def test_autograd_saves_what_is_predicted_of_a_tree(model_type: str, method: str) -> None:
+    """Of 40 nodes and three sequences of 32 positions."""
+    tuning = TuningConfig.model_validate({"method": method, "adapter": {"rank": 8}})
+    shape = shape_of(tiny_config(model_type, 4))
+    predicted = TrainingFootprint(shape, tuning, longest_tokens=64, item_bytes=2, on_gpu=False).activations
+    once = 4 * (4 * 128 + 2 * 32) if model_type == "gemma3_text" else 0
+    tree = blank_tree(40, 3, 32, torch.device("cpu"))
+    grown = bytes_saved(model_type, 5, tuning, tree) - bytes_saved(model_type, 4, tuning, tree)
+    assert grown == 40 * predicted.saved_bytes_per_node() + 3 * 32 * predicted.saved_by_attention() + once
 
 
 def test_untargeted_layers_save_no_input() -> None:
     """With an adapter on o_proj alone only attention's output is kept as an input, and attention keeps it anyway."""
     targets: Sequence[str] = ("o_proj",)
     tuning = TuningConfig(adapter=AdapterConfig(rank=8, target_modules=tuple(targets)))
-    all_targets = footprint(TuningConfig(adapter=AdapterConfig(rank=8))).saved_bytes_per_position()
-    assert all_targets - footprint(tuning).saved_bytes_per_position() == (1536 + 1536 + 8960 + 6 * 8) * 2
+    all_targets = footprint(TuningConfig(adapter=AdapterConfig(rank=8))).activations
+    saved = footprint(tuning).activations.saved_bytes_per_position()
+    assert all_targets.saved_bytes_per_position() - saved == (1536 + 1536 + 8960 + 6 * 8) * 2

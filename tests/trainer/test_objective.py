@@ -9,9 +9,10 @@ from torch import Tensor
 
 from tests.trainer.samples import SETTINGS, completion, tiny_llama
 from trainer.batch import build_batch
+from trainer.cutting import Cut, cut_up
 from trainer.group import TrainingSequence
 from trainer.lora import Adapter
-from trainer.microbatch import Microbatch, cut
+from trainer.microbatch import Microbatch
 from trainer.objective import Scorer, ScoringProgram, UpdateProgram
 from trainer.tally import Tally
 
@@ -25,7 +26,7 @@ def _microbatch() -> Microbatch:
         for prompt, reply, advantage in zip(PROMPTS, REPLIES, (1.0, -0.5), strict=True)
     ]
     batch = build_batch(sequences)
-    (microbatch,) = cut(batch, batch.advantages * 0 + 0.25, tokens=256, shapes=[], device=CPU)
+    (microbatch,) = cut_up(batch, batch.advantages * 0 + 0.25, Cut(256), shapes=[], device=CPU)
     return microbatch
 
 

@@ -14,7 +14,7 @@ from trainer import messages
 from trainer.flight import Interlude, fly
 from trainer.graphs import Eager
 from trainer.lanes import open_lanes
-from trainer.microbatch import blank_microbatch
+from trainer.microbatch import Shape, blank_microbatch
 from trainer.pace import Pace
 from trainer.pacer import Pacer
 from trainer.reward_desk import RewardDesk
@@ -138,7 +138,7 @@ def test_a_live_request_breaks_into_the_wait_for_a_turn(desk: RewardDesk, pacer:
         next(arrivals, lambda: pacer.exchange(Pace(num_sms=0, duty=1.0)))()
 
     clock.on_sleep = on_sleep
-    blank = blank_microbatch((1, 32, 32), CPU)
+    blank = blank_microbatch(Shape(1, 32, 32), CPU)
     fly(Eager(lambda _: events.append("ran")), [blank], open_lanes(CPU), pacer, trains=True, interlude=desk)
     assert events == ["slept with []", "slept with ['live']", "slept with ['live']", "ran"]
 

@@ -72,6 +72,8 @@ class Case:
     num_microbatches: int = 1
     """TRL's; ours are cut by tokens, in another order."""
     microbatch_tokens: int = 256
+    siblings: int = 1
+    """As in LearnerSettings: with more than one, prompts are shared."""
 
     @property
     def settings(self) -> LearnerSettings:
@@ -91,6 +93,7 @@ class Case:
             updates_per_batch=2 if self.updated else 1,
             reply_tokens=REPLY_TOKENS,
             microbatch_tokens=self.microbatch_tokens,
+            siblings=self.siblings,
         )
 
 
@@ -114,8 +117,10 @@ def trl(tmp_path_factory: pytest.TempPathFactory) -> "GRPOTrainer":
         gradient_checkpointing=False,
         report_to=[],
     )
+    model = tiny_llama()
+    model.set_attn_implementation("sdpa")  # TRL pads prompts on the left, and masks that
     trainer = GRPOTrainer(
-        model=tiny_llama(),
+        model=model,
         reward_funcs=_rewards,
         args=config,
         train_dataset=Dataset.from_list([{"prompt": "a"}]),
@@ -166,10 +171,11 @@ def _samples(learner: Learner, settings: LearnerSettings) -> list[Completion]:
     for one in microbatches:
         scoring.run(one, Lane(0, None))
         assert one.proximal_logprobs is not None
+        replies = one.by_sequence(one.targets.flatten())
         for row in range(len(one.mask)):
             values = one.proximal_logprobs[row][one.mask[row]]
             noisy = values + 0.5 * torch.randn(len(values), generator=generator)
-            logprobs[tuple(one.targets[row][one.mask[row]].tolist())] = tuple(noisy.tolist())
+            logprobs[tuple(replies[row][one.mask[row]].tolist())] = tuple(noisy.tolist())
     return [replace(each, logprobs=logprobs[each.token_ids]) for each in plain]
 
 
@@ -198,6 +204,7 @@ def _ours(case: Case) -> tuple[float, float, dict[str, Tensor], list[Completion]
     batch = _batch(samples, mask_truncated=case.mask_truncated)
     programs = learner._programs_for(settings, TEMPERATURE)
     microbatches = list(learner._cut(batch, settings, []))
+    assert all((one.tree is not None) == (case.siblings > 1) for one in microbatches)
     weights = learner.weights
     assert isinstance(weights, AdapterWeights)
     for one in microbatches:
@@ -289,21 +296,27 @@ def _assert_equal(trl: "GRPOTrainer", case: Case) -> None:
         assert clipped > 0
 
 
+SHARING = pytest.mark.parametrize("siblings", [1, GROUP_SIZE])
+"""Each sequence apart, or prompts once for their groups."""
+
+
+@SHARING
 @pytest.mark.parametrize(("loss", "correction", "updated"), list(product(LOSSES, CORRECTIONS, (False, True))))
 def test_loss_and_gradient_are_those_of_trl(
-    trl: "GRPOTrainer", loss: LossType, correction: ImportanceCorrection, updated: bool
+    trl: "GRPOTrainer", loss: LossType, correction: ImportanceCorrection, updated: bool, siblings: int
 ) -> None:
     """Every loss with every correction, where the policy is still the one that the step began with, and where the clip
     is in force; replies of 1 to 6 tokens."""
-    _assert_equal(trl, Case(loss, correction, updated=updated))
+    _assert_equal(trl, Case(loss, correction, updated=updated, siblings=siblings))
 
 
+@SHARING
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("updated", [False, True])
-def test_the_kl_term_is_that_of_trl(trl: "GRPOTrainer", loss: LossType, updated: bool) -> None:
+def test_the_kl_term_is_that_of_trl(trl: "GRPOTrainer", loss: LossType, updated: bool, siblings: int) -> None:
     """k3 to the model with its adapter off, times the policy ratio, beside a masked correction that it knows nothing
     of."""
-    _assert_equal(trl, Case(loss, "token_mask", updated=updated, kl_weight=KL_WEIGHT))
+    _assert_equal(trl, Case(loss, "token_mask", updated=updated, kl_weight=KL_WEIGHT, siblings=siblings))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -314,11 +327,15 @@ def test_masked_truncated_replies_are_those_of_trl(trl: "GRPOTrainer", loss: Los
 
 @pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss != "bnpo"])
 @pytest.mark.parametrize("mask_truncated", [False, True])
-def test_accumulated_micro_batches_are_those_of_trl(trl: "GRPOTrainer", loss: LossType, mask_truncated: bool) -> None:
-    """TRL's four of two replies in their order, ours of one reply each, longest first. TRL's bnpo depends on the cut:
-    each micro-batch is a mean over its own tokens."""
+@pytest.mark.parametrize(("siblings", "microbatch_tokens"), [(1, 32), (GROUP_SIZE, 12)])
+def test_accumulated_micro_batches_are_those_of_trl(
+    trl: "GRPOTrainer", loss: LossType, mask_truncated: bool, siblings: int, microbatch_tokens: int
+) -> None:
+    """TRL's four of two replies in their order, ours of one reply each, longest first, or of some that share a prompt.
+    TRL's bnpo depends on the cut: each micro-batch is a mean over its own tokens."""
     case = Case(loss, "token_truncate", updated=True, kl_weight=KL_WEIGHT, mask_truncated=mask_truncated)
-    _assert_equal(trl, replace(case, num_microbatches=4, microbatch_tokens=32))
+    case = replace(case, siblings=siblings, microbatch_tokens=microbatch_tokens)
+    _assert_equal(trl, replace(case, num_microbatches=4))
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -1,0 +1,149 @@
+"""Sequences of a batch as trees (trainer.prefix_tree): in the order of their tokens, so that those that begin alike are
+neighbours; groups with long sequences first, since what attention pads is padded to the longest."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from trainer.cut_rows import Integers, Source, on_device
+from trainer.lengths import bucket_length
+from trainer.microbatch import Microbatch, Shape
+from trainer.prefix_tree import PrefixTree
+
+MOST_PATHS = 3
+"""Positions of a tree's paths for each of its nodes, at most: attention computes and keeps them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Sequences whose common beginnings are there once."""
+
+    rows: Sequence[int]
+    new_from: Sequence[int]
+    """Of each, the first position that it does not share with the one before it."""
+    shape: Shape
+
+    def laid_out(self, source: Source, device: torch.device) -> Microbatch:
+        shape = self.shape
+        token_ids, depths = np.zeros((1, shape.positions), np.int64), np.zeros((1, shape.positions), np.int64)
+        owners, padding = np.zeros(shape.positions, np.int64), np.ones((shape.positions, 1), np.bool_)
+        # Padding reads many nodes, not one: its gradients, all zero, would be added to that one by one.
+        paths = np.arange(shape.rows * shape.length).reshape(shape.rows, shape.length) % shape.positions
+        borrowed = np.ones((shape.rows, shape.length), np.bool_)
+        num_nodes = 0
+        for place, (row, first) in enumerate(zip(self.rows, self.new_from, strict=True)):
+            path = source.path(row)
+            if first:
+                paths[place, :first] = paths[place - 1, :first]
+            own, nodes = slice(first, len(path)), slice(num_nodes, num_nodes + len(path) - first)
+            paths[place, own] = np.arange(nodes.start, nodes.stop)
+            borrowed[place, own] = padding[nodes] = False
+            depths[0, nodes] = np.arange(own.start, own.stop)
+            owners[nodes] = place * shape.length + depths[0, nodes]
+            token_ids[0, nodes] = path[own]
+            num_nodes = nodes.stop
+        arrays = (depths, paths, owners, borrowed.reshape(-1, 1), padding)
+        predictors, targets, places = self._scored(source, paths)
+        return Microbatch(
+            on_device(token_ids, device),
+            on_device(predictors, device),
+            on_device(targets, device),
+            *source.of_sequences(self.rows, shape, device),
+            places=on_device(places, device),
+            tree=PrefixTree(*(on_device(array, device) for array in arrays)),
+        )
+
+    def _scored(self, source: Source, paths: Integers) -> tuple[Integers, Integers, Integers]:
+        """A micro-batch's predictors, targets and places."""
+        predictors, targets = np.zeros(self.shape.scored, np.int64), np.zeros(self.shape.scored, np.int64)
+        places = np.zeros((self.shape.rows, self.shape.width), np.int64)
+        start = 0
+        for place, row in enumerate(self.rows):
+            positions = source.sampled[row]
+            scored = slice(start, start + len(positions))
+            predictors[scored] = paths[place, positions - 1]
+            targets[scored] = source.batch.token_ids[row, positions]
+            places[place, : len(positions)] = np.arange(scored.start, scored.stop)
+            start = scored.stop
+        return predictors, targets, places
+
+
+def cut_trees(source: Source, tokens: int, shapes: Sequence[Shape]) -> Iterator[Tree]:
+    """Micro-batches of at most ``tokens`` nodes (or one sequence).
+
+    Each takes one of ``shapes`` that holds most of what is left; without one, its own.
+    """
+    order = _neighbours(source)
+    shared = [0, *(_num_shared(source.path(one), source.path(other)) for one, other in pairwise(order))]
+    start = 0
+    while start < len(order):
+        growing = _Growing(source, order[start:], shared[start:])
+        count, shape = _shape_tree(growing, tokens, shapes)
+        yield Tree(order[start : start + count], [0, *shared[start + 1 : start + count]], shape)
+        start += count
+
+
+def _neighbours(source: Source) -> list[int]:
+    """Prompts with the longest sequences first, by octave; within those in the order of their tokens."""
+    prompts = [source.prompt(row) for row in range(source.batch.num_sequences)]
+    longest: dict[bytes, int] = {}
+    for row, prompt in enumerate(prompts):
+        longest[prompt] = max(longest.get(prompt, 0), source.length(row))
+    ordered = source.batch.token_ids.astype(">i8")  # whose bytes sort as the numbers do
+
+    def key(row: int) -> tuple[int, bytes, int]:
+        return -(longest[prompts[row]] - 1).bit_length(), ordered[row, : source.length(row)].tobytes(), row
+
+    return sorted(range(source.batch.num_sequences), key=key)
+
+
+def _num_shared(one: Integers, other: Integers) -> int:
+    """Length of the common beginning."""
+    length = min(len(one), len(other))
+    differs = np.flatnonzero(one[:length] != other[:length])
+    return int(differs[0]) if len(differs) else length
+
+
+class _Growing:
+    """Trees of the first 1, 2, 3 … of some sequences."""
+
+    def __init__(self, source: Source, rows: Sequence[int], shared: Sequence[int]) -> None:
+        paths = np.array([len(source.path(row)) for row in rows])
+        new = paths - np.array([0, *shared[1:]])
+        self.nodes = np.cumsum(new)
+        """[n] of the tree of the first n + 1."""
+        self.length = np.maximum.accumulate(np.maximum(paths, 1))
+        self.width = np.maximum.accumulate(np.array([len(source.sampled[row]) for row in rows]))
+        self.scored = np.cumsum([len(source.sampled[row]) for row in rows])
+
+    def num_fitting(self, shape: Shape) -> int:
+        """How many of the sequences a shape holds."""
+        fits = (self.nodes <= shape.positions) & (self.scored <= shape.scored)
+        fits &= (self.length <= shape.length) & (self.width <= shape.width)
+        return min(int(fits.cumprod().sum()), shape.rows)
+
+    def num_within(self, tokens: int) -> int:
+        """How many of the sequences, one at the least, stay within so many nodes, and their paths within MOST_PATHS."""
+        paths = self.length * np.arange(1, len(self.length) + 1)
+        fits = (self.nodes <= tokens) & (paths <= MOST_PATHS * tokens)
+        return max(1, int(fits.cumprod().sum()))
+
+    def own_shape(self, count: int) -> Shape:
+        """What the first so many just fit."""
+        last = count - 1
+        length, width = bucket_length(int(self.length[last])), bucket_length(int(self.width[last]))
+        nodes = max(int(self.nodes[last]), int(self.scored[last]))  # equal replies have more targets than nodes
+        return Shape(count, length, width, nodes)
+
+
+def _shape_tree(growing: _Growing, tokens: int, shapes: Sequence[Shape]) -> tuple[int, Shape]:
+    """How many sequences the next tree takes: as many as any shape holds; then the smallest shape of those."""
+    fitting = [(growing.num_fitting(shape), shape) for shape in shapes]
+    most = max((count for count, _ in fitting), default=0)
+    if most:
+        return most, min((shape for count, shape in fitting if count == most), key=lambda shape: (shape[3], shape[1]))
+    count = growing.num_within(tokens)
+    return count, growing.own_shape(count)
