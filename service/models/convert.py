@@ -2,12 +2,14 @@
 
     python -m service.models.convert WEIGHTS.gguf FOLDER [--chat-template JINJA]
 
-Prints a line per stage. Ends at once when its standard input closes, so that it never outlives its parent.
+Prints a line per stage. Ends at once when its standard input is a pipe that closes, so that it never outlives a parent
+that gave it one.
 """
 
 import argparse
 import json
 import os
+import stat
 import threading
 from pathlib import Path
 from typing import Any
@@ -78,9 +80,10 @@ def _say(line: str) -> None:
 
 
 def end_with_parent() -> None:
-    """End this process when its standard input closes; run it in a thread of its own."""
-    os.read(0, 1)
-    os._exit(1)
+    """End this process when its standard input, a pipe, closes; run it in a thread of its own."""
+    if stat.S_ISFIFO(os.fstat(0).st_mode):  # of /dev/null, too, nothing can be read
+        os.read(0, 1)
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -419,6 +419,15 @@ def test_a_conversion_does_not_outlive_its_parent(tmp_path: Path) -> None:
     wait_until(lambda: not is_running(int(pid_file.read_text())), seconds=10)
 
 
+def test_a_conversion_without_a_parents_pipe_runs_to_its_end() -> None:
+    """As in `nohup`, `cron` or a script: nothing can be read from /dev/null, and nobody has gone."""
+    program = "from service.models.convert import end_with_parent; end_with_parent(); print('still here')"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "still here\n"), ended.stderr
+
+
 def wait_until(condition: Callable[[], bool], *, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
