@@ -12,12 +12,13 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from vllm.model_executor.layers import utils as layer_utils
 
-from trainer.cpu_lora import add_lora_linear
+from trainer.cpu_lora import SlotTokens, add_lora_linear, by_slot
 from trainer.held_outputs import HeldOutputs, RequestOutput
 from trainer.lora_layout import lora_layout, token_slots, write_layout
 
@@ -43,6 +44,13 @@ def group_lora_by_adapter() -> None:
     """Give vLLM's CPU build trainer.cpu_lora's operator, which is right for batches of mixed adapters."""
     from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
+    update = PunicaWrapperCPU.update_metadata
+    tokens: WeakKeyDictionary[Any, list[SlotTokens]] = WeakKeyDictionary()
+
+    def updated(wrapper: Any, *args: Any, **kwargs: Any) -> None:
+        update(wrapper, *args, **kwargs)
+        tokens[wrapper] = by_slot(wrapper.token_lora_indices)
+
     def grouped(
         wrapper: Any,
         y: Tensor,
@@ -60,9 +68,10 @@ def group_lora_by_adapter() -> None:
             lora_b_stacked,
             scale=scale,
             slice_sizes=output_slices,
-            slots=wrapper.token_lora_indices,
+            tokens=tokens.get(wrapper, []),
         )
 
+    PunicaWrapperCPU.update_metadata = updated
     PunicaWrapperCPU.add_lora_linear = grouped
 
 

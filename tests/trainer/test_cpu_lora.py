@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from trainer.cpu_lora import add_lora_linear
+from trainer.cpu_lora import SlotTokens, add_lora_linear, by_slot
 
 
 def test_values_by_hand() -> None:
@@ -16,7 +16,7 @@ def test_values_by_hand() -> None:
     lora_b[1, 0, :, 0] = torch.tensor([10.0, -1.0])
     y = torch.full((3, 2), 100.0)
     x = torch.tensor([[2.0, 3.0]] * 3)
-    add_lora_linear(y, x, [lora_a], [lora_b], scale=0.5, slice_sizes=[2], slots=torch.tensor([1, -1, 0]))
+    add_lora_linear(y, x, [lora_a], [lora_b], scale=0.5, slice_sizes=[2], tokens=by_slot(torch.tensor([1, -1, 0])))
     assert y.tolist() == [[125.0, 97.5], [100.0, 100.0], [100.0, 100.0]]
 
 
@@ -44,7 +44,7 @@ def test_several_adapters_in_one_batch() -> None:
     for slots in ([2, 0, -1, 2, 1, -1], [1] * 6, [-1] * 6):
         y, x = torch.randn(6, 7, generator=generator), torch.randn(6, 5, generator=generator)
         expected = _naive(y, x, lora_a, lora_b, slots)
-        add_lora_linear(y, x, lora_a, lora_b, scale=0.5, slice_sizes=[4, 3], slots=torch.tensor(slots))
+        add_lora_linear(y, x, lora_a, lora_b, scale=0.5, slice_sizes=[4, 3], tokens=by_slot(torch.tensor(slots)))
         torch.testing.assert_close(y, expected)
 
 
@@ -53,5 +53,30 @@ def test_a_slice_may_be_narrower_than_its_padded_weights() -> None:
     lora_a, lora_b = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 3, 1)
     y = torch.zeros(1, 3)
     slots = torch.tensor([0])
-    add_lora_linear(y, torch.ones(1, 1), [lora_a], [lora_b], scale=1.0, slice_sizes=[2], slots=slots)
+    add_lora_linear(y, torch.ones(1, 1), [lora_a], [lora_b], scale=1.0, slice_sizes=[2], tokens=by_slot(slots))
     assert y.tolist() == [[1.0, 1.0, 0.0]]
+
+
+def test_many_tokens_are_as_few() -> None:
+    """Whether the products are made in fp32 or in the batch's type, to what bfloat16 rounds: 2 to the -8."""
+    generator = torch.Generator().manual_seed(1)
+    lora_a, lora_b = ([part.bfloat16() for part in parts] for parts in _weights(generator))
+    x = torch.randn(4, 5, generator=generator).bfloat16()
+    results = []
+    for times in (1, 32):
+        y = torch.zeros(4 * times, 7, dtype=torch.bfloat16)
+        slots = torch.tensor([2, 0, -1, 2] * times)
+        add_lora_linear(y, x.repeat(times, 1), lora_a, lora_b, scale=0.5, slice_sizes=[4, 3], tokens=by_slot(slots))
+        results.append(y[:4])
+    torch.testing.assert_close(results[0], results[1], rtol=2**-6, atol=2**-6)
+
+
+def test_tokens_are_told_apart_by_their_slots() -> None:
+    """All of them where there is one slot, none where there is none."""
+    assert by_slot(torch.tensor([-1, -1])) == []
+    assert by_slot(torch.tensor([3, 3])) == [SlotTokens(3, None)]
+    zero, two = by_slot(torch.tensor([2, -1, 0, 2]))
+    assert (zero.slot, two.slot) == (0, 2)
+    assert zero.rows is not None
+    assert two.rows is not None
+    assert (zero.rows.tolist(), two.rows.tolist()) == ([False, False, True, False], [True, False, False, True])
