@@ -28,6 +28,7 @@
     │   ├── PromptTooLong       prompt and reply do not fit the context window
     │   └── SchemaNotMet        a reply that had to fit a JSON Schema does not
     ├── StoreError              Redis or Valkey could not be reached or refused
+    │   └── UnreadableRecord    what it holds was written by another version, or is damaged
     ├── JobAbandoned            a job ended its node so often that it is not tried again
     ├── ModelError              a model could not be fetched, converted or verified
     │   └── RewardModelFailed   a version of a reward model could not be read, verified or loaded
@@ -165,6 +166,10 @@ class SchemaNotMet(EngineError):
 
 class StoreError(ColoqError):
     """The store could not be reached, or refused."""
+
+
+class UnreadableRecord(StoreError):
+    """What the store holds is no record of its kind: another version wrote it, or it is damaged."""
 
 
 class JobAbandoned(ColoqError):

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from agent.errors import InvalidInput, StoreError
+from agent.errors import InvalidInput, UnreadableRecord
 
 Record = TypeVar("Record")
 
@@ -25,9 +25,9 @@ class RecordCodec(Generic[Record]):
         """The record that ``text`` holds.
 
         Raises:
-            StoreError: the text is not such a record. The message does not quote it.
+            UnreadableRecord: the text is not such a record. The message does not quote it.
         """
         try:
             return self._adapter.validate_json(text)
         except (ValidationError, InvalidInput) as error:
-            raise StoreError(f"a stored {self._name} cannot be read: {type(error).__name__}") from error
+            raise UnreadableRecord(f"a stored {self._name} cannot be read: {type(error).__name__}") from error

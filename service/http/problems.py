@@ -135,6 +135,7 @@ ROWS: Mapping[type[Exception], Row] = {
         tells_message=False,
         retry_after_s=5,
     ),
+    errors.UnreadableRecord: Row(500, "record_unreadable", "A stored record cannot be read", _TELL_OPERATOR, False),
     errors.ModelError: Row(500, "model_unavailable", "A model is not usable", _TELL_OPERATOR, False),
     errors.RewardModelFailed: Row(
         500, "reward_model_failed", "The reward model is not usable", "What judged before still judges."

@@ -2,6 +2,7 @@
 
 import structlog
 
+from agent.errors import UnreadableRecord
 from service.jobs.ports import JobEvents, JobStore
 from service.jobs.pump import Pump
 from service.jobs.records import Claim, Job, Lane
@@ -45,8 +46,13 @@ class Announcer:
         self._pump.poke()
 
     async def announce(self, claim: Claim) -> None:
-        """Tell of one claimed entry. A subscriber's failure is logged, and the entry comes again after the lease."""
-        job = await self._store.get(claim.tenant, claim.job_id)
+        """Tell of one claimed entry. A subscriber's failure is logged, as is a job that cannot be read, and the entry
+        comes again after the lease."""
+        try:
+            job = await self._store.get(claim.tenant, claim.job_id)
+        except UnreadableRecord as error:
+            log.error("job_unreadable", job=claim.job_id, tenant=claim.tenant, reason=str(error))
+            return
         try:
             if job is not None:
                 await self._events.finished(job)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from agent.errors import IdempotencyKeyReused, JobCancelled
+from agent.errors import IdempotencyKeyReused, JobCancelled, UnreadableRecord
 from service.idempotency import HEADER, IdempotencyKey
 from service.jobs.records import (
     Answer,
@@ -26,10 +26,12 @@ from service.jobs.records import (
 
 @dataclass
 class MemoryJobStore:
-    """``JobStore`` in memory. ``failure`` is raised by every method while it is set."""
+    """``JobStore`` in memory. ``failure`` is raised by every method while it is set; jobs of ``unreadable`` are as if
+    another version had written them."""
 
     jobs: dict[str, Job] = field(default_factory=dict)
     failure: Exception | None = None
+    unreadable: set[str] = field(default_factory=set)
     num_syncs: int = 0
     answered_keys: list[str] = field(default_factory=list)
     _entries: dict[str, Claim] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class MemoryJobStore:
     async def get(self, tenant: str, job_id: str) -> Job | None:
         """See JobStore."""
         self._check()
+        self._read(job_id)
         job = self.jobs.get(job_id)
         return job if job is not None and job.order.tenant == tenant else None
 
@@ -90,6 +93,7 @@ class MemoryJobStore:
             if job.order.tenant == tenant
             and (cursor is None or job_id < cursor)
             and (state is None or job.state is state)
+            and job_id not in self.unreadable
         ]
         return JobPage(tuple(found[:limit]), found[limit - 1].id if len(found) > limit else None)
 
@@ -121,7 +125,9 @@ class MemoryJobStore:
         if job is None or job.state.final:
             self._remove(claim.entry)
             return None
-        return self._keep(replace(job, state=JobState.RUNNING, started_at=_now(), attempts=job.attempts + 1))
+        begun = self._keep(replace(job, state=JobState.RUNNING, started_at=_now(), attempts=job.attempts + 1))
+        self._read(begun.id)
+        return begun
 
     async def put_back(self, claim: Claim, *, uncount: bool) -> None:
         """See JobStore."""
@@ -159,6 +165,10 @@ class MemoryJobStore:
     async def forget_idle_consumers(self, consumer: str, *, idle_s: float) -> None:
         """See JobStore; there is nothing to forget."""
         self._check()
+
+    def _read(self, job_id: str) -> None:
+        if job_id in self.unreadable:
+            raise UnreadableRecord("a stored Order cannot be read: ValidationError")
 
     def _check(self) -> None:
         if self.failure is not None:

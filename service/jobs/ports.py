@@ -8,7 +8,11 @@ from service.jobs.records import Answer, Claim, Job, JobPage, JobState, Lane, Or
 
 
 class JobStore(Protocol):
-    """Where jobs are kept. Every method is atomic and raises StoreError when the store cannot be reached."""
+    """Where jobs are kept. Every method is atomic and raises StoreError when the store cannot be reached.
+
+    A method that returns a job raises UnreadableRecord where what is kept of it cannot be read, after it has done what
+    it was asked to. Pages leave such jobs out.
+    """
 
     async def submit(self, order: Order, lane: Lane, consumer: str, key: IdempotencyKey | None = None) -> Submission:
         """Accept an order, or find the job that stands for its key. Lane HELD: ``consumer`` has it at once.

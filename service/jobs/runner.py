@@ -4,7 +4,8 @@
                ▲         └─► the node's failure, or no room: put back, wait, try again; after the last try it is dead
                └─── at most `jobs.max_attempts` times, tries that ended with their node included
 
-A store that is away is waited for: a result is kept until it can be written. Knows no HTTP.
+A store that is away is waited for: a result is kept until it can be written. A job that cannot be read is left where it
+is, and tried again when its lease has run out. Knows no HTTP.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import TypeVar
 
 import structlog
 
-from agent.errors import JobAbandoned, StoreError
+from agent.errors import JobAbandoned, StoreError, UnreadableRecord
 from service.config import JobsConfig
 from service.jobs.ports import Executor, JobStore, Occupy, Slot, uncounted
 from service.jobs.pump import Pump
@@ -164,7 +165,12 @@ class JobRunner:
                 work.cancel()
 
     async def _begun(self, claim: Claim) -> Job | None:
-        job = await _patiently(lambda: self._store.begin(claim))
+        try:
+            job = await _patiently(lambda: self._store.begin(claim))
+        except UnreadableRecord as error:  # maybe the version that wrote it comes back
+            log.error("job_unreadable", reason=str(error))
+            await _patiently(lambda: self._store.put_back(claim, uncount=True))
+            return None
         if job is not None:
             run = self._runs[claim.job_id]
             run.counted = True
@@ -206,11 +212,17 @@ class JobRunner:
 
 
 async def _patiently(call: Callable[[], Awaitable[T]]) -> T:
-    """The result of a call of the store, tried until the store answers."""
+    """The result of a call of the store, tried until the store answers.
+
+    Raises:
+        UnreadableRecord: asking again would not help.
+    """
     tries = 0
     while True:
         try:
             return await call()
+        except UnreadableRecord:
+            raise
         except StoreError as error:
             if tries == 0:
                 log.warning("job_waits_for_the_store", reason=str(error))

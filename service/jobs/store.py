@@ -18,7 +18,7 @@ from typing import Any, cast
 import structlog
 from redis.exceptions import ResponseError
 
-from agent.errors import IdempotencyKeyReused, StoreError
+from agent.errors import IdempotencyKeyReused, StoreError, UnreadableRecord
 from service.config import JobsConfig
 from service.idempotency import HEADER, IdempotencyKey
 from service.jobs import scripts
@@ -130,8 +130,8 @@ class RedisJobStore:
             batch = await self._older_than(tenant, cursor, limit)
             for job_id, fields in batch:
                 cursor = job_id
-                if fields and len(jobs) < limit and (state is None or fields["state"] == state):
-                    jobs.append(self._decoded(job_id, fields))
+                if fields and (state is None or fields["state"] == state):
+                    jobs += self._readable(job_id, fields)
                 if len(jobs) == limit:
                     break
             scanned += len(batch)
@@ -295,6 +295,13 @@ class RedisJobStore:
             for job_id in ids:
                 pipeline.hgetall(_job(tenant, job_id))
             return list(zip(ids, await pipeline.execute(), strict=True)) if ids else []
+
+    def _readable(self, job_id: str, fields: Mapping[str, str]) -> list[Job]:
+        try:
+            return [self._decoded(job_id, fields)]
+        except UnreadableRecord as error:
+            log.error("job_unreadable", job=job_id, reason=str(error))
+            return []
 
     def _decoded(self, job_id: str, fields: Mapping[str, str]) -> Job:
         return Job(

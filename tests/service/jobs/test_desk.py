@@ -287,6 +287,34 @@ async def test_an_unknown_job_is_not_found(stage: Stage) -> None:
             await question("acme", "job_9")
 
 
+async def test_a_job_that_cannot_be_read_takes_nobodys_place(stage: Stage) -> None:
+    """With room for two, two of them let the third be carried out. Once they can be read they are carried out too, at
+    the next lease and as their first try."""
+    stage.gate.set()
+    desk = stage.desk()
+    ids = [(await stage.store.submit(ORDER, Lane.QUEUED, "elsewhere")).job_id for _ in range(3)]
+    stage.store.unreadable |= set(ids[:2])
+    async with desk.running():
+        assert (await asyncio.wait_for(desk.until_final("acme", ids[2]), 5)).state is JobState.SUCCEEDED
+        assert len(stage.executor.orders) == 1
+        stage.store.unreadable.clear()
+        for job_id in ids[:2]:
+            job = await asyncio.wait_for(desk.until_final("acme", job_id), 5)
+            assert (job.state, job.attempts) == (JobState.SUCCEEDED, 1)
+
+
+async def test_a_finished_job_that_cannot_be_read_silences_no_other(stage: Stage) -> None:
+    """Its event waits; those behind it are told."""
+    ids = [(await stage.store.submit(ORDER, Lane.HELD, "elsewhere")).job_id for _ in range(2)]
+    for job_id in ids:
+        await stage.store.finish("acme", job_id, JobState.SUCCEEDED, DONE)
+    stage.store.unreadable.add(ids[0])
+    async with stage.desk().running():
+        await until(lambda: [job.id for job in stage.events.jobs] == ids[1:])
+        stage.store.unreadable.clear()
+        await until(lambda: [job.id for job in stage.events.jobs] == ids[::-1])
+
+
 class SlowStore(MemoryJobStore):
     """Its answers take a while to come back."""
 

@@ -13,7 +13,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from structlog.testing import capture_logs
 
-from agent.errors import IdempotencyKeyReused, StoreError
+from agent.errors import IdempotencyKeyReused, StoreError, UnreadableRecord
 from service.config import JobsConfig, StoreConfig
 from service.idempotency import IdempotencyKey
 from service.jobs.fakes import MemoryJobStore
@@ -393,3 +393,27 @@ async def test_a_job_is_found_by_its_idempotency_key_after_the_key_was_freed(job
     assert found is not None
     assert found.id == again.job_id
     assert await jobs.of_key("zeta", "k") is await jobs.of_key("acme", "other") is None
+
+
+async def spoil(jobs: JobStore, job_id: str) -> None:
+    """As if another version had written the job."""
+    if isinstance(jobs, MemoryJobStore):
+        jobs.unreadable.add(job_id)
+    else:
+        assert isinstance(jobs, RedisJobStore)
+        await jobs._redis.hset(f"t:acme:jobs:job:{job_id}", "order", '{"unknown":1}')
+
+
+async def test_a_job_that_cannot_be_read_stands_in_nobodys_way(jobs: JobStore) -> None:
+    """Whoever asks for it is told so; pages leave it out; it can be put back without a try, and be taken again."""
+    ids = [(await jobs.submit(order(), Lane.QUEUED, "n1")).job_id for _ in range(3)]
+    await spoil(jobs, ids[1])
+    with pytest.raises(UnreadableRecord, match="a stored Order cannot be read: ValidationError"):
+        await jobs.get("acme", ids[1])
+    page = await jobs.page("acme", cursor=None, limit=2, state=None)
+    assert ([job.id for job in page.jobs], page.next_cursor) == (sorted({ids[0], ids[2]}, reverse=True), None)
+    claims = {claim.job_id: claim for claim in await jobs.take(Lane.QUEUED, "n1", 3)}
+    with pytest.raises(UnreadableRecord):
+        await jobs.begin(claims[ids[1]])
+    await jobs.put_back(claims[ids[1]], uncount=True)
+    assert {claim.job_id for claim in await jobs.take_over(Lane.QUEUED, "n2", idle_s=0)} == set(ids)
