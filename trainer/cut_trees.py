@@ -1,9 +1,10 @@
 """Sequences of a batch as trees (trainer.prefix_tree): in the order of their tokens, so that those that begin alike are
 neighbours; groups with long sequences first, since what attention pads is padded to the longest."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,11 @@ from trainer.prefix_tree import PrefixTree
 
 MOST_PATHS = 3
 """Positions of a tree's paths for each of its nodes, at most: attention computes and keeps them all."""
+_PATH = 0.05
+"""What a position of a path costs attention, as a share of what a node costs the model. Estimated."""
+_EACH = 0.05
+"""What a micro-batch costs beside its positions, as a share of the largest one's: its launch, and a worse use of the
+device by small ones. Estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +77,36 @@ class Tree:
         return predictors, targets, places
 
 
-def cut_trees(source: Source, tokens: int, shapes: Sequence[Shape]) -> Iterator[Tree]:
-    """Micro-batches of at most ``tokens`` nodes (or one sequence).
-
-    Each takes one of ``shapes`` that holds most of what is left; without one, its own.
-    """
+def cut_trees(source: Source, tokens: int, shapes: Sequence[Shape]) -> list[Tree]:
+    """Micro-batches of at most ``tokens`` nodes (or one sequence), of ``shapes`` where they fit: those that together
+    cost least."""
     order = _neighbours(source)
     shared = [0, *(_num_shared(source.path(one), source.path(other)) for one, other in pairwise(order))]
-    start = 0
-    while start < len(order):
+    cheapest = {0: _Way(0.0, 0, None)}
+    for start in range(len(order)):
+        if start not in cheapest:  # no micro-batch ends there
+            continue
         growing = _Growing(source, order[start:], shared[start:])
-        count, shape = _shape_tree(growing, tokens, shapes)
-        yield Tree(order[start : start + count], [0, *shared[start + 1 : start + count]], shape)
-        start += count
+        for count, shape in _choices(growing, tokens, shapes):
+            cost = cheapest[start].cost + shape.positions + _PATH * shape.paths + _EACH * tokens
+            if start + count not in cheapest or cost < cheapest[start + count].cost:
+                cheapest[start + count] = _Way(cost, start, shape)
+    trees: list[Tree] = []
+    end = len(order)
+    while (way := cheapest[end]).shape is not None:
+        trees.append(Tree(order[way.start : end], [0, *shared[way.start + 1 : end]], way.shape))
+        end = way.start
+    return trees[::-1]
+
+
+class _Way(NamedTuple):
+    """To cut the sequences up to some place."""
+
+    cost: float
+    start: int
+    """Of the last micro-batch."""
+    shape: Shape | None
+    """Of that; None where there is none yet."""
 
 
 def _neighbours(source: Source) -> list[int]:
@@ -139,11 +162,11 @@ class _Growing:
         return Shape(count, length, width, nodes)
 
 
-def _shape_tree(growing: _Growing, tokens: int, shapes: Sequence[Shape]) -> tuple[int, Shape]:
-    """How many sequences the next tree takes: as many as any shape holds; then the smallest shape of those."""
-    fitting = [(growing.num_fitting(shape), shape) for shape in shapes]
-    most = max((count for count, _ in fitting), default=0)
-    if most:
-        return most, min((shape for count, shape in fitting if count == most), key=lambda shape: (shape[3], shape[1]))
+def _choices(growing: _Growing, tokens: int, shapes: Sequence[Shape]) -> list[tuple[int, Shape]]:
+    """What the next tree may be: how many sequences, in which shape. Each shape that holds any, with as many as it
+    holds; where none does, as many as are allowed in a shape of their own."""
+    fitting = [(count, shape) for shape in shapes if (count := growing.num_fitting(shape))]
+    if fitting:
+        return fitting
     count = growing.num_within(tokens)
-    return count, growing.own_shape(count)
+    return [(count, growing.own_shape(count))]

@@ -31,8 +31,8 @@ class Cut:
     def shapes(self, max_length: int, reply_tokens: int) -> list[Shape]:
         """Those that graphs are kept of, from the reply's length up to the longest sequence; the longest first.
 
-        Apart, L in two steps to an octave and B as many as fit. With trees L in one step, U the limit and half of it,
-        and B some more sequences than fit with a reply of full length after a prompt that they share.
+        Apart, L in two steps to an octave and B as many as fit. With trees L in one step, U the limit, half and a
+        quarter of it, and B some more sequences than fit with a reply of full length after a prompt that they share.
         """
         width = bucket_length(reply_tokens)
         steps = (2, 3) if self.siblings == 1 else (2,)
@@ -42,7 +42,7 @@ class Cut:
         apart = [Shape(rows_of(length, tokens=self.tokens), length, width) for length in reversed(lengths)]
         return apart + [
             Shape(self._tree_rows(nodes, length, width), length, width, nodes)
-            for nodes in (self.tokens, self.tokens // 2)
+            for nodes in (self.tokens, self.tokens // 2, self.tokens // 4)
             for length in reversed(lengths)
             if self.siblings > 1 and nodes >= length
         ]
@@ -65,7 +65,7 @@ def cut_up(
     source = Source(batch, shares, [np.flatnonzero(mask) for mask in batch.mask])
     pieces: Sequence[Apart | Tree] = list(cut_rows(source, how.tokens, [shape for shape in shapes if not shape.nodes]))
     if how.siblings > 1:
-        trees = list(cut_trees(source, how.tokens, [shape for shape in shapes if shape.nodes]))
+        trees = cut_trees(source, how.tokens, [shape for shape in shapes if shape.nodes])
         if _num_positions(trees) <= _WORTH * _num_positions(pieces):
             pieces = trees
     for piece in pieces:

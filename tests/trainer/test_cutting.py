@@ -258,9 +258,9 @@ def test_paths_of_a_tree_are_bounded_too() -> None:
     assert [(len(rows(one)), one.shape) for one in grown(source)] == 2 * [(6, Shape(6, 64, 32, 72))]
 
 
-def test_a_tree_takes_the_smallest_shape_that_holds_most() -> None:
-    """Of five siblings of 20 + 10 nodes two fit 48, four 64, five 70; shapes of longer sequences or more nodes are
-    worse ones. What no tree's shape holds gets its own."""
+def test_a_tree_takes_the_cheapest_shape() -> None:
+    """Five siblings of 20 + 10 nodes are 70: shapes of longer sequences or more nodes cost more, and so do three trees
+    of 48. What no tree's shape holds gets its own."""
     source = trees(*((PROMPT, [30 + row] * 11) for row in range(5)))
     small, best = Shape(4, 32, 32, 48), Shape(8, 32, 32, 80)
     kept = [small, Shape(8, 64, 32, 80), best, Shape(8, 32, 32, 96), Shape(4, 64, 32), Shape(4, 32, 32, 80)]
@@ -270,6 +270,15 @@ def test_a_tree_takes_the_smallest_shape_that_holds_most() -> None:
     assert found == [([0, 1, -1, -1], small), ([2, 3, -1, -1], small), ([4, -1, -1, -1], small)]
     (piece,) = grown(source, shapes=[Shape(8, 16, 32, 96)])
     assert piece.shape == Shape(5, 32, 32, 70)
+
+
+def test_a_rest_takes_smaller_shapes() -> None:
+    """Nine siblings of 20 + 10 nodes are 110, of which 64 hold four and 48 two. 64 + 64 + 32, the prompt three times:
+    4 x 10, 4 x 10 and 10, is less than three times 64, and than five times 48."""
+    source = trees(*((PROMPT, [30 + row] * 11) for row in range(9)))
+    kept = [Shape(8, 32, 32, 64), Shape(4, 32, 32, 48), Shape(2, 32, 32, 32)]
+    found = [(len([row for row in rows(piece) if row >= 0]), piece.shape) for piece in grown(source, shapes=kept)]
+    assert sorted(found) == [(1, kept[2]), (4, kept[0]), (4, kept[0])]
 
 
 def test_equal_replies_need_as_many_scores_as_tokens() -> None:
@@ -298,7 +307,8 @@ def test_graphs_of_trees_hold_a_group_of_full_replies() -> None:
         Shape(35, 256, 128, 4096),
     ]
     assert [shape[:3] for shape in found if shape.nodes == 2048] == [(6, 1024, 128), (12, 512, 128), (17, 256, 128)]
-    assert len(found) == 9
+    assert [shape[:3] for shape in found if shape.nodes == 1024] == [(3, 1024, 128), (6, 512, 128), (8, 256, 128)]
+    assert len(found) == 12
 
 
 @given(
