@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-_FEW_TOKENS = 64
+_FEW_TOKENS = 32
 """Up to so many the products are made in fp32: a CPU's bfloat16 product of this size costs more to begin than to do."""
 
 

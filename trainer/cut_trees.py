@@ -82,12 +82,13 @@ def cut_trees(source: Source, tokens: int, shapes: Sequence[Shape]) -> list[Tree
     cost least."""
     order = _neighbours(source)
     shared = [0, *(_num_shared(source.path(one), source.path(other)) for one, other in pairwise(order))]
+    line = _Line.of(source, order, shared)
+    most = max((shape.rows for shape in shapes), default=len(order))
     cheapest = {0: _Way(0.0, 0, None)}
     for start in range(len(order)):
         if start not in cheapest:  # no micro-batch ends there
             continue
-        growing = _Growing(source, order[start:], shared[start:])
-        for count, shape in _choices(growing, tokens, shapes):
+        for count, shape in _choices(line.growing(start, most), tokens, shapes):
             cost = cheapest[start].cost + shape.positions + _PATH * shape.paths + _EACH * tokens
             if start + count not in cheapest or cost < cheapest[start + count].cost:
                 cheapest[start + count] = _Way(cost, start, shape)
@@ -130,23 +131,47 @@ def _num_shared(one: Integers, other: Integers) -> int:
     return int(differs[0]) if len(differs) else length
 
 
-class _Growing:
-    """Trees of the first 1, 2, 3 … of some sequences."""
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """Sequences in the order in which they are cut, [n] each."""
 
-    def __init__(self, source: Source, rows: Sequence[int], shared: Sequence[int]) -> None:
-        paths = np.array([len(source.path(row)) for row in rows])
-        new = paths - np.array([0, *shared[1:]])
-        self.nodes = np.cumsum(new)
-        """[n] of the tree of the first n + 1."""
-        self.length = np.maximum.accumulate(np.maximum(paths, 1))
-        self.width = np.maximum.accumulate(np.array([len(source.sampled[row]) for row in rows]))
-        self.scored = np.cumsum([len(source.sampled[row]) for row in rows])
+    paths: Integers
+    """Length of the path."""
+    shared: Integers
+    """Of it with the one before."""
+    widths: Integers
+    """Sampled tokens."""
+
+    @classmethod
+    def of(cls, source: Source, order: Sequence[int], shared: Sequence[int]) -> "_Line":
+        """The sequences in this order."""
+        sizes = np.array([(len(source.path(row)), len(source.sampled[row])) for row in order])
+        return cls(sizes[:, 0], np.array(shared), sizes[:, 1])
+
+    def growing(self, start: int, most: int) -> "_Growing":
+        """Trees that begin with a sequence, of so many at most."""
+        part = slice(start, start + most)
+        nodes = np.cumsum(self.paths[part] - self.shared[part]) + self.shared[start]  # the first one shares nothing
+        widths = self.widths[part]
+        lengths = np.maximum.accumulate(self.paths[part])
+        return _Growing(nodes, lengths, np.maximum.accumulate(widths), np.cumsum(widths))
+
+
+@dataclass(frozen=True, slots=True)
+class _Growing:
+    """Trees of the first 1, 2, 3 … of some sequences: what each needs, [n]. Nothing of it ever falls."""
+
+    nodes: Integers
+    length: Integers
+    width: Integers
+    scored: Integers
 
     def num_fitting(self, shape: Shape) -> int:
         """How many of the sequences a shape holds."""
-        fits = (self.nodes <= shape.positions) & (self.scored <= shape.scored)
-        fits &= (self.length <= shape.length) & (self.width <= shape.width)
-        return min(int(fits.cumprod().sum()), shape.rows)
+        needs = (self.nodes, self.scored, self.length, self.width)
+        room = (shape.positions, shape.scored, shape.length, shape.width)
+        held = (int(np.searchsorted(need, most, side="right")) for need, most in zip(needs, room, strict=True))
+        return min(shape.rows, *held)
 
     def num_within(self, tokens: int) -> int:
         """How many of the sequences, one at the least, stay within so many nodes, and their paths within MOST_PATHS."""
