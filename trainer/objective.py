@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from trainer.attention import CAUSAL
 from trainer.head import TokenScores, token_scores
 from trainer.loss import PolicyLogprobs, policy_loss
 from trainer.microbatch import Microbatch
@@ -89,8 +90,13 @@ class ScoringProgram:
 def last_hidden(model: PreTrainedModel, ids: Tensor, tree: PrefixTree | None = None) -> Tensor:
     """[B, T, H] of the last layer. Right padding needs no mask under causal attention.
 
-    With a tree ``ids`` are its nodes', [1, U], and the model must have been loaded with trainer.attention's.
+    With a tree ``ids`` are its nodes', [1, U].
+
+    Raises:
+        ValueError: a tree for a model with another attention, which would read its nodes as one sequence.
     """
+    if tree is not None and model.config._attn_implementation != CAUSAL:
+        raise ValueError(f"a tree needs the attention {CAUSAL}, got {model.config._attn_implementation}")
     body: nn.Module = getattr(model, model.base_model_prefix)
     places = {} if tree is None else {"position_ids": tree.depths, "tree": tree}
     hidden: Tensor = body(input_ids=ids, use_cache=False, **places).last_hidden_state

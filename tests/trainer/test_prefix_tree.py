@@ -131,6 +131,14 @@ def test_a_model_makes_of_a_tree_what_it_makes_of_the_sequences(
     torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-4)
 
 
+def test_another_attention_is_refused() -> None:
+    """It would read all nodes as one sequence, and nothing would say so."""
+    model = tiny_decoder("LlamaForCausalLM")
+    model.set_attn_implementation("sdpa")
+    with pytest.raises(ValueError, match="a tree needs the attention coloq_causal, got sdpa"):
+        last_hidden(model, torch.zeros((1, 4), dtype=torch.long), blank_tree(4, 2, 3, CPU))
+
+
 def test_a_blank_tree_is_padding_throughout() -> None:
     """On which nothing depends: no position owns a node, and no sequence passes through one."""
     tree = blank_tree(4, 2, 3, CPU)
