@@ -100,6 +100,12 @@ class Pacer:
             self._num_stepping = max(self._num_stepping - 1, 0)
             self._last_end = self._clock()
 
+    def forget_steps(self) -> None:
+        """No step is in hand: those that were begun are never ended."""
+        with self._lock:
+            self._num_stepping = 0
+            self._last_start = None
+
     def waited(self, duration_s: float) -> None:
         """The engine's thread has waited for the device."""
         with self._lock:

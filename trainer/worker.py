@@ -99,6 +99,14 @@ class ColoqWorker(Worker):
         except TrainerFailed as error:
             self._untrainable = str(error)
 
+    def compile_or_warm_up_model(self) -> Any:
+        """vLLM's own; the steps that it tries are no steps, and their outputs are never read."""
+        result = super().compile_or_warm_up_model()
+        self._pacer.forget_steps()
+        if self._signal is not None:
+            self._signal.end()
+        return result
+
     def execute_model(self, scheduler_output: Any) -> Any:
         """One engine step; the pacer sees it begin, and end when its output is read."""
         num_tokens = scheduler_output.total_num_scheduled_tokens

@@ -18,7 +18,8 @@ View = TypeVar("View", bound=BaseModel)
 CONTROL = "Control: "
 """What the hosted node's line with its control routes' address begins with."""
 HOSTED_PROGRAM = "from service.bench.hosted import main; main()"
-_TIMEOUT_S = 600.0
+_TIMEOUT_S = 180.0
+"""A node that has not done what it was asked for by then never will."""
 _POLL_S = 0.2
 
 
