@@ -8,7 +8,7 @@ only after ``service.engine_environment.prepare`` has set the process's environm
 import asyncio
 import multiprocessing
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -29,6 +29,7 @@ from agent.ports import Delta, GenerateRequest
 from service.config import EngineConfig
 from service.engine_arguments import adapter_request, engine_arguments, sampling_params
 from service.engine_output import finished, joined, sampled_tokens, to_completion, undecodable
+from service.engine_warm_up import reply_lengths
 from service.sampled_logprobs import LogprobReader, logprobs_among
 from trainer.engine_facts import EngineFacts
 from trainer.sampled import handed_over
@@ -38,6 +39,7 @@ T = TypeVar("T")
 
 WORKER = "trainer.worker.ColoqWorker"
 _LIVENESS_POLL_S = 0.2
+_ANY_PROMPT = (1,)
 _SHUTDOWN_S = 1.0
 """The engine process keeps nothing that outlives it, so little is lost by killing one that does not end at once."""
 
@@ -248,9 +250,25 @@ class VllmEngine:
             self._died.set_result(None)
 
     async def _warm_up(self) -> None:
-        """Pay one-time costs of the first generation before the first caller does."""
-        request = GenerateRequest("warm-up", (1,), Sampling(max_tokens=2, temperature=0.0))
-        await self.sample(request, BASE_VERSION)
+        """Pay one-time costs before the first caller does: of a generation, and on a GPU of every number of them."""
+        first = GenerateRequest("warm-up", _ANY_PROMPT, Sampling(max_tokens=2, temperature=0.0))
+        await self.sample(first, BASE_VERSION)
+        if self.facts.device.startswith("cuda"):
+            lengths = reply_lengths(self._config.max_num_seqs, self._config.max_model_len - len(_ANY_PROMPT))
+            replies = (self._run_on(f"warm-up-{number}", length) for number, length in enumerate(lengths))
+            await self._unless_dead(_all(replies))
+
+    async def _run_on(self, request_id: str, num_tokens: int) -> None:
+        """Sample so many tokens, whatever they are."""
+        sampling = sampling_params(Sampling(max_tokens=num_tokens))
+        sampling.ignore_eos = True
+        prompt = TokensPrompt(prompt_token_ids=list(_ANY_PROMPT))
+        async for _ in self._llm.generate(prompt, sampling, request_id):
+            pass
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    await asyncio.gather(*works)
 
 
 async def _build(arguments: AsyncEngineArgs, timeout_s: float) -> AsyncLLM:

@@ -33,6 +33,7 @@ from trainer.objective import Scorer, output_head
 from trainer.pacer import Pacer
 from trainer.ports import LearnerSettings, StepResult, suiting_microbatch_tokens
 from trainer.programs import Programs, make_programs
+from trainer.rehearsal import rehearsal_batch
 from trainer.tally import Tally, Update, step_result
 from trainer.teacher_forced import reply_logprobs
 from trainer.weights import AdapterWeights, FullWeights, TrainedWeights, copy_into
@@ -82,7 +83,7 @@ class Learner:
         return self._current_run().weights
 
     def prepare(self, settings: LearnerSettings, *, max_length: int, reply_tokens: int, temperature: float) -> None:
-        """Allocate what runs of these settings need, and on CUDA capture their graphs on every lane.
+        """Allocate what runs of these settings need, and on CUDA capture their graphs on every lane and rehearse.
 
         For the time before the engine takes requests. Runs of other settings are possible, without graphs.
 
@@ -104,6 +105,23 @@ class Learner:
             if failure is not None:
                 self._release()
                 raise failure
+            self.rehearse(settings, max_length=max_length, temperature=temperature)
+
+    def rehearse(self, settings: LearnerSettings, *, max_length: int, temperature: float) -> None:
+        """Take a step that teaches nothing (trainer.rehearsal), and leave no run.
+
+        Raises:
+            TrainerFailed: the step cannot be computed.
+        """
+        self.begin(settings, None)
+        try:
+            self.step(rehearsal_batch(settings, max_length=max_length, temperature=temperature))
+            if settings.method == "adapter":
+                self.snapshot()
+        finally:
+            self._run = None
+            self._weights_for(settings, None)
+            self.synchronize()
 
     @property
     def yields(self) -> bool:

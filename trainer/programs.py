@@ -40,8 +40,10 @@ class Programs:
                 execution.warm_up(blank, lane)
             for execution, blank, lane in places:
                 execution.capture(blank, lane)
-            if lanes.whole.stream is not None:
-                lanes.whole.stream.synchronize()
+            for execution, blank, lane in places:  # a graph's first launch takes the driver long
+                execution.run(blank, lane)
+                if lane.stream is not None:
+                    lane.stream.synchronize()
         except Exception as error:  # noqa: BLE001 - raised by the caller, once the memory is given back
             return error.with_traceback(None)
         return None

@@ -77,7 +77,6 @@ class ColoqWorker(Worker):
             vllm_changes.capture_at_engine_priority()
             vllm_changes.lay_lora_out_on_the_host()
             vllm_changes.keep_captured_query_length()
-            self._stalls.start()
         super().init_device()
         if self.device.type == "cuda":
             torch.cuda.set_stream(torch.cuda.Stream(self.device, priority=vllm_changes.ENGINE_PRIORITY))
@@ -103,8 +102,9 @@ class ColoqWorker(Worker):
         """vLLM's own; the steps that it tries are no steps, and their outputs are never read."""
         result = super().compile_or_warm_up_model()
         self._pacer.forget_steps()
-        if self._signal is not None:
+        if self._signal is not None:  # a CUDA device
             self._signal.end()
+            self._stalls.start()
         return result
 
     def execute_model(self, scheduler_output: Any) -> Any:

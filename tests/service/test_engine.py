@@ -1,9 +1,11 @@
 """What is asked of vLLM and what is made of its answers. Needs vLLM, starts no engine."""
 
 import warnings
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ with warnings.catch_warnings():
     from vllm.sampling_params import RequestOutputKind
     from vllm.v1.metrics.stats import RequestStateStats
 
+    from service.engine import VllmEngine
     from service.engine_arguments import adapter_request, engine_arguments, sampling_params
     from service.engine_output import finished, joined, sampled_tokens, timing_of, to_completion, undecodable
 
@@ -21,6 +24,7 @@ from agent.completion import FinishReason, GenerationTiming, SampledToken, Sampl
 from agent.errors import EngineError, InvalidBrief
 from agent.ports import GenerateRequest
 from service.config import EngineConfig
+from service.engine_warm_up import reply_lengths
 
 REQUEST = GenerateRequest("r", (5, 6), Sampling(max_tokens=3, seed=1))
 
@@ -265,3 +269,56 @@ def test_a_generation_without_an_output_is_an_error() -> None:
     """vLLM ends such a stream without a word."""
     with pytest.raises(EngineError, match="no output"):
         finished(None, Sampling(max_tokens=3))
+
+
+class _Llm:
+    """vLLM's AsyncLLM, as far as a warm-up asks it."""
+
+    errored = False
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    def get_tokenizer(self) -> None:
+        return None
+
+    async def generate(self, prompt: Any, sampling: Any, request_id: str, **_: object) -> AsyncIterator[RequestOutput]:
+        assert sampling.ignore_eos
+        self.lengths.append(sampling.max_tokens)
+        yield output([1])
+
+
+@pytest.mark.parametrize(("device", "num_sizes"), [("cuda:0", 32), ("cpu", 0)])
+async def test_a_gpu_runs_every_number_of_sequences_once(
+    device: str, num_sizes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel's first launch waits for the trainer. A CPU loads none, and would take long."""
+    first: list[str] = []
+
+    async def sample(self: VllmEngine, request: GenerateRequest, version: int) -> None:
+        first.append(request.request_id)
+
+    monkeypatch.setattr(VllmEngine, "sample", sample)
+    llm: Any = _Llm()
+    facts: Any = SimpleNamespace(device=device)
+    engine = VllmEngine(llm, facts, EngineConfig(max_num_seqs=32, max_model_len=64, kv_cache_gib=0.5))
+    await engine._warm_up()
+    engine._watch.cancel()
+    assert (first, llm.lengths) == (["warm-up"], list(range(num_sizes, 0, -1)))
+
+
+@pytest.mark.parametrize(
+    ("num_seqs", "longest", "lengths"),
+    [
+        (4, 100, [4, 3, 2, 1]),
+        (8, 4, [4, 4, 3, 3, 2, 2, 1, 1]),
+        (1, 100, [1]),
+    ],
+)
+def test_replies_end_one_after_the_other(num_seqs: int, longest: int, lengths: list[int]) -> None:
+    """By hand: where the context window is shorter, some end together."""
+    assert reply_lengths(num_seqs, longest) == lengths
+
+
+def test_many_sequences_take_no_more_steps_than_allowed() -> None:
+    assert max(reply_lengths(4096, 8192)) == 512

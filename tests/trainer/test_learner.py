@@ -524,15 +524,29 @@ def _published_step(learner: Learner, batch: TrainingBatch) -> None:
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, FULL], ids=["adapter", "full"])
-def test_a_prepared_learner_steps_as_another(settings: LearnerSettings) -> None:
+@pytest.mark.parametrize("rehearsed", [False, True])
+def test_a_prepared_learner_steps_as_another(settings: LearnerSettings, rehearsed: bool) -> None:
     """What is allocated ahead is begun anew: two steps are those of a learner that was not prepared."""
     prepared, plain = _prepared(settings), Learner(tiny_llama(), base_model="tiny")
+    if rehearsed:
+        prepared.rehearse(settings, max_length=64, temperature=1.0)
     batch = _batch(plain)
     for learner in (prepared, plain):
         learner.begin(settings, None)
         _published_step(learner, batch)
         _published_step(learner, batch)
     _assert_close(prepared.snapshot(), plain.snapshot(), atol=0)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, FULL], ids=["adapter", "full"])
+def test_a_rehearsal_leaves_the_model_and_no_run(settings: LearnerSettings) -> None:
+    """It computes log-probabilities as before, and cannot step until a run begins."""
+    learner, texts = _prepared(settings), ([(3, 4, 5)], [(20, 21, 22)])
+    before = learner.logprobs(*texts)
+    learner.rehearse(replace(settings, weight_decay=0.5, learning_rate=0.1), max_length=64, temperature=1.0)
+    assert learner.logprobs(*texts) == before
+    with pytest.raises(TrainerFailed, match="a run must begin"):
+        learner.step(_batch(learner))
 
 
 def test_a_run_begins_with_the_weights_that_are_live_then() -> None:

@@ -41,9 +41,9 @@ def test_a_long_call_is_reported_once_with_its_place(caplog: pytest.LogCaptureFi
         let_go.set()
         thread.join(10)
     assert len(caplog.messages) == 2
-    assert caplog.messages[0].startswith("engine_call_long call=execute_model so_far_s=1.5, in\n")
+    assert caplog.messages[0].startswith("engine_call_long call=execute_model so_far_s=1.50, in\n")
     assert "in hold_on" in caplog.messages[0]
-    assert caplog.messages[1] == "engine_call_ended call=execute_model duration_s=1.5"
+    assert caplog.messages[1] == "engine_call_ended call=execute_model duration_s=1.50"
 
 
 def test_short_calls_are_not_mentioned(caplog: pytest.LogCaptureFixture) -> None:
