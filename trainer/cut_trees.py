@@ -1,6 +1,7 @@
 """Sequences of a batch as trees (trainer.prefix_tree): in the order of their tokens, so that those that begin alike are
 neighbours; groups with long sequences first, since what attention pads is padded to the longest."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -77,12 +78,10 @@ class Tree:
         return predictors, targets, places
 
 
-def cut_trees(source: Source, tokens: int, shapes: Sequence[Shape]) -> list[Tree]:
+def cut_trees(line: "Line", tokens: int, shapes: Sequence[Shape]) -> list[Tree]:
     """Micro-batches of at most ``tokens`` nodes (or one sequence), of ``shapes`` where they fit: those that together
     cost least."""
-    order = _neighbours(source)
-    shared = [0, *(_num_shared(source.path(one), source.path(other)) for one, other in pairwise(order))]
-    line = _Line.of(source, order, shared)
+    order = line.order
     most = max((shape.rows for shape in shapes), default=len(order))
     cheapest = {0: _Way(0.0, 0, None)}
     for start in range(len(order)):
@@ -95,7 +94,7 @@ def cut_trees(source: Source, tokens: int, shapes: Sequence[Shape]) -> list[Tree
     trees: list[Tree] = []
     end = len(order)
     while (way := cheapest[end]).shape is not None:
-        trees.append(Tree(order[way.start : end], [0, *shared[way.start + 1 : end]], way.shape))
+        trees.append(Tree(order[way.start : end], [0, *line.shared[way.start + 1 : end].tolist()], way.shape))
         end = way.start
     return trees[::-1]
 
@@ -132,9 +131,11 @@ def _num_shared(one: Integers, other: Integers) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class Line:
     """Sequences in the order in which they are cut, [n] each."""
 
+    order: Sequence[int]
+    """Their rows."""
     paths: Integers
     """Length of the path."""
     shared: Integers
@@ -143,10 +144,17 @@ class _Line:
     """Sampled tokens."""
 
     @classmethod
-    def of(cls, source: Source, order: Sequence[int], shared: Sequence[int]) -> "_Line":
-        """The sequences in this order."""
+    def of(cls, source: Source) -> "Line":
+        """Neighbours begin alike."""
+        order = _neighbours(source)
+        shared = [0, *(_num_shared(source.path(one), source.path(other)) for one, other in pairwise(order))]
         sizes = np.array([(len(source.path(row)), len(source.sampled[row])) for row in order])
-        return cls(sizes[:, 0], np.array(shared), sizes[:, 1])
+        return cls(order, sizes[:, 0], np.array(shared), sizes[:, 1])
+
+    @property
+    def num_nodes(self) -> int:
+        """Fewest that all sequences together need."""
+        return int((self.paths - self.shared).sum())
 
     def growing(self, start: int, most: int) -> "_Growing":
         """Trees that begin with a sequence, of so many at most."""
@@ -154,36 +162,43 @@ class _Line:
         nodes = np.cumsum(self.paths[part] - self.shared[part]) + self.shared[start]  # the first one shares nothing
         widths = self.widths[part]
         lengths = np.maximum.accumulate(self.paths[part])
-        return _Growing(nodes, lengths, np.maximum.accumulate(widths), np.cumsum(widths))
+        needs = (nodes, np.cumsum(widths), lengths, np.maximum.accumulate(widths))
+        return _Growing(*(need.tolist() for need in needs))
 
 
 @dataclass(frozen=True, slots=True)
 class _Growing:
     """Trees of the first 1, 2, 3 … of some sequences: what each needs, [n]. Nothing of it ever falls."""
 
-    nodes: Integers
-    length: Integers
-    width: Integers
-    scored: Integers
+    nodes: list[int]
+    scored: list[int]
+    length: list[int]
+    width: list[int]
 
     def num_fitting(self, shape: Shape) -> int:
         """How many of the sequences a shape holds."""
-        needs = (self.nodes, self.scored, self.length, self.width)
-        room = (shape.positions, shape.scored, shape.length, shape.width)
-        held = (int(np.searchsorted(need, most, side="right")) for need, most in zip(needs, room, strict=True))
-        return min(shape.rows, *held)
+        return min(
+            shape.rows,
+            bisect_right(self.nodes, shape.positions),
+            bisect_right(self.scored, shape.scored),
+            bisect_right(self.length, shape.length),
+            bisect_right(self.width, shape.width),
+        )
 
     def num_within(self, tokens: int) -> int:
         """How many of the sequences, one at the least, stay within so many nodes, and their paths within MOST_PATHS."""
-        paths = self.length * np.arange(1, len(self.length) + 1)
-        fits = (self.nodes <= tokens) & (paths <= MOST_PATHS * tokens)
-        return max(1, int(fits.cumprod().sum()))
+        count = 1
+        while count < len(self.nodes) and self.nodes[count] <= tokens:
+            if (count + 1) * self.length[count] > MOST_PATHS * tokens:
+                break
+            count += 1
+        return count
 
     def own_shape(self, count: int) -> Shape:
         """What the first so many just fit."""
         last = count - 1
-        length, width = bucket_length(int(self.length[last])), bucket_length(int(self.width[last]))
-        nodes = max(int(self.nodes[last]), int(self.scored[last]))  # equal replies have more targets than nodes
+        length, width = bucket_length(self.length[last]), bucket_length(self.width[last])
+        nodes = max(self.nodes[last], self.scored[last])  # equal replies have more targets than nodes
         return Shape(count, length, width, nodes)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from trainer.batch import TrainingBatch
 from trainer.cut_rows import Apart, Source, cut_rows
-from trainer.cut_trees import MOST_PATHS, Tree, cut_trees
+from trainer.cut_trees import MOST_PATHS, Line, Tree, cut_trees
 from trainer.lengths import bucket_length, rows_of
 from trainer.microbatch import Microbatch, Shape
 
@@ -65,9 +65,10 @@ def cut_up(
     source = Source(batch, shares, [np.flatnonzero(mask) for mask in batch.mask])
     pieces: Sequence[Apart | Tree] = list(cut_rows(source, how.tokens, [shape for shape in shapes if not shape.nodes]))
     if how.siblings > 1:
-        trees = cut_trees(source, how.tokens, [shape for shape in shapes if shape.nodes])
-        if _num_positions(trees) <= _WORTH * _num_positions(pieces):
-            pieces = trees
+        line, bound = Line.of(source), _WORTH * _num_positions(pieces)
+        if line.num_nodes <= bound:
+            trees = cut_trees(line, how.tokens, [shape for shape in shapes if shape.nodes])
+            pieces = trees if _num_positions(trees) <= bound else pieces
     for piece in pieces:
         yield piece.laid_out(source, device)
 

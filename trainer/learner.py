@@ -71,6 +71,7 @@ class Learner:
         self._programs: dict[Hashable, Programs] = {}
         self._tally = Tally(model.device)
         self._arena = Arena() if model.device.type == "cuda" else None
+        self._suiting_tokens = suiting_microbatch_tokens(model.num_parameters(), on_gpu=model.device.type == "cuda")
 
     @property
     def model(self) -> PreTrainedModel:
@@ -98,7 +99,7 @@ class Learner:
         self._weights_for(settings, None)
         programs = self._programs_for(settings, temperature)
         if self._model.device.type == "cuda":
-            shapes = _cut(settings, self._model).shapes(max_length, reply_tokens)
+            shapes = self._how_to_cut(settings).shapes(max_length, reply_tokens)
             blanks = [_with_room(blank_microbatch(shape, self._model.device), settings) for shape in shapes]
             self.synchronize()  # lanes do not wait for one another, and no token may be read before it is zero
             failure = programs.capture(blanks, self._lanes)
@@ -171,7 +172,7 @@ class Learner:
                     prompts,
                     replies,
                     chunk_tokens=settings.logit_chunk_tokens if settings else _PROBE_CHUNK_TOKENS,
-                    batch_tokens=_microbatch_tokens(settings, self._model),
+                    batch_tokens=self._microbatch_tokens(settings),
                 )
 
     def snapshot(self) -> dict[str, Tensor]:
@@ -310,9 +311,16 @@ class Learner:
             num_sequences=batch.num_sequences + batch.num_masked,
             reply_tokens=settings.reply_tokens,
         )
-        how = _cut(settings, self._model)
+        how = self._how_to_cut(settings)
         for microbatch in cut_up(batch, shares, how, shapes=shapes, device=self._model.device):
             yield _with_room(microbatch, settings)
+
+    def _how_to_cut(self, settings: LearnerSettings) -> Cut:
+        return Cut(self._microbatch_tokens(settings), settings.siblings)
+
+    def _microbatch_tokens(self, settings: LearnerSettings | None) -> int:
+        """As configured, or what suits the model and the device."""
+        return (settings.microbatch_tokens if settings else None) or self._suiting_tokens
 
     def _update(self, run: "_Run", execution: Execution, microbatches: Sequence[Microbatch]) -> Update:
         """One optimizer update. Raises TrainerFailed when anything of it is not finite; nothing is changed then."""
@@ -362,13 +370,3 @@ class _Run:
 def _with_room(microbatch: Microbatch, settings: LearnerSettings) -> Microbatch:
     """With room for what runs of these settings score before their updates."""
     return microbatch.with_room(proximal=settings.scores_proximal, reference=settings.scores_base)
-
-
-def _cut(settings: LearnerSettings, model: PreTrainedModel) -> Cut:
-    return Cut(_microbatch_tokens(settings, model), settings.siblings)
-
-
-def _microbatch_tokens(settings: LearnerSettings | None, model: PreTrainedModel) -> int:
-    """As configured, or what suits the model and the device."""
-    suiting = suiting_microbatch_tokens(model.num_parameters(), on_gpu=model.device.type == "cuda")
-    return (settings.microbatch_tokens if settings else None) or suiting
