@@ -63,6 +63,9 @@ bench_app.command("flood")(flood_command)
 bench_app.command("language")(language_command)
 bench_app.command("gate")(gate_command)
 
+Rounds = Annotated[
+    int, typer.Option(min=1, help="Loads with training at each rate and pace, each between two without.")
+]
 Paces = Annotated[
     str,
     typer.Option(
@@ -128,6 +131,7 @@ def serve_command(
 def coserve_command(
     rates: Annotated[str, typer.Option(help="Requests per second, separated by commas.")] = "20,60,100",
     paces: Paces = "",
+    rounds: Rounds = 1,
     alone: Annotated[float, typer.Option(min=0.1, help="Seconds of training without load.")] = 15.0,
     batch_size: BatchSize = 64,
     length: Length = 256,
@@ -145,7 +149,7 @@ def coserve_command(
     setting: Setting = None,
     quick: Quick = False,
 ) -> None:
-    """Load a node without training, with training, and without again; training alone first, for comparison.
+    """Load a node without training, with training, and without again, in rounds; training alone first, for comparison.
 
     Training works on synthetic batches without end, so it depends on nothing that the journal holds. Its micro-batches
     and method are the node's: `--set tuning.microbatch_tokens=8192`, `--set tuning.method=full`.
@@ -158,7 +162,7 @@ def coserve_command(
     if quick:
         options, chosen, batch, alone = _quickly(options), [4.0], _QUICK_BATCH, _QUICK_DURATION_S
     with interruptible():
-        bench_coserve(options, chosen, batch, alone_s=alone, paces=_paces(paces), console=Console())
+        bench_coserve(options, chosen, batch, alone_s=alone, paces=_paces(paces), num_rounds=rounds, console=Console())
 
 
 @bench_app.command("front")
@@ -244,6 +248,7 @@ def swap_command(
 def suite_command(
     rates: Annotated[str, typer.Option(help="Coserve: requests per second, separated by commas.")] = "20,60,100",
     paces: Paces = "",
+    rounds: Rounds = 1,
     alone: Annotated[float, typer.Option(min=0.1, help="Coserve: seconds of training without load.")] = 15.0,
     count: Annotated[int, typer.Option(min=1, help="Swap: publications.")] = 1000,
     interval: Annotated[float, typer.Option(min=1, help="Swap: milliseconds between publications.")] = 100.0,
@@ -283,7 +288,7 @@ def suite_command(
     console = Console()
     with interruptible():
         bench_suite(
-            coserve_of(options, chosen, batch, alone_s=alone, paces=_paces(paces), console=console),
+            coserve_of(options, chosen, batch, alone_s=alone, paces=_paces(paces), num_rounds=rounds, console=console),
             swap_of(options, arrivals, order, console=console),
             console=console,
         )

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from trainer.matched_steps import MatchedSteps
 from trainer.pace import Pace, Pulse
+from trainer.step_trace import StepTrace, Tracer
 
 _REST_AFTER_S, _IDLE_AFTER_S = 0.05, 1.0
 """When no step has run for this long the engine had nothing to run, so that the time to its next step is not a slow
@@ -64,17 +65,22 @@ class Pacer:
         self._matched = MatchedSteps()
         self._size = (0, 0)
         self._num_calm, self._num_since_calm, self._calm_every = 0, 0, _CALM_OFTEN
+        self._tracer: Tracer | None = None
         self._reset(clock())
 
     def begin_step(self, num_requests: int = 0, num_prompt_tokens: int = 0) -> None:
         """The engine starts a step that has something to run: so many requests, and tokens of their prompts."""
         now = self._clock()
         with self._lock:
-            if self._last_start is not None and not self._rests(now) and now - self._last_start < _GAP_LIMIT_S:
-                self._note_gap(self._last_start, now)
+            last = self._last_start
+            follows = last is not None and not self._rests(now) and now - last < _GAP_LIMIT_S
+            if last is not None and follows:
+                self._note_gap(last, now)
             self._last_start = now
             self._size = num_requests, num_prompt_tokens
             self._num_stepping += 1
+            if self._tracer is not None:
+                self._tracer.step(now, num_requests, num_prompt_tokens, follows=follows)
 
     def _note_gap(self, began: float, ended: float) -> None:
         """From one step's begin to the next one's."""
@@ -165,6 +171,14 @@ class Pacer:
             self._num_microbatches += 1
             self._num_tokens += num_tokens
             self._num_sms = num_sms
+            if self._tracer is not None:
+                self._tracer.microbatch(now - duration_s, now, num_sms)
+
+    def trace(self, *, on: bool) -> StepTrace:
+        """What was traced since this was last called with ``on``; with it, a new trace begins."""
+        with self._lock:
+            before, self._tracer = self._tracer or Tracer(), Tracer() if on else None
+        return before.trace()
 
     def exchange(self, pace: Pace) -> Pulse:
         """Take the controller's order; returns what was measured since the last one. For the engine's thread."""

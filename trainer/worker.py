@@ -171,6 +171,10 @@ class ColoqWorker(Worker):
         """Take a Pace; returns the Pulse since the last one. Both as msgpack."""
         return msgspec.msgpack.encode(self._pacer.exchange(msgspec.msgpack.decode(data, type=Pace)))
 
+    def coloq_trace(self, on: bool) -> bytes:
+        """A StepTrace as msgpack; see Pacer.trace."""
+        return msgspec.msgpack.encode(self._pacer.trace(on=on))
+
     def coloq_memory(self) -> dict[str, int]:
         """Bytes on the device by what holds them; what torch's allocator and the driver count comes last."""
         parameters = {tensor.data_ptr(): tensor.nbytes for tensor in self.get_model().parameters()}

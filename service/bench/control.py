@@ -9,10 +9,12 @@ from types import TracebackType
 from typing import Annotated, Self, TypeVar
 
 import httpx
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from service.bench.failure import BenchFailed
 from trainer.pace import Pace
+from trainer.step_trace import StepTrace
 
 View = TypeVar("View", bound=BaseModel)
 CONTROL = "Control: "
@@ -138,6 +140,12 @@ class PaceOrder(_Message):
         return Pace(num_sms=self.num_sms, duty=self.duty, compares=True)
 
 
+class TraceOrder(_Message):
+    """Trace the engine's steps from now on, or no longer."""
+
+    on: bool
+
+
 class EngineView(_Message):
     """The engine's processes."""
 
@@ -194,11 +202,18 @@ class ControlClient:
         """Send this pace from now on, instead of the node's own controller."""
         await self._call("POST", "/bench/pace", Nothing, order)
 
+    async def trace(self, *, on: bool) -> StepTrace:
+        """What was traced since the last call with ``on``; with it, a new trace begins."""
+        return msgspec.msgpack.decode(await self._send("POST", "/bench/trace", TraceOrder(on=on)), type=StepTrace)
+
     async def engine(self) -> EngineView:
         """The engine's processes."""
         return await self._call("GET", "/bench/engine", EngineView)
 
     async def _call(self, method: str, path: str, view: type[View], body: BaseModel | None = None) -> View:
+        return view.model_validate_json(await self._send(method, path, body))
+
+    async def _send(self, method: str, path: str, body: BaseModel | None) -> bytes:
         content = body.model_dump_json() if body is not None else None
         try:
             response = await self._http.request(
@@ -207,4 +222,4 @@ class ControlClient:
             response.raise_for_status()
         except httpx.HTTPError as error:
             raise BenchFailed(f"the hosted node must answer {method} {path}, got {error}") from error
-        return view.model_validate_json(response.content)
+        return response.content

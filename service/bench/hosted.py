@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Response
 
 from service.bench.control import (
     CONTROL,
@@ -25,6 +25,7 @@ from service.bench.control import (
     PaceOrder,
     PublishOrder,
     PublishView,
+    TraceOrder,
     TrainOrder,
     TrainView,
 )
@@ -155,17 +156,24 @@ def control_app(controls: Controls) -> FastAPI:
     async def get_publications() -> PublishView:
         return controls.publications.view
 
+    _engine_routes(router, controls)
+    router.include_router(learn_router(controls.learn))
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(router)
+    return app
+
+
+def _engine_routes(router: APIRouter, controls: Controls) -> None:
     @router.post("/pace")
     async def hold_pace(order: PaceOrder) -> Nothing:
         controls.pacing.hold(order.pace)
         return Nothing()
 
+    @router.post("/trace")
+    async def trace(order: TraceOrder) -> Response:
+        return Response(await controls.pacing.trace(on=order.on), media_type="application/msgpack")
+
     @router.get("/engine")
     async def get_engine() -> EngineView:
         pids = [child.pid for child in multiprocessing.active_children() if child.pid is not None]
         return EngineView(pids=sorted(pids), active_version=controls.active_version())
-
-    router.include_router(learn_router(controls.learn))
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(router)
-    return app

@@ -54,6 +54,11 @@ class BenchPacing:
         half = self._sizes[len(self._sizes) // 2] if self._sizes else 0
         return await self._exchange(Pace(num_sms=half, duty=1.0))
 
+    async def trace(self, *, on: bool) -> bytes:
+        """What the engine traced since the last call with ``on``: a StepTrace as msgpack."""
+        data: bytes = await self._node.engine.call("coloq_trace", on)
+        return data
+
     async def _send_on(self, pace: Pace) -> None:
         while True:
             pulse = await self._exchange(pace)

@@ -6,6 +6,7 @@ import pytest
 
 from trainer.pace import Pace, Pulse
 from trainer.pacer import Pacer
+from trainer.step_trace import StepTrace, TracedMicrobatch, TracedStep
 
 SIZES = (64, 104, 132)
 NEVER_S = 60.0
@@ -389,3 +390,16 @@ def test_it_leaves_a_dozen_of_300_once_enough_is_known(timeline: Timeline, pacer
     assert not pacer.rationed
     step_on(timeline, pacer, 4)
     assert pacer.rationed
+
+
+def test_a_trace_has_every_step_and_micro_batch(timeline: Timeline, pacer: Pacer) -> None:
+    """From when it is asked for until it is asked for again, and nothing else."""
+    run_engine(timeline, pacer, [0.0])
+    assert pacer.trace(on=True) == StepTrace([], [])
+    timeline.go_to(1.0)
+    pacer.begin_step(3, 7)
+    pacer.end_step()
+    train(timeline, pacer, 0.5, num_sms=104)
+    assert pacer.trace(on=False) == StepTrace([TracedStep(1.0, 3, 7, False)], [TracedMicrobatch(1.0, 1.5, 104)])
+    run_engine(timeline, pacer, [2.0])
+    assert pacer.trace(on=False) == StepTrace([], [])

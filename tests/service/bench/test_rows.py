@@ -14,18 +14,20 @@ from typer.testing import CliRunner
 
 from agent.errors import InvalidInput
 from service.bench.control import PaceOrder, TrainedStep
-from service.bench.coserve import tokens_within
+from service.bench.coserve_rows import AloneRow, Trained, coserve_row, tokens_within
 from service.bench.failure import BenchFailed
-from service.bench.load import Exchange, Target
+from service.bench.load import Exchange, LoadResult, Target
 from service.bench.node import NodeSettings
 from service.bench.prompt import calibrate
 from service.bench.report import Report, written
-from service.bench.scraper import metrics_of
+from service.bench.scraper import Metric, metrics_of
+from service.bench.steps import Gaps, StepFigures, step_figures
 from service.bench.swap import num_backwards
 from service.cli import app
 from service.config_file import parse
 from service.serve import listening
 from tests.service.bench.fake_server import FakeServer
+from trainer.step_trace import StepTrace, TracedMicrobatch, TracedStep
 
 
 def step(began_s: float, ended_s: float) -> TrainedStep:
@@ -40,6 +42,50 @@ def test_a_step_across_the_windows_border_counts_by_its_share() -> None:
     """Of steps 0-2, 2-4 and 4-6 s the window 1-5 s holds a half, all, and a half: 200 tokens."""
     assert tokens_within([step(0, 2), step(2, 4), step(4, 6)], 1.0, 5.0) == 200
     assert tokens_within([step(0, 1)], 2.0, 3.0) == 0
+
+
+def load(began_s: float, latencies_s: list[float]) -> LoadResult:
+    """A window of ten seconds."""
+    rows = [Exchange(began_s, began_s, latency_s, status=200) for latency_s in latencies_s]
+    return LoadResult(began_s, 10.0, rows, len(rows), 0)
+
+
+def test_rounds_are_compared_with_the_loads_on_both_sides() -> None:
+    """A host that slows down: 1, 2 and 4 s without training, 1.5 and 6 s with it. By hand: 1.5 over 1.5 and 6 over 3 in
+    the rounds, 3.75 over 2 all together; 100 tokens of each window's ten seconds, of 20 tokens/s alone."""
+    offs = [load(0, [1.0]), load(20, [2.0]), load(40, [4.0])]
+    trace = StepTrace([], [])
+    metrics = ({"coloq_slo_step_slowdown": Metric(1.2, 1.1)}, {"coloq_slo_step_slowdown": Metric(1.5, 1.3)})
+    ons = [
+        Trained(load(10, [1.5]), [step(12, 14)], metrics[0], trace),
+        Trained(load(30, [6.0]), [step(25, 35), step(38, 39)], metrics[1], trace),
+    ]
+    row = coserve_row(60.0, None, offs, ons, AloneRow(20.0, 1, 1.0), max_tokens=8)
+    assert row.rounds == [1.0, 2.0]
+    latency, drift = row.p50["latency"], row.drift_p99
+    assert latency is not None
+    assert drift is not None
+    assert (latency.value, drift.value) == (3.75 / 2, 4.0)
+    assert (row.train_tokens_per_s, row.train_share, row.num_steps) == (12.5, 0.625, 3)
+    assert row.metrics["coloq_slo_step_slowdown"] == Metric(1.35, 1.3)
+    assert row.step_slowdown == 1.3
+
+
+def test_steps_are_told_apart_by_what_ran_beside_them() -> None:
+    """Gaps of 10, 20, 30, 40 and 50 ms, then one without requests; a micro-batch from 15 to 45 ms lies beside the
+    second and the third. The window leaves the first out."""
+    begins = [0.0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.5]
+    steps = [TracedStep(began, 1, 5 * (place in (2, 3)), place not in (0, 6)) for place, began in enumerate(begins)]
+    figures = step_figures(StepTrace(steps, [TracedMicrobatch(0.015, 0.045, 32)]), 0.005, 9.0)
+    kinds = (figures.decoding.calm, figures.decoding.beside, figures.prompts.calm, figures.prompts.beside)
+    assert [kind and (kind.count, round(kind.p50, 6)) for kind in kinds] == [(1, 50), (1, 20), (1, 40), (1, 30)]
+    longest = [(round(gap_ms), beside) for gap_ms, beside in figures.longest]
+    assert longest == [(50, False), (40, False), (30, True), (20, True)]
+
+
+def test_no_steps_have_no_figures() -> None:
+    figures = step_figures(StepTrace([], []), 0.0, 1.0)
+    assert figures == StepFigures(Gaps(None, None), Gaps(None, None), [])
 
 
 def test_a_version_goes_backwards_only_behind_an_answer() -> None:
