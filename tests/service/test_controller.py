@@ -262,6 +262,15 @@ def test_the_whole_device_is_given_away_two_seconds_after_the_last_request() -> 
     assert rig.run(0.1)[-1].pace == held
 
 
+def test_without_live_requests_no_steps_are_compared() -> None:
+    """The trainer would rest for the calm steps of an engine that runs rollouts, or nothing and then no step comes."""
+    rig = plant(SloConfig(ratio=1.05))
+    rig.load(20)
+    assert all(decision.pace.compares for decision in rig.run(1))
+    rig.load(0)
+    assert rig.run(3)[-1].pace == Pace(132, 1.0, compares=False)
+
+
 def test_it_recovers_when_the_load_falls() -> None:
     """With 2 sequences (6.06 ms) a slowdown of 1.29 is allowed by 8 ms and the pattern, of 1.03 with 60: higher rungs
     come back."""
