@@ -94,13 +94,15 @@ class Microbatch:
 
     def fill(self, other: "Microbatch") -> None:
         """Copy another one of the same shape in, which has the same fields."""
-        self._take(other, [item.name for item in fields(self) if item.name != "tree"])
+        names = [item.name for item in fields(self) if item.name != "tree"]
+        pairs = self._pairs(other, names)
         if self.tree is not None and other.tree is not None:
-            self.tree.fill(other.tree)
+            pairs += zip(self.tree.tensors, other.tree.tensors, strict=True)
+        _copy(pairs)
 
     def take_scores(self, other: "Microbatch") -> None:
         """Copy in what a scoring program has written to another one."""
-        self._take(other, ["proximal_logprobs", "reference_logprobs"])
+        _copy(self._pairs(other, ["proximal_logprobs", "reference_logprobs"]))
 
     def by_sequence(self, scores: Tensor) -> Tensor:
         """[B, R] of values for the flattened ``targets``; on padding any of them."""
@@ -108,11 +110,15 @@ class Microbatch:
             return scores.view(self.mask.shape)
         return scores.index_select(0, self.places.flatten()).view(self.mask.shape)
 
-    def _take(self, other: "Microbatch", names: Sequence[str]) -> None:
-        for name in names:
-            target = getattr(self, name)
-            if target is not None:
-                target.copy_(getattr(other, name), non_blocking=True)
+    def _pairs(self, other: "Microbatch", names: Sequence[str]) -> list[tuple[Tensor, Tensor]]:
+        """Of the fields that there are, this one's and the other's."""
+        return [(getattr(self, name), getattr(other, name)) for name in names if getattr(self, name) is not None]
+
+
+def _copy(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """In one call: after each the learner's thread would have to ask the engine's for Python's lock."""
+    if pairs:
+        torch._foreach_copy_([target for target, _ in pairs], [source for _, source in pairs], non_blocking=True)
 
 
 def blank_microbatch(shape: Shape, device: torch.device) -> Microbatch:

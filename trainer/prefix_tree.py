@@ -36,10 +36,10 @@ class PrefixTree:
     padding: Tensor
     """[U, 1] bool: no sequence passes through."""
 
-    def fill(self, other: "PrefixTree") -> None:
-        """Copy another one of the same sizes in."""
-        for item in fields(self):
-            getattr(self, item.name).copy_(getattr(other, item.name), non_blocking=True)
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All of it."""
+        return [getattr(self, item.name) for item in fields(self)]
 
     def queries(self, nodes: Tensor) -> Tensor:
         """Queries of all positions of those of the nodes, [1, N, U, D] to [B, N, L, D]. Only owners' have gradients."""
