@@ -51,6 +51,16 @@ class EngineSlots:
         """Memory of all slots together."""
         return sum(tensor.nbytes for module in self._manager.modules.values() for tensor in _stacks(module))
 
+    def rehearse(self) -> None:
+        """Launch what installing launches, on slots that nothing is in yet: they are empty afterwards. A kernel's first
+        launch waits for whatever else the device does (trainer.rehearsal)."""
+        stacks = [stack for module in self._manager.modules.values() for stack in _stacks(module)]
+        first, last = ([stack[index] for stack in stacks] for index in (0, -1))
+        with torch.inference_mode():
+            torch._foreach_copy_(first, last)
+            torch._foreach_mul_(first, 1.0)
+            torch._foreach_zero_(first)
+
     def place(self, tensors: Mapping[str, Tensor]) -> None:
         """Find the places of such an adapter in every slot, so that installing it takes no time for that.
 

@@ -104,6 +104,8 @@ class ColoqWorker(Worker):
         self._pacer.forget_steps()
         if self._signal is not None:  # a CUDA device
             self._signal.end()
+            if self._has_slots:
+                self._engine_slots().rehearse()
             self._stalls.start()
         return result
 
@@ -178,11 +180,10 @@ class ColoqWorker(Worker):
     def coloq_memory(self) -> dict[str, int]:
         """Bytes on the device by what holds them; what torch's allocator and the driver count comes last."""
         parameters = {tensor.data_ptr(): tensor.nbytes for tensor in self.get_model().parameters()}
-        has_slots = getattr(self.model_runner, "lora_manager", None) is not None
         held = {
             "weights": sum(parameters.values()),
             "kv_cache": sum(storage.nbytes() for storage in self._kv_storages()),
-            "adapter_slots": self._engine_slots().size_bytes if has_slots else 0,
+            "adapter_slots": self._engine_slots().size_bytes if self._has_slots else 0,
         }
         if self._learner_thread is not None:
             held |= self._learner_thread.memory()
@@ -275,6 +276,10 @@ class ColoqWorker(Worker):
         if self._learner_thread is None:
             raise TrainerFailed(self._untrainable or "the learner is not built yet")
         return self._learner_thread
+
+    @property
+    def _has_slots(self) -> bool:
+        return getattr(self.model_runner, "lora_manager", None) is not None
 
     def _engine_slots(self) -> EngineSlots:
         """Of vLLM's own adapter manager, which has no public type and is made after the model."""

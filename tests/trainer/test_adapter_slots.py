@@ -227,3 +227,14 @@ def test_the_size_is_that_of_all_slots(manager: _Manager) -> None:
     """Inputs and outputs: qkv 3 * 6 + 14, o 12, gate and up 2 * 6 + 16, down 14, head 16, together 102; times rank 2,
     3 slots, 4 bytes: 2,448."""
     assert EngineSlots(manager).size_bytes == 2_448
+
+
+def test_a_rehearsal_leaves_slots_empty(manager: _Manager) -> None:
+    """The first one is used for it, and installing goes on as ever."""
+    slots = EngineSlots(manager)
+    slots.rehearse()
+    stacks = manager.modules[QKV].lora_a_stacked + manager.modules[QKV].lora_b_stacked
+    assert all(bool((stack[0] == 0).all()) and bool((stack[1:] == SOILED).all()) for stack in stacks)
+    assert slots.installed == []
+    slots.install(7, _adapter(), CONFIG)
+    assert slots.installed == [7]
