@@ -321,4 +321,5 @@ def test_replies_end_one_after_the_other(num_seqs: int, longest: int, lengths: l
 
 
 def test_many_sequences_take_no_more_steps_than_allowed() -> None:
+    """Some seconds of a start, whatever an engine can run at once."""
     assert max(reply_lengths(4096, 8192)) == 512

@@ -70,6 +70,7 @@ def test_steps_of_the_warm_up_leave_no_engine_at_work(worker: ColoqWorker, clock
 
 
 def test_a_step_is_in_hand_until_its_output_is_read(worker: ColoqWorker, clock: Clock) -> None:
+    """The pace holds until then; a second later the learner has the whole GPU."""
     worker.execute_model(_step())
     output = worker.sample_tokens(None)
     clock.now_s = 5.0

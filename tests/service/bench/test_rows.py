@@ -84,6 +84,7 @@ def test_steps_are_told_apart_by_what_ran_beside_them() -> None:
 
 
 def test_no_steps_have_no_figures() -> None:
+    """A window without traffic is no error."""
     figures = step_figures(StepTrace([], []), 0.0, 1.0)
     assert figures == StepFigures(Gaps(None, None), Gaps(None, None), [])
 
