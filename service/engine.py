@@ -7,9 +7,10 @@ only after ``service.engine_environment.prepare`` has set the process's environm
 
 import asyncio
 import multiprocessing
+import os
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -26,11 +27,13 @@ from vllm.v1.metrics.loggers import PrometheusStatLogger
 from agent.completion import BASE_VERSION, Completion, Sampling
 from agent.errors import EngineDead, EngineError, InvalidBrief, ModelError, PromptTooLong
 from agent.ports import Delta, GenerateRequest
+from service.answer_line import AnswerLine
 from service.config import EngineConfig
 from service.engine_arguments import adapter_request, engine_arguments, sampling_params
 from service.engine_output import finished, joined, sampled_tokens, to_completion, undecodable
 from service.engine_warm_up import reply_lengths
 from service.sampled_logprobs import LogprobReader, logprobs_among
+from trainer.answer_line import ADDRESS
 from trainer.engine_facts import EngineFacts
 from trainer.sampled import handed_over
 
@@ -73,8 +76,9 @@ class _SilentStats(PrometheusStatLogger):  # type: ignore[misc]  # vLLM's classe
 class VllmEngine:
     """A running engine process."""
 
-    def __init__(self, llm: AsyncLLM, facts: EngineFacts, config: EngineConfig) -> None:
+    def __init__(self, llm: AsyncLLM, facts: EngineFacts, config: EngineConfig, line: AnswerLine) -> None:
         self._llm = llm
+        self._line = line
         self._config = config
         self._tokenizer = llm.get_tokenizer()
         self.facts = facts
@@ -113,11 +117,14 @@ class VllmEngine:
             worker=worker,
             kv_cache_bytes=kv_cache_bytes,
         )
-        llm = await _build(arguments, config.start_timeout_s)
         async with AsyncExitStack() as abandoned:
+            line = AnswerLine()
+            abandoned.callback(line.close)
+            with _in_environment(ADDRESS, line.address):
+                llm = await _build(arguments, config.start_timeout_s)
             abandoned.push_async_callback(asyncio.to_thread, llm.shutdown, _SHUTDOWN_S)
             facts = msgspec.msgpack.decode((await llm.collective_rpc("coloq_describe"))[0], type=EngineFacts)
-            engine = cls(llm, facts, config)
+            engine = cls(llm, facts, config, line)
             abandoned.callback(engine._watch.cancel)
             await engine._warm_up()
             abandoned.pop_all()
@@ -142,6 +149,7 @@ class VllmEngine:
         """End the engine process and wait for it."""
         self._watch.cancel()
         await asyncio.to_thread(self._llm.shutdown, _SHUTDOWN_S)
+        self._line.close()
         self._mark_dead()
 
     async def sample(self, request: GenerateRequest, version: int) -> Completion:
@@ -169,6 +177,14 @@ class VllmEngine:
             EngineError: the method raised.
         """
         return (await self._unless_dead(self._llm.collective_rpc(method, args=args)))[0]
+
+    async def answered(self, ticket: int, within_s: float) -> None:
+        """Return when the learner has said that the ticket's answer is there, or after ``within_s``.
+
+        Raises:
+            EngineDead: the process is gone.
+        """
+        await self._unless_dead(self._line.heard(ticket, within_s))
 
     async def _sample(self, request: GenerateRequest, version: int) -> Completion:
         prompt = TokensPrompt(
@@ -269,6 +285,16 @@ class VllmEngine:
 
 async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
     await asyncio.gather(*works)
+
+
+@contextmanager
+def _in_environment(name: str, value: str) -> Iterator[None]:
+    """For processes that are started within the block."""
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
 
 
 async def _build(arguments: AsyncEngineArgs, timeout_s: float) -> AsyncLLM:

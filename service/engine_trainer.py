@@ -1,10 +1,9 @@
 """trainer.ports.TrainerPort over the engine process: commands travel as bytes (service.learner_calls).
 
-The engine's loop is held only for handing a command over, asking for an answer, filling an adapter slot, or changing
+The engine's loop is held only for handing a command over, fetching an answer, filling an adapter slot, or changing
 the live weights.
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,6 @@ class EngineTrainer:
 
     def __init__(self, engine: WorkerCalls) -> None:
         self._engine = engine
-        self._took_s: dict[type[messages.Command], float] = {}
-        """The last command of each kind, from its call to its answer."""
 
     async def prepare(
         self, settings: LearnerSettings, *, max_length: int, reply_tokens: int, temperature: float
@@ -100,10 +97,7 @@ class EngineTrainer:
             raise PublicationFailed(f"version {version} could not be {_SWITCHED[method]}: {error}") from error
 
     async def _carry_out(self, command: messages.Command) -> messages.Done:
-        kind, began_s = type(command), time.monotonic()
-        done = await carry_out(self._engine, command, expected_s=self._took_s.get(kind, 0.0))
-        self._took_s[kind] = time.monotonic() - began_s
-        return done
+        return await carry_out(self._engine, command)
 
 
 def _digest(done: messages.Done) -> str:

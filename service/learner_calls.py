@@ -1,20 +1,16 @@
-"""Commands to the learner's thread in the engine process: they travel as bytes, answers are polled for.
+"""Commands to the learner's thread in the engine process: they travel as bytes, and answers are fetched when they are
+there (trainer.answer_line).
 
-The engine's loop is held only for handing a command over and for asking whether it is done.
+The engine's loop is held only for handing a command over and for fetching its answer.
 """
 
-import asyncio
-import time
 from typing import Any, Protocol
 
 from agent.errors import EngineDead, EngineError, PublicationFailed, TrainerFailed
 from trainer import messages
 
-_PATIENCE, _LONGEST_PATIENCE_S = 0.9, 0.5
-"""Share of the time that a command is expected to take after which its answer is first asked for. A step that had to
-make way for live requests says little of the next."""
-_LATENESS, _SHORTEST_POLL_S, _LONGEST_POLL_S = 0.03, 0.002, 0.1
-"""An answer is asked for again after this share of the time that it has been waited for."""
+_WORD_S = 0.5
+"""An answer of which no word has come is asked for after this long."""
 
 
 class WorkerCalls(Protocol):
@@ -24,8 +20,12 @@ class WorkerCalls(Protocol):
         """Call a worker method between two engine steps. Raises EngineError, EngineDead among them."""
         ...
 
+    async def answered(self, ticket: int, within_s: float) -> None:
+        """Return when the learner's answer is there, or after ``within_s``. Raises EngineDead."""
+        ...
 
-async def carry_out(engine: WorkerCalls, command: messages.Command, *, expected_s: float = 0.0) -> messages.Done:
+
+async def carry_out(engine: WorkerCalls, command: messages.Command) -> messages.Done:
     """Have the learner carry a command out.
 
     Raises:
@@ -36,7 +36,7 @@ async def carry_out(engine: WorkerCalls, command: messages.Command, *, expected_
     """
     try:
         ticket = await engine.call("coloq_submit", messages.encode(command))
-        answer = await _answer(engine, ticket, expected_s)
+        answer = await _answer(engine, ticket)
     except EngineDead:
         raise
     except EngineError as error:
@@ -48,12 +48,9 @@ async def carry_out(engine: WorkerCalls, command: messages.Command, *, expected_
     return answer
 
 
-async def _answer(engine: WorkerCalls, ticket: int, expected_s: float) -> messages.Answer:
-    began_s = time.monotonic()
-    await asyncio.sleep(min(_PATIENCE * expected_s, _LONGEST_PATIENCE_S))
+async def _answer(engine: WorkerCalls, ticket: int) -> messages.Answer:
     while True:
+        await engine.answered(ticket, _WORD_S)
         data = await engine.call("coloq_poll", ticket)
         if data is not None:
             return messages.decode_answer(data)
-        waited_s = time.monotonic() - began_s
-        await asyncio.sleep(min(max(_LATENESS * waited_s, _SHORTEST_POLL_S), _LONGEST_POLL_S))

@@ -64,6 +64,10 @@ class EngineProcess(Protocol):
         """Call a worker method between two engine steps. Raises EngineError, EngineDead among them."""
         ...
 
+    async def answered(self, ticket: int, within_s: float) -> None:
+        """Return when the learner's answer is there, or after ``within_s``. Raises EngineDead."""
+        ...
+
 
 Launch = Callable[[], Awaitable[EngineProcess]]
 
@@ -139,6 +143,10 @@ class SupervisedEngine:
     async def call(self, method: str, *args: Any) -> Any:
         """Call a worker method; see VllmEngine.call."""
         return await self._current().call(method, *args)
+
+    async def answered(self, ticket: int, within_s: float) -> None:
+        """See VllmEngine.answered."""
+        await self._current().answered(ticket, within_s)
 
     def announce(self, version: int) -> None:
         """See trainer.ports.PolicySink.announce."""

@@ -40,14 +40,17 @@ class LearnerThread:
         *,
         on_keep: Callable[[Mapping[str, Tensor]], None] = lambda tensors: None,
         desk: RewardDesk | None = None,
+        on_answer: Callable[[int], None] = lambda ticket: None,
     ) -> None:
         """An answer is given only when what the command put on the device is done.
 
         ``on_keep`` is told of every adapter that is kept, in this thread; ``desk`` is the learner's interlude.
+        ``on_answer`` is told of each ticket whose answer is there, in this thread.
         """
         self._learner = learner
         self._on_keep = on_keep
         self._desk = desk
+        self._on_answer = on_answer
         self._tickets = itertools.count(1)
         self._commands: queue.SimpleQueue[tuple[int, messages.Command] | None] = queue.SimpleQueue()
         """None stands for a job that was put on the desk, and may have been done by then."""
@@ -69,7 +72,7 @@ class LearnerThread:
         """Queue a command; returns the ticket to poll for."""
         ticket = next(self._tickets)
         if isinstance(command, messages.ScoreReplies):
-            self._require_desk().put(command, partial(self._answers.__setitem__, ticket))
+            self._require_desk().put(command, partial(self._answer, ticket))
             self._commands.put(None)
         else:
             self._commands.put((ticket, command))
@@ -120,7 +123,11 @@ class LearnerThread:
                     self._require_desk().finish_one()
                 else:
                     ticket, command = order
-                    self._answers[ticket] = self._carry_out(command)
+                    self._answer(ticket, self._carry_out(command))
+
+    def _answer(self, ticket: int, answer: messages.Answer) -> None:
+        self._answers[ticket] = answer
+        self._on_answer(ticket)
 
     def _carry_out(self, command: messages.Command) -> messages.Answer:
         try:

@@ -4,7 +4,7 @@
     ───────────────                                   ────────────────
     execute_model …                                   waits
     coloq_submit(bytes) ──► queue ──────────────────► runs the command (a step, a write, a read)
-    execute_model …                                   keeps the weights of version v
+    execute_model …                                   keeps the weights of version v, tells the front process
     coloq_poll(ticket)  ◄── answer ◄─────────────────
     coloq_install(v): kept weights → adapter slot     waits
 
@@ -14,6 +14,7 @@ engine runs, and every graph that it captures, has a higher stream priority than
 than by itself is in trainer.vllm_changes.
 """
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ from rewards.models.backbone import Classifier
 from rewards.models.encoding import RewardEncoder
 from trainer import messages, vllm_changes
 from trainer.adapter_slots import EngineSlots
+from trainer.answer_line import ADDRESS, AnswerCaller
 from trainer.child_process import live_as_child
 from trainer.engine_facts import EngineFacts
 from trainer.kernels import fuse_kernels
@@ -252,7 +254,9 @@ class ColoqWorker(Worker):
         desk = RewardDesk(self._lanes, self._pacer, self.device, served=self._served_scorer)
         wait = None if self._signal is None else self._signal.wait
         learner = Learner(model, base_model=name, lanes=self._lanes, pacer=self._pacer, interlude=desk, wait=wait)
-        self._learner_thread = LearnerThread(learner, on_keep=self._place_adapter, desk=desk)
+        address = os.environ.get(ADDRESS)
+        on_answer = (lambda ticket: None) if address is None else AnswerCaller(address).tell
+        self._learner_thread = LearnerThread(learner, on_keep=self._place_adapter, desk=desk, on_answer=on_answer)
 
     def _is_waited_for(self) -> bool:
         """Whether a micro-batch that waits for the engine's steps may be on the device; asked with every step."""

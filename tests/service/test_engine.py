@@ -23,6 +23,7 @@ with warnings.catch_warnings():
 from agent.completion import FinishReason, GenerationTiming, SampledToken, Sampling, TokenChoice, VersionSpan
 from agent.errors import EngineError, InvalidBrief
 from agent.ports import GenerateRequest
+from service.answer_line import AnswerLine
 from service.config import EngineConfig
 from service.engine_warm_up import reply_lengths
 
@@ -301,9 +302,11 @@ async def test_a_gpu_runs_every_number_of_sequences_once(
     monkeypatch.setattr(VllmEngine, "sample", sample)
     llm: Any = _Llm()
     facts: Any = SimpleNamespace(device=device)
-    engine = VllmEngine(llm, facts, EngineConfig(max_num_seqs=32, max_model_len=64, kv_cache_gib=0.5))
+    line = AnswerLine()
+    engine = VllmEngine(llm, facts, EngineConfig(max_num_seqs=32, max_model_len=64, kv_cache_gib=0.5), line)
     await engine._warm_up()
     engine._watch.cancel()
+    line.close()
     assert (first, llm.lengths) == (["warm-up"], list(range(num_sizes, 0, -1)))
 
 

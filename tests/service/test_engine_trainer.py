@@ -1,6 +1,5 @@
 """The learner behind the engine: what travels, how answers are waited for, which error comes out."""
 
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -72,18 +71,9 @@ class Worker:
             return messages.encode(self.answer) if self.num_polls < 0 else None
         return {"coloq_installed": [1, 2], "coloq_publish_live": 2.5}.get(method)
 
-
-class TimedWorker(Worker):
-    """Answers ``duration_s`` after a command was handed over."""
-
-    duration_s = 0.0
-    _handed_over_s = 0.0
-
-    async def call(self, method: str, *args: Any) -> Any:
-        if method == "coloq_submit":
-            self._handed_over_s = time.monotonic()
-        self.num_polls = 0 if time.monotonic() - self._handed_over_s >= self.duration_s else 1
-        return await super().call(method, *args)
+    async def answered(self, ticket: int, within_s: float) -> None:
+        assert ticket == len(self.commands)
+        self.calls.append(("answered",))
 
 
 def test_it_is_the_loops_trainer() -> None:
@@ -96,7 +86,8 @@ def test_it_is_the_loops_trainer() -> None:
 
 
 async def test_step_travels_whole_and_brings_its_result() -> None:
-    """The batch that the learner decodes equals the one that was given; the answer is polled for until it is there."""
+    """The batch that the learner decodes equals the one that was given. The answer is fetched when word of it has come,
+    and after a while without."""
     worker = Worker(messages.Done(step=RESULT), num_polls=3)
     assert await EngineTrainer(worker).step(BATCH, 9) == RESULT
     (command,) = worker.commands
@@ -106,23 +97,7 @@ async def test_step_travels_whole_and_brings_its_result() -> None:
     for name in ("token_ids", "mask", "behaviour_logprobs", "advantages"):
         np.testing.assert_array_equal(getattr(arrived, name), getattr(BATCH, name))
     assert (arrived.temperature, arrived.oldest_version) == (0.7, 2)
-    assert [name for name, *_ in worker.calls] == ["coloq_submit", *["coloq_poll"] * 4]
-
-
-async def test_a_long_step_does_not_make_the_next_one_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that made way for live requests took 0.4 s, and the next is done at once: beyond a bound nothing is expected.
-    Below it an answer is not asked for before it can be there."""
-    monkeypatch.setattr("service.learner_calls._LONGEST_PATIENCE_S", 0.05)
-    worker = TimedWorker(messages.Done(step=RESULT))
-    trainer = EngineTrainer(worker)
-    took_s = []
-    for duration_s in (0.4, 0.0, 0.04, 0.04):
-        worker.duration_s, worker.calls, began_s = duration_s, [], time.monotonic()
-        await trainer.step(BATCH, 1)
-        took_s.append(time.monotonic() - began_s)
-    assert took_s[0] >= 0.4
-    assert took_s[1] < 0.2
-    assert len(worker.calls) <= 8  # of a known time: handed over, then asked for near its end
+    assert [name for name, *_ in worker.calls] == ["coloq_submit", *["answered", "coloq_poll"] * 4]
 
 
 @pytest.mark.parametrize(("parent", "folder"), [(None, None), (Path("policies/v2"), "policies/v2")])

@@ -79,6 +79,9 @@ class Process:
         self.log.append(method)
         return [method, *args]
 
+    async def answered(self, ticket: int, within_s: float) -> None:
+        self.log.append(f"answered {ticket}")
+
     async def _answer_or_death(self) -> None:
         waits = [asyncio.ensure_future(event.wait()) for event in (self.answering, self.dead)]
         try:

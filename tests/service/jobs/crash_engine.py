@@ -77,6 +77,10 @@ class CrashEngine:
         """See EngineProcess; there is no worker to call."""
         raise NotImplementedError(method)
 
+    async def answered(self, ticket: int, within_s: float) -> None:
+        """See EngineProcess; there is no learner."""
+        raise NotImplementedError(ticket)
+
     async def _ask(self, name: str) -> str:
         if not self.alive:
             raise EngineDead("the engine process is gone")
