@@ -154,6 +154,7 @@ def test_replies_are_scored_between_the_micro_batches_of_a_step(tmp_path: Path) 
     assert scored.scores is not None
     assert len(scored.scores) == 1
     assert thread.memory()["reward_models"] == opened.backbone.size_bytes
+    assert isinstance(_answer(thread, last), messages.Done)  # a process that ends within a step aborts
 
 
 def test_a_thread_without_reward_models_says_so(thread: LearnerThread) -> None:
