@@ -172,7 +172,7 @@ class Pacer:
             self._num_tokens += num_tokens
             self._num_sms = num_sms
             if self._tracer is not None:
-                self._tracer.microbatch(now - duration_s, now, num_sms)
+                self._tracer.microbatch(now - duration_s, now, num_sms, cpu_s=self._cpu_clock())
 
     def trace(self, *, on: bool) -> StepTrace:
         """What was traced since this was last called with ``on``; with it, a new trace begins."""

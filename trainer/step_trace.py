@@ -27,6 +27,8 @@ class TracedMicrobatch(Struct, array_like=True, frozen=True):
     began_s: float
     ended_s: float
     num_sms: int
+    cpu_s: float
+    """What the learner's thread has computed since the micro-batch before it ended, all of it beside the engine's."""
 
 
 class StepTrace(Struct, frozen=True):
@@ -42,14 +44,16 @@ class Tracer:
     def __init__(self) -> None:
         self._steps: deque[TracedStep] = deque(maxlen=_MOST)
         self._microbatches: deque[TracedMicrobatch] = deque(maxlen=_MOST)
+        self._cpu_s: float | None = None
 
     def step(self, began_s: float, num_requests: int, num_prompt_tokens: int, *, follows: bool) -> None:
         """An engine step begins; see TracedStep."""
         self._steps.append(TracedStep(began_s, num_requests, num_prompt_tokens, follows))
 
-    def microbatch(self, began_s: float, ended_s: float, num_sms: int) -> None:
-        """A micro-batch has ended."""
-        self._microbatches.append(TracedMicrobatch(began_s, ended_s, num_sms))
+    def microbatch(self, began_s: float, ended_s: float, num_sms: int, *, cpu_s: float) -> None:
+        """A micro-batch has ended. ``cpu_s`` is the CPU time of the learner's thread so far."""
+        before_s, self._cpu_s = self._cpu_s or cpu_s, cpu_s
+        self._microbatches.append(TracedMicrobatch(began_s, ended_s, num_sms, cpu_s - before_s))
 
     def trace(self) -> StepTrace:
         """All of it."""

@@ -36,6 +36,8 @@ class StepFigures:
     prompts: Gaps
     longest: list[tuple[float, bool]]
     """The longest gaps in milliseconds, and whether each was beside a micro-batch."""
+    learner_cpu_share: float
+    """Of the time in which the learner's thread computed: what it has Python's lock for, at most."""
 
 
 def step_figures(trace: StepTrace, began_s: float, ended_s: float) -> StepFigures:
@@ -50,9 +52,13 @@ def step_figures(trace: StepTrace, began_s: float, ended_s: float) -> StepFigure
     def of(chosen: Flags) -> Gaps:
         return Gaps(*(spread(gaps[counts & chosen & ran] * 1000) for ran in (~beside, beside)))
 
+    learner_cpu_s = sum(row.cpu_s for row in trace.microbatches if began_s <= row.ended_s < ended_s)
     longest = [place for place in np.argsort(-gaps, kind="stable") if counts[place]][:_NUM_LONGEST]
     return StepFigures(
-        of(~has_prompts), of(has_prompts), [(float(gaps[place]) * 1000, bool(beside[place])) for place in longest]
+        of(~has_prompts),
+        of(has_prompts),
+        [(float(gaps[place]) * 1000, bool(beside[place])) for place in longest],
+        learner_cpu_s / (ended_s - began_s),
     )
 
 

@@ -392,14 +392,22 @@ def test_it_leaves_a_dozen_of_300_once_enough_is_known(timeline: Timeline, pacer
     assert pacer.rationed
 
 
-def test_a_trace_has_every_step_and_micro_batch(timeline: Timeline, pacer: Pacer) -> None:
-    """From when it is asked for until it is asked for again, and nothing else."""
+def test_a_trace_has_every_step_and_micro_batch(timeline: Timeline) -> None:
+    """From when it is asked for until it is asked for again, and nothing else. A thread that computes a tenth of the
+    time has computed for 0.05 s from one micro-batch's end to the next."""
+    pacer = Pacer(SIZES, None, clock=lambda: timeline.now, cpu_clock=lambda: timeline.now / 10, sleep=timeline.sleep)
     run_engine(timeline, pacer, [0.0])
     assert pacer.trace(on=True) == StepTrace([], [])
     timeline.go_to(1.0)
     pacer.begin_step(3, 7)
     pacer.end_step()
     train(timeline, pacer, 0.5, num_sms=104)
-    assert pacer.trace(on=False) == StepTrace([TracedStep(1.0, 3, 7, False)], [TracedMicrobatch(1.0, 1.5, 104)])
+    train(timeline, pacer, 0.5)
+    trace = pacer.trace(on=False)
+    assert trace.steps == [TracedStep(1.0, 3, 7, False)]
+    first, second = trace.microbatches
+    assert first == TracedMicrobatch(1.0, 1.5, 104, 0.0)
+    assert second.ended_s == 2.0
+    assert second.cpu_s == pytest.approx(0.05)
     run_engine(timeline, pacer, [2.0])
     assert pacer.trace(on=False) == StepTrace([], [])

@@ -76,17 +76,18 @@ def test_steps_are_told_apart_by_what_ran_beside_them() -> None:
     second and the third. The window leaves the first out."""
     begins = [0.0, 0.01, 0.03, 0.06, 0.1, 0.15, 0.5]
     steps = [TracedStep(began, 1, 5 * (place in (2, 3)), place not in (0, 6)) for place, began in enumerate(begins)]
-    figures = step_figures(StepTrace(steps, [TracedMicrobatch(0.015, 0.045, 32)]), 0.005, 9.0)
+    figures = step_figures(StepTrace(steps, [TracedMicrobatch(0.015, 0.045, 32, 0.09)]), 0.005, 9.005)
     kinds = (figures.decoding.calm, figures.decoding.beside, figures.prompts.calm, figures.prompts.beside)
     assert [kind and (kind.count, round(kind.p50, 6)) for kind in kinds] == [(1, 50), (1, 20), (1, 40), (1, 30)]
     longest = [(round(gap_ms), beside) for gap_ms, beside in figures.longest]
     assert longest == [(50, False), (40, False), (30, True), (20, True)]
+    assert figures.learner_cpu_share == pytest.approx(0.01)
 
 
 def test_no_steps_have_no_figures() -> None:
     """A window without traffic is no error."""
     figures = step_figures(StepTrace([], []), 0.0, 1.0)
-    assert figures == StepFigures(Gaps(None, None), Gaps(None, None), [])
+    assert figures == StepFigures(Gaps(None, None), Gaps(None, None), [], 0.0)
 
 
 def test_a_version_goes_backwards_only_behind_an_answer() -> None:
