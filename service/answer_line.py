@@ -1,6 +1,7 @@
 """The front process's end of trainer.answer_line: hears which of the learner's answers are there."""
 
 import asyncio
+import os
 import socket
 import tempfile
 from contextlib import suppress
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from trainer.answer_line import TICKET_BYTES
 
+_LONGEST_FOLDER_BYTES = 70
+"""sockaddr_un holds 108 bytes on Linux, 104 on macOS, and what is put behind it is about 23 long."""
 _MOST_HEARD = 1024
 """Answers that nobody has waited for: those of calls that were given up."""
 
@@ -16,7 +19,9 @@ class AnswerLine:
     """Of one engine process. Open it and use it on one event loop."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="coloq-")  # 0700: others cannot write into it
+        # 0700: others cannot write into it. A socket's path must be short, which a temporary folder's need not be.
+        long = len(os.fsencode(tempfile.gettempdir())) > _LONGEST_FOLDER_BYTES
+        self._folder = tempfile.TemporaryDirectory(prefix="coloq-", dir="/tmp" if long else None)
         self.address = str(Path(self._folder.name) / "answers")
         """For the engine process."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

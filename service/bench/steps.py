@@ -1,7 +1,5 @@
-"""Times of the engine's steps, by what ran beside them.
-
-gap   from a step's begin to the next one's; a step that waited for requests is none
-"""
+"""Times of the engine's steps, by what ran beside them: the gap from a step's begin to the next one's, where the engine
+had something to run all the time."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -78,3 +78,15 @@ async def test_nobody_need_listen(line: AnswerLine, caller: AnswerCaller) -> Non
     line.close()
     caller.tell(1)
     assert not Path(line.address).parent.exists()
+
+
+async def test_a_long_temporary_folder_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket's path has a hundred bytes at most, and an engine must start wherever temporary files are kept."""
+    folder = tmp_path / ("a" * 100)
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    line = AnswerLine()
+    with closing(AnswerCaller(line.address)) as caller:
+        caller.tell(1)
+        await asyncio.wait_for(line.heard(1, NEVER_S), NEVER_S / 2)
+    line.close()
