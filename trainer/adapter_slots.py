@@ -18,6 +18,7 @@ from torch import Tensor
 
 from agent.errors import TrainerFailed
 from trainer.architectures import adapter_slot
+from trainer.flat_tensors import FlatLayout, FlatTensors
 from trainer.lora import module_of
 
 
@@ -26,7 +27,7 @@ class _Placement:
     """An adapter's places in one slot."""
 
     places: list[Tensor]
-    """In the order of the adapter's matrices."""
+    """In the order of the adapter's matrices, each flat."""
     scaled: list[Tensor]
     """Those of the B."""
     unused: list[Tensor]
@@ -66,8 +67,9 @@ class EngineSlots:
 
         May be called from another thread. Raises TrainerFailed when a matrix has no place or another shape there.
         """
+        layout = FlatTensors.of(tensors).layout
         for index in range(len(self._manager.lora_index_to_id)):
-            self._placement(index, tensors)
+            self._placement(index, layout)
 
     def install(self, version: int, tensors: Mapping[str, Tensor], config: Mapping[str, object]) -> None:
         """Fill a free slot.
@@ -81,17 +83,16 @@ class EngineSlots:
         """
         if version in self.installed:
             raise TrainerFailed(f"version {version} is installed already, and an installed policy is immutable")
-        index = self._free_index()
-        placement = self._placement(index, tensors)
+        index, adapter = self._free_index(), FlatTensors.of(tensors)
+        placement = self._placement(index, adapter.layout)
         scale = float(str(config["lora_alpha"])) / float(str(config["r"]))
         with torch.inference_mode():
             if placement.unused:
                 torch._foreach_zero_(placement.unused)
-            torch._foreach_copy_(placement.places, list(tensors.values()))
+            torch._foreach_copy_(placement.places, adapter.pieces())
             torch._foreach_mul_(placement.scaled, scale)
-        for tensor in {tensor.untyped_storage().data_ptr(): tensor for tensor in tensors.values()}.values():
-            if tensor.is_cuda:  # the learner may drop it while the engine's stream still reads
-                tensor.record_stream(torch.cuda.current_stream())
+        if adapter.flat.is_cuda:  # the learner may drop it while the engine's stream still reads
+            adapter.flat.record_stream(torch.cuda.current_stream())
         self._register(version, index)
 
     def remove(self, version: int) -> None:
@@ -104,22 +105,22 @@ class EngineSlots:
             raise TrainerFailed(f"all {len(slots)} adapter slots are taken")
         return int(slots.index(None))
 
-    def _placement(self, index: int, tensors: Mapping[str, Tensor]) -> "_Placement":
-        key = index, tuple(tensors)
+    def _placement(self, index: int, layout: FlatLayout) -> "_Placement":
+        key = index, layout.names
         if key not in self._placements:
-            self._placements[key] = self._find(index, tensors)
+            self._placements[key] = self._find(index, layout)
         return self._placements[key]
 
-    def _find(self, index: int, tensors: Mapping[str, Tensor]) -> "_Placement":
+    def _find(self, index: int, layout: FlatLayout) -> "_Placement":
         places: list[Tensor] = []
         scaled: list[Tensor] = []
-        for name, tensor in tensors.items():
+        for name, shape in layout.shapes.items():
             place, is_b = self._place(name, index)
-            if place.shape != tensor.shape:
-                raise TrainerFailed(f"a matrix must be {list(place.shape)}, got {list(tensor.shape)}")
-            places.append(place)
+            if place.shape != shape:
+                raise TrainerFailed(f"a matrix must be {list(place.shape)}, got {list(shape)}")
+            places.append(place.view(-1))
             if is_b:
-                scaled.append(place)
+                scaled.append(places[-1])
         return _Placement(places, scaled, list(self._unused(index, {place.data_ptr() for place in places})))
 
     def _place(self, name: str, index: int) -> tuple[Tensor, bool]:

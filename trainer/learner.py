@@ -130,7 +130,7 @@ class Learner:
         run = self._run
         return run is not None and run.settings.yield_to_engine
 
-    def begin(self, settings: LearnerSettings, parent: dict[str, Tensor] | None) -> None:
+    def begin(self, settings: LearnerSettings, parent: Mapping[str, Tensor] | None) -> None:
         """Start a run with a fresh optimizer: an adapter with ``parent``'s weights or a new one (B = 0), or the model's
         own weights as they are.
 
@@ -175,7 +175,7 @@ class Learner:
                     batch_tokens=self._microbatch_tokens(settings),
                 )
 
-    def snapshot(self) -> dict[str, Tensor]:
+    def snapshot(self) -> Mapping[str, Tensor]:
         """A copy of the trained weights, by their names on disk."""
         with self._lanes.whole.active():
             return self._current_run().weights.snapshot()
@@ -291,7 +291,7 @@ class Learner:
             self._arena.release()
             torch.cuda.empty_cache()
 
-    def _weights_for(self, settings: LearnerSettings, parent: dict[str, Tensor] | None) -> TrainedWeights:
+    def _weights_for(self, settings: LearnerSettings, parent: Mapping[str, Tensor] | None) -> TrainedWeights:
         """Those that are there when they fit, begun anew; otherwise others in their place, without graphs."""
         with self._lanes.whole.active():
             if self._weights is not None and self._weights.fits(settings):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from agent.errors import TrainerFailed
+from trainer.flat_tensors import FlatLayout, FlatTensors
 
 _PREFIX = "base_model.model."
 """PEFT's wrapper modules, which its files name."""
@@ -104,6 +105,7 @@ class Adapter:
         """[P] in the model's precision."""
         self.parameters = {p.name: nn.Parameter(self.flat[p.start : p.stop].view(p.shape)) for p in self._placed}
         """By PEFT's name; views of ``flat``."""
+        self._layout = FlatLayout({p.name: p.shape for p in self._placed})
         self._layers: list[LoraLinear] = []
         for path, linear in targets.items():
             a, b = (self.parameters[f"{_PREFIX}{path}.{part}.weight"] for part in ("lora_A", "lora_B"))
@@ -173,10 +175,9 @@ class Adapter:
             for name, parameter in ours.items():
                 parameter.copy_(tensors[name])
 
-    def snapshot(self) -> dict[str, Tensor]:
-        """A copy of the weights: views of one new flat tensor, by PEFT's name."""
-        copy = self.flat.detach().clone()
-        return {p.name: copy[p.start : p.stop].view(p.shape) for p in self._placed}
+    def snapshot(self) -> FlatTensors:
+        """A copy of the weights, by PEFT's name."""
+        return FlatTensors(self.flat.detach().clone(), self._layout)
 
 
 def module_of(name: str) -> tuple[str, str]:

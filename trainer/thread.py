@@ -21,6 +21,7 @@ from torch import Tensor
 from agent.completion import BASE_VERSION
 from agent.errors import ModelError, PublicationFailed, TrainerFailed
 from trainer import messages
+from trainer.flat_tensors import FlatTensors
 from trainer.learner import Learner
 from trainer.policy_folder import read_metadata, read_model, read_policy, verify_policy, write_model, write_policy
 from trainer.ports import Method, PolicyMetadata, StepResult
@@ -55,7 +56,7 @@ class LearnerThread:
         self._commands: queue.SimpleQueue[tuple[int, messages.Command] | None] = queue.SimpleQueue()
         """None stands for a job that was put on the desk, and may have been done by then."""
         self._answers: dict[int, messages.Answer] = {}
-        self.kept: dict[int, dict[str, Tensor]] = {}
+        self.kept: dict[int, Mapping[str, Tensor]] = {}
         self.configs: dict[int, dict[str, object]] = {}
         self._method: Method = "adapter"
         self._last_good: Literal["host", "gpu"] = "host"
@@ -104,16 +105,17 @@ class LearnerThread:
 
     def memory(self) -> dict[str, int]:
         """Bytes that the learner and the kept versions hold on the model's device, by what they are."""
-        kept = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in self._kept_on_device()}
         rewards = 0 if self._desk is None else self._desk.size_bytes
         return self._learner.memory() | {
-            "kept_versions": sum(storage.nbytes() for storage in kept.values()),
+            "kept_versions": sum(tensor.nbytes for tensor in self._kept_on_device()),
             "reward_models": rewards,
         }
 
     def _kept_on_device(self) -> list[Tensor]:
-        device = self._learner.model.device
-        return [tensor for kept in list(self.kept.values()) for tensor in kept.values() if tensor.device == device]
+        device, tensors = self._learner.model.device, list[Tensor]()
+        for kept in list(self.kept.values()):
+            tensors += [kept.flat] if isinstance(kept, FlatTensors) else kept.values()
+        return [tensor for tensor in tensors if tensor.device == device]
 
     def _run(self) -> None:
         with self._learner.on_stream():
@@ -262,5 +264,5 @@ class LearnerThread:
         """Adapters are kept on the model's device, ready to be copied into a slot."""
         device, dtype = self._learner.model.device, self._learner.model.dtype
         self.configs[version] = config
-        self.kept[version] = {name: tensor.to(device, dtype) for name, tensor in tensors.items()}
+        self.kept[version] = FlatTensors.of(tensors).to(device, dtype)
         self._on_keep(self.kept[version])

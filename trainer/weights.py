@@ -27,7 +27,7 @@ class TrainedWeights(Protocol):
         """Bring the optimizer's result to where the next forward pass reads it, if it may be there by now."""
         ...
 
-    def snapshot(self) -> dict[str, Tensor]:
+    def snapshot(self) -> Mapping[str, Tensor]:
         """A copy of the newest weights, by their names on disk."""
         ...
 
@@ -125,7 +125,7 @@ class AdapterWeights:
         self.optimizer.restore(state)
         self.after_step()
 
-    def snapshot(self) -> dict[str, Tensor]:
+    def snapshot(self) -> Mapping[str, Tensor]:
         """See TrainedWeights.snapshot: PEFT's names."""
         return self._adapter.snapshot()
 
@@ -204,7 +204,7 @@ class FullWeights:
         self.optimizer.restore(state)
         self._ahead = True
 
-    def snapshot(self) -> dict[str, Tensor]:
+    def snapshot(self) -> Mapping[str, Tensor]:
         """See TrainedWeights.snapshot: a copy of the live weights, in host memory."""
         return {name: parameter.detach().cpu().clone() for name, parameter in self._live.items()}
 

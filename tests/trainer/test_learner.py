@@ -1,5 +1,6 @@
 """One adapter on one model: where it starts, which way it moves, and what cannot change it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -40,7 +41,7 @@ def _batch(learner: Learner, *rows: int) -> TrainingBatch:
     return build_batch(sequences)
 
 
-def _assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], atol: float) -> None:
+def _assert_close(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], atol: float) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
 
 

@@ -142,7 +142,7 @@ def test_a_model_s_gradients_are_peft_s(architecture: str) -> None:
     adapter = _adapter(model)
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=list(TARGETS), lora_dropout=0.0)
     theirs = peft.get_peft_model(other, config)
-    peft.set_peft_model_state_dict(theirs, adapter.snapshot())
+    peft.set_peft_model_state_dict(theirs, dict(adapter.snapshot()))
     ours = model(input_ids=IDS).logits
     expected = theirs(input_ids=IDS).logits
     _close(ours, expected)
@@ -188,7 +188,7 @@ def test_layers_use_the_flat_weights() -> None:
 def test_names_and_shapes_on_disk_are_peft_s(tmp_path: Path) -> None:
     """A snapshot's keys and shapes are those of the file that PEFT writes for the same settings."""
     adapter = _adapter(tiny_llama())
-    theirs = _peft_model(adapter.snapshot())
+    theirs = _peft_model(dict(adapter.snapshot()))
     theirs.save_pretrained(str(tmp_path))
     written = load_file(tmp_path / "adapter_model.safetensors")
     _close(dict(sorted(adapter.snapshot().items())), dict(sorted(written.items())), atol=0)

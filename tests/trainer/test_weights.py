@@ -1,6 +1,6 @@
 """Adapters and live weights as a run trains them: begun anew in the same memory, published, given back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -38,7 +38,7 @@ def _copy(model: LlamaForCausalLM) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
-def _assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+def _assert_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
