@@ -1,9 +1,9 @@
 """What a fresh engine samples before anybody asks, so that no caller pays for what happens once.
 
-For a kernel's first launch the driver waits until the GPU is empty. Which kernels a step launches depends on how many
-sequences it samples for, and beside training the GPU is empty when a micro-batch has ended: some tenths of a second in
-which every live request stands still. So each number of sequences is run once: as many as the engine runs at once, of
-which each ends a step after the one before.
+For a kernel's first launch the driver waits until the GPU is empty (README, "The engine room"). Which kernels a step
+launches depends on how many sequences it samples for, and beside training the GPU is empty once a micro-batch has
+ended: until then every live request stands still. So each number of sequences is run once: as many as the engine runs
+at once, of which each ends a step after the one before.
 """
 
 _MOST_STEPS = 512

@@ -62,20 +62,19 @@ class EngineSlots:
             torch._foreach_mul_(first, 1.0)
             torch._foreach_zero_(first)
 
-    def place(self, tensors: Mapping[str, Tensor]) -> None:
+    def place(self, layout: FlatLayout) -> None:
         """Find the places of such an adapter in every slot, so that installing it takes no time for that.
 
         May be called from another thread. Raises TrainerFailed when a matrix has no place or another shape there.
         """
-        layout = FlatTensors.of(tensors).layout
         for index in range(len(self._manager.lora_index_to_id)):
             self._placement(index, layout)
 
-    def install(self, version: int, tensors: Mapping[str, Tensor], config: Mapping[str, object]) -> None:
+    def install(self, version: int, adapter: FlatTensors, config: Mapping[str, object]) -> None:
         """Fill a free slot.
 
         Args:
-            tensors: the adapter by PEFT's names.
+            adapter: by PEFT's names.
             config: PEFT's configuration; ``lora_alpha`` and ``r`` are read.
 
         Raises:
@@ -83,7 +82,7 @@ class EngineSlots:
         """
         if version in self.installed:
             raise TrainerFailed(f"version {version} is installed already, and an installed policy is immutable")
-        index, adapter = self._free_index(), FlatTensors.of(tensors)
+        index = self._free_index()
         placement = self._placement(index, adapter.layout)
         scale = float(str(config["lora_alpha"])) / float(str(config["r"]))
         with torch.inference_mode():

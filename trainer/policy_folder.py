@@ -22,14 +22,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from agent.errors import PublicationFailed
 from agent.files import check_digests, digests_of, move_durably, sha256_of, write_json
-from trainer.flat_tensors import FlatTensors
 from trainer.ports import Method, PolicyMetadata
 from trainer.shards import read_shards, write_shards
 
@@ -64,8 +62,7 @@ def write_policy(
     """
 
     def fill(partial: Path) -> None:
-        here = tensors.to(torch.device("cpu")) if isinstance(tensors, FlatTensors) else tensors
-        save_file({name: tensor.contiguous().cpu() for name, tensor in here.items()}, partial / WEIGHTS)
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, partial / WEIGHTS)
         write_json(partial / ADAPTER_CONFIG, dict(adapter_config))
 
     return _write_durably(folder, fill, replace(metadata, method="adapter"))

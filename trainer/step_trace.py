@@ -52,8 +52,9 @@ class Tracer:
 
     def microbatch(self, began_s: float, ended_s: float, num_sms: int, *, cpu_s: float) -> None:
         """A micro-batch has ended. ``cpu_s`` is the CPU time of the learner's thread so far."""
-        before_s, self._cpu_s = self._cpu_s or cpu_s, cpu_s
-        self._microbatches.append(TracedMicrobatch(began_s, ended_s, num_sms, cpu_s - before_s))
+        computed_s = 0.0 if self._cpu_s is None else cpu_s - self._cpu_s
+        self._cpu_s = cpu_s
+        self._microbatches.append(TracedMicrobatch(began_s, ended_s, num_sms, computed_s))
 
     def trace(self) -> StepTrace:
         """All of it."""

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from agent.completion import BASE_VERSION
@@ -39,7 +40,7 @@ class LearnerThread:
         self,
         learner: Learner,
         *,
-        on_keep: Callable[[Mapping[str, Tensor]], None] = lambda tensors: None,
+        on_keep: Callable[[FlatTensors], None] = lambda tensors: None,
         desk: RewardDesk | None = None,
         on_answer: Callable[[int], None] = lambda ticket: None,
     ) -> None:
@@ -235,7 +236,8 @@ class LearnerThread:
         version = metadata.version
         if version not in self.kept:
             raise PublicationFailed(f"version {version} is not kept, only {sorted(self.kept)}")
-        return write_policy(folder, self.kept[version], self.configs[version], metadata)
+        here = FlatTensors.of(self.kept[version]).to(torch.device("cpu"))
+        return write_policy(folder, here, self.configs[version], metadata)
 
     def _load(self, folder: Path, version: int) -> str:
         if read_metadata(folder).method == "full":
@@ -264,5 +266,5 @@ class LearnerThread:
         """Adapters are kept on the model's device, ready to be copied into a slot."""
         device, dtype = self._learner.model.device, self._learner.model.dtype
         self.configs[version] = config
-        self.kept[version] = FlatTensors.of(tensors).to(device, dtype)
-        self._on_keep(self.kept[version])
+        self.kept[version] = adapter = FlatTensors.of(tensors).to(device, dtype)
+        self._on_keep(adapter)

@@ -17,7 +17,6 @@ than by itself is in trainer.vllm_changes.
 import os
 import sys
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -35,6 +34,7 @@ from trainer.adapter_slots import EngineSlots
 from trainer.answer_line import ADDRESS, AnswerCaller
 from trainer.child_process import live_as_child
 from trainer.engine_facts import EngineFacts
+from trainer.flat_tensors import FlatTensors
 from trainer.kernels import fuse_kernels
 from trainer.lanes import open_lanes
 from trainer.learner import Learner
@@ -218,7 +218,7 @@ class ColoqWorker(Worker):
         thread = self._learner()
         if version not in thread.kept:
             raise TrainerFailed(f"version {version} is not kept, only {sorted(thread.kept)}")
-        self._engine_slots().install(version, thread.kept[version], thread.configs[version])
+        self._engine_slots().install(version, FlatTensors.of(thread.kept[version]), thread.configs[version])
 
     def coloq_remove(self, version: int) -> None:
         """Free a version's slot; a version that is not installed is left alone."""
@@ -272,9 +272,9 @@ class ColoqWorker(Worker):
         fuse_kernels(decoder)
         return classifier
 
-    def _place_adapter(self, tensors: Mapping[str, Tensor]) -> None:
+    def _place_adapter(self, adapter: FlatTensors) -> None:
         """In the learner's thread: what installing would otherwise look up between two engine steps."""
-        self._engine_slots().place(tensors)
+        self._engine_slots().place(adapter.layout)
 
     def _learner(self) -> LearnerThread:
         if self._learner_thread is None:

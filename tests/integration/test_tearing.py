@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -35,6 +36,7 @@ REPLY_TOKENS = 96
 NUM_VERSIONS = 40
 """Published under load; the odd ones copied from kept weights, the even ones rounded from the learner's masters."""
 PAUSE_S = 0.05
+NUM_COMMANDS = 10
 SETTINGS_FULL = replace(SETTINGS, method="full")
 CHILD_S = 240.0
 """Until vLLM's process is given up; 25 s on two idle cores, most of them its start."""
@@ -88,6 +90,11 @@ def test_a_write_from_another_thread_is_noticed(found: dict[str, Any]) -> None:
     assert any(len(versions) > 1 for versions, _ in found["torn_steps"])
 
 
+def test_the_learner_tells_of_its_answers(found: dict[str, Any]) -> None:
+    """Without its word each of the commands would be asked after when half a second has passed."""
+    assert found["commands_s"] < NUM_COMMANDS * 0.5 / 2
+
+
 async def _load(folder: Path) -> dict[str, Any]:
     from service.engine import VllmEngine
     from service.engine_trainer import EngineTrainer
@@ -101,8 +108,12 @@ async def _load(folder: Path) -> dict[str, Any]:
         worker="tests.integration.tagged_worker.TaggedWorker",
     )
     try:
-        await EngineTrainer(engine).begin(SETTINGS_FULL, None)
-        found = await _published_under_load(engine)
+        trainer = EngineTrainer(engine)
+        await trainer.begin(SETTINGS_FULL, None)
+        began_s = time.monotonic()
+        for _ in range(NUM_COMMANDS):
+            await trainer.forget(99)
+        found = {"commands_s": time.monotonic() - began_s} | await _published_under_load(engine)
         return found | {"torn_steps": await _torn(engine)}
     finally:
         await engine.stop()

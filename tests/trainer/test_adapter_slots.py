@@ -9,6 +9,7 @@ from torch import Tensor
 
 from agent.errors import TrainerFailed
 from trainer.adapter_slots import EngineSlots
+from trainer.flat_tensors import FlatTensors
 
 RANK, HIDDEN, QUERY, KEY_VALUE, INTERMEDIATE, VOCABULARY, SLOTS = 2, 6, 6, 4, 8, 10, 3
 CONFIG = {"r": RANK, "lora_alpha": 6.0}
@@ -122,7 +123,7 @@ def test_every_matrix_has_its_place(manager: _Manager) -> None:
     """The first free slot takes the adapter, B scaled by alpha / r; what the adapter lacks is zeroed, in the head's
     plain stacks too; other slots stay, and so does the adapter."""
     adapter, kept = _adapter(), _adapter()
-    EngineSlots(manager).install(7, adapter, CONFIG)
+    EngineSlots(manager).install(7, FlatTensors.of(adapter), CONFIG)
     _assert_same(_contents(manager, 0), _expected(kept, manager))
     _assert_same(_contents(manager, 1), _soiled(manager))
     _assert_same(adapter, kept)
@@ -136,14 +137,14 @@ def test_an_adapter_of_every_layer_leaves_nothing_to_zero() -> None:
         _name(path, "lora_A"): torch.ones(RANK, INTERMEDIATE),
         _name(path, "lora_B"): torch.ones(HIDDEN, RANK),
     }
-    EngineSlots(every).install(1, adapter, CONFIG)
+    EngineSlots(every).install(1, FlatTensors.of(adapter), CONFIG)
     assert every.modules[DOWN].lora_a_stacked[0][0, 0].eq(1).all()
     assert every.modules[DOWN].lora_b_stacked[0][0, 0].eq(3).all()
 
 
 def test_an_installed_version_is_known_to_the_engine(manager: _Manager) -> None:
     """vLLM's caches name it, so a request for it loads nothing; its slot is the one that was filled."""
-    EngineSlots(manager).install(7, _adapter(), CONFIG)
+    EngineSlots(manager).install(7, FlatTensors.of(_adapter()), CONFIG)
     assert manager.lora_index_to_id == [7, None, None]
     assert set(manager._registered_adapters) == set(manager._active_adapters) == {7}
     assert manager._registered_adapters[7].id == 7
@@ -152,8 +153,8 @@ def test_an_installed_version_is_known_to_the_engine(manager: _Manager) -> None:
 def test_versions_have_slots_of_their_own(manager: _Manager) -> None:
     """Two adapters, two slots, whatever the order of their numbers."""
     slots = EngineSlots(manager)
-    slots.install(9, _adapter(), CONFIG)
-    slots.install(4, _adapter(100.0), CONFIG)
+    slots.install(9, FlatTensors.of(_adapter()), CONFIG)
+    slots.install(4, FlatTensors.of(_adapter(100.0)), CONFIG)
     assert slots.installed == [4, 9]
     assert manager.lora_index_to_id == [9, 4, None]
     _assert_same(_contents(manager, 0), _expected(_adapter(), manager))
@@ -163,13 +164,13 @@ def test_versions_have_slots_of_their_own(manager: _Manager) -> None:
 def test_a_removed_version_frees_its_slot(manager: _Manager) -> None:
     """The next one takes it, and nothing of the removed one is left there; removing it again does nothing."""
     slots = EngineSlots(manager)
-    slots.install(1, _adapter(), CONFIG)
-    slots.install(2, _adapter(), CONFIG)
+    slots.install(1, FlatTensors.of(_adapter()), CONFIG)
+    slots.install(2, FlatTensors.of(_adapter()), CONFIG)
     slots.remove(1)
     slots.remove(1)
     assert slots.installed == [2]
     down = {name: tensor for name, tensor in _adapter(200.0).items() if "down_proj" in name}
-    slots.install(3, down, CONFIG)
+    slots.install(3, FlatTensors.of(down), CONFIG)
     assert manager.lora_index_to_id == [3, 2, None]
     expected = {name: torch.zeros_like(matrix) for name, matrix in _contents(manager, 0).items()}
     expected[f"{DOWN}.lora_a.0"] = down[_name("mlp.down_proj", "lora_A")]
@@ -180,9 +181,9 @@ def test_a_removed_version_frees_its_slot(manager: _Manager) -> None:
 def test_a_version_is_installed_once(manager: _Manager) -> None:
     """An installed policy is immutable: requests may be running on it."""
     slots = EngineSlots(manager)
-    slots.install(7, _adapter(), CONFIG)
+    slots.install(7, FlatTensors.of(_adapter()), CONFIG)
     with pytest.raises(TrainerFailed, match="version 7 is installed already"):
-        slots.install(7, _adapter(100.0), CONFIG)
+        slots.install(7, FlatTensors.of(_adapter(100.0)), CONFIG)
     _assert_same(_contents(manager, 0), _expected(_adapter(), manager))
     assert manager.lora_index_to_id == [7, None, None]
 
@@ -191,9 +192,9 @@ def test_taken_slots_are_not_written_over(manager: _Manager) -> None:
     """The fourth version finds three slots taken; nothing is evicted here."""
     slots = EngineSlots(manager)
     for version in (1, 2, 3):
-        slots.install(version, _adapter(), CONFIG)
+        slots.install(version, FlatTensors.of(_adapter()), CONFIG)
     with pytest.raises(TrainerFailed, match="all 3 adapter slots are taken"):
-        slots.install(4, _adapter(100.0), CONFIG)
+        slots.install(4, FlatTensors.of(_adapter(100.0)), CONFIG)
     assert slots.installed == [1, 2, 3]
     _assert_same(_contents(manager, 2), _expected(_adapter(), manager))
 
@@ -211,7 +212,7 @@ def test_a_matrix_without_a_place_is_refused(manager: _Manager, misfit: dict[str
     """Of another rank, of a layer that the engine does not have, of a module that takes none: nothing is written."""
     slots = EngineSlots(manager)
     with pytest.raises(TrainerFailed, match=message):
-        slots.install(7, _adapter() | misfit, CONFIG)
+        slots.install(7, FlatTensors.of(_adapter() | misfit), CONFIG)
     assert slots.installed == []
     _assert_same(_contents(manager, 0), _soiled(manager))
 
@@ -219,7 +220,7 @@ def test_a_matrix_without_a_place_is_refused(manager: _Manager, misfit: dict[str
 def test_weights_of_another_precision_are_converted(manager: _Manager) -> None:
     """A kept bf16 adapter fills fp32 slots with the values that it has."""
     adapter = {name: (tensor / 7).bfloat16() for name, tensor in _adapter().items()}
-    EngineSlots(manager).install(7, adapter, CONFIG)
+    EngineSlots(manager).install(7, FlatTensors.of(adapter), CONFIG)
     _assert_same(_contents(manager, 0), _expected({n: t.float() for n, t in adapter.items()}, manager))
 
 
@@ -236,5 +237,5 @@ def test_a_rehearsal_leaves_slots_empty(manager: _Manager) -> None:
     stacks = manager.modules[QKV].lora_a_stacked + manager.modules[QKV].lora_b_stacked
     assert all(bool((stack[0] == 0).all()) and bool((stack[1:] == SOILED).all()) for stack in stacks)
     assert slots.installed == []
-    slots.install(7, _adapter(), CONFIG)
+    slots.install(7, FlatTensors.of(_adapter()), CONFIG)
     assert slots.installed == [7]

@@ -15,6 +15,8 @@ from tests.trainer.samples import SETTINGS, completion, tiny_llama
 from trainer.batch import TrainingBatch, build_batch
 from trainer.group import TrainingSequence
 from trainer.learner import Learner
+from trainer.pace import Pace
+from trainer.pacer import Pacer
 from trainer.ports import LearnerSettings, StepResult
 from trainer.weights import FullWeights
 
@@ -541,10 +543,13 @@ def test_a_prepared_learner_steps_as_another(settings: LearnerSettings, rehearse
 
 @pytest.mark.parametrize("settings", [SETTINGS, FULL], ids=["adapter", "full"])
 def test_a_rehearsal_leaves_the_model_and_no_run(settings: LearnerSettings) -> None:
-    """It computes log-probabilities as before, and cannot step until a run begins."""
-    learner, texts = _prepared(settings), ([(3, 4, 5)], [(20, 21, 22)])
+    """A micro-batch has run. Log-probabilities are as before, and there is no step until a run begins."""
+    pacer = Pacer((), "a CPU")
+    learner, texts = Learner(tiny_llama(), base_model="tiny", pacer=pacer), ([(3, 4, 5)], [(20, 21, 22)])
+    learner.prepare(settings, max_length=64, reply_tokens=16, temperature=1.0)
     before = learner.logprobs(*texts)
     learner.rehearse(replace(settings, weight_decay=0.5, learning_rate=0.1), max_length=64, temperature=1.0)
+    assert pacer.exchange(Pace(0, 1.0)).num_microbatches == 1
     assert learner.logprobs(*texts) == before
     with pytest.raises(TrainerFailed, match="a run must begin"):
         learner.step(_batch(learner))

@@ -157,6 +157,22 @@ def test_replies_are_scored_between_the_micro_batches_of_a_step(tmp_path: Path) 
     assert isinstance(_answer(thread, last), messages.Done)  # a process that ends within a step aborts
 
 
+def test_every_answer_is_told_of_once_it_is_there(tmp_path: Path) -> None:
+    """By its ticket, those of failed commands and of scored replies too, so that whoever hears it finds the answer."""
+    told: list[tuple[int, messages.Answer | None]] = []
+    desk = RewardDesk(open_lanes(torch.device("cpu")), Pacer((), "a CPU"), torch.device("cpu"))
+    learner = Learner(tiny_llama(), base_model="tiny")
+    tells = LearnerThread(learner, desk=desk, on_answer=lambda ticket: told.append((ticket, tells.poll(ticket))))
+    opening = messages.OpenBackbone("base", str(save_tiny_scorer(tmp_path)), shares=False, device="engine")
+    scoring = messages.ScoreReplies("base", None, [[1, 5]], 64, None)
+    tickets = [tells.submit(command) for command in (messages.Forget(3), STEP, opening, scoring)]
+    deadline = time.monotonic() + 30
+    while len(told) < len(tickets) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert [ticket for ticket, _ in told] == tickets
+    assert [type(answer) for _, answer in told] == [messages.Done, messages.Failed, messages.Done, messages.Done]
+
+
 def test_a_thread_without_reward_models_says_so(thread: LearnerThread) -> None:
     """Whoever asks hears it at once."""
     with pytest.raises(TrainerFailed, match="holds no reward models"):
