@@ -17,7 +17,6 @@ from pathlib import Path
 import uvloop
 from fastapi import FastAPI
 from rich.console import Console
-from rich.table import Table
 
 from agent.brief import Brief
 from agent.commission import Commission
@@ -26,7 +25,7 @@ from agent.episode import Reply
 from agent.verdict import LanguageVerdict, SentenceVerdict, Verdict
 from service.bench.client import LANGUAGE
 from service.bench.load import Closed, LoadPlan, PromptRecipe, Target, run_load
-from service.bench.report import Report, table, written
+from service.bench.report import Report, percentiles, table, written
 from service.bench.statistics import LoadSummary, summarise
 from service.config import NodeConfig
 from service.fair_queue import FairQueue
@@ -100,16 +99,31 @@ class FrontOptions:
 def bench_front(options: FrontOptions, console: Console) -> None:
     """Measure every front and print the rows. Call it from the main thread."""
     report = Report("front", options.out, console, {"options": options})
+    rows: list[FrontRow] = []
     with written(report):
         for number in range(1, options.rounds + 1):
             for front in FRONTS:
                 report.say(f"round {number}: {front}")
                 with _logging(front, report.log_path):
-                    uvloop.run(_loads(front, number, options, report))
-        console.print(_table(report))
+                    rows += uvloop.run(_loads(front, number, options, report))
+        heads = ("front", "req/s", "ms p50 / p99", "CPU µs", "failed")
+        console.print(table("The front alone", heads, list(map(cells_of, rows))))
 
 
-async def _loads(front: str, number: int, options: FrontOptions, report: Report) -> None:
+def cells_of(row: FrontRow) -> tuple[str, ...]:
+    """A row as a line of the table. A front that answered nothing within the window has no percentiles."""
+    summary = row.summary
+    return (
+        f"{row.front}, {row.load}, round {row.round}",
+        f"{summary.requests_per_s:.0f}",
+        percentiles(summary.latency_ms, digits=2),
+        f"{row.cpu_us:.0f}",
+        str(summary.num_failed),
+    )
+
+
+async def _loads(front: str, number: int, options: FrontOptions, report: Report) -> list[FrontRow]:
+    rows = []
     key = new_key(TENANT)
     app, content = _app(key.hash, UNLIMITED if front == "plain" else FULL)
     async with listening(app) as url:
@@ -127,7 +141,9 @@ async def _loads(front: str, number: int, options: FrontOptions, report: Report)
             cpu_s, served = time.process_time(), content.num_served
             summary = summarise(await run_load(plan), max_tokens=0)
             cpu_us = (time.process_time() - cpu_s) * 1e6 / max(content.num_served - served, 1)
-            report.add("loads", FrontRow(front, number, plan.arrivals.label, cpu_us, summary))
+            rows.append(FrontRow(front, number, plan.arrivals.label, cpu_us, summary))
+            report.add("loads", rows[-1])
+    return rows
 
 
 def _app(key_hash: str, limits: LimitSettings) -> tuple[FastAPI, InstantContent]:
@@ -169,17 +185,3 @@ def _logging(front: str, path: Path) -> Iterator[None]:
         configure_logging("info", "json")
         yield
     configure_logging("warning", "json")
-
-
-def _table(report: Report) -> Table:
-    rows = [
-        (
-            f"{row['front']}, {row['load']}, round {row['round']}",
-            f"{row['summary']['requests_per_s']:.0f}",
-            f"{row['summary']['latency_ms']['p50']:.2f} / {row['summary']['latency_ms']['p99']:.2f}",
-            f"{row['cpu_us']:.0f}",
-            str(row["summary"]["num_failed"]),
-        )
-        for row in report.rows["loads"]
-    ]
-    return table("The front alone", ("front", "req/s", "ms p50 / p99", "CPU µs", "failed"), rows)

@@ -126,9 +126,9 @@ def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Ta
     return made
 
 
-def percentiles(spread: Spread | None) -> str:
+def percentiles(spread: Spread | None, *, digits: int = 1) -> str:
     """`p50 / p99` of a distribution."""
-    return "–" if spread is None else f"{spread.p50:.1f} / {spread.p99:.1f}"
+    return "–" if spread is None else f"{spread.p50:.{digits}f} / {spread.p99:.{digits}f}"
 
 
 def interval(ratio: Ratio | None) -> str:
